@@ -1,0 +1,76 @@
+"""What a run stood on: versions, machine, commit, memory. Standard library only; nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "sharelora", "bitsandbytes", "accelerate", "datasets")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that can change a result; None where one is absent."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu_names() -> list[str]:
+    # Only a process that uses torch can have used a GPU, so torch is looked at, never imported.
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return the machine's CPU, usable cores, RAM in bytes and GPUs."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "ram": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": _gpu_names(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from, or None for an installed copy."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An environment can lie inside somebody else's checkout, whose commit says nothing about this code.
+    tracked = git("ls-files", "--error-unmatch", here.name) is not None
+    return git("rev-parse", "HEAD") if tracked else None
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes: of the GPUs if it used any, else of the CPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

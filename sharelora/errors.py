@@ -1,0 +1,30 @@
+"""One kind of error for everything a person can put right, and one way to report it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class UserError(ValueError):
+    """Bad input: the message is one line that names what was found, what is needed and what to do."""
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run an entry point and turn a `UserError` into one line on stderr and exit code 2.
+
+    Args:
+        main: the entry point; its return value is the exit code, None meaning 0.
+    """
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)

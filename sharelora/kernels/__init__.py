@@ -1,0 +1,1 @@
+"""The adapted linear map: the papers' formula (`reference`) and a fast equivalent (`fused`)."""

@@ -1,0 +1,53 @@
+"""The command line refuses what it does not know and says what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharelora.commandline import Parser, positive
+from sharelora.errors import UserError
+
+
+def parser() -> Parser:
+    made = Parser("demo", "A demonstration.")
+    made.add_argument("--lora_r", type=positive, default=8, help="rank")
+    made.add_argument("--model", help="model")
+    made.switch("--bf16", help="compute in bfloat16")
+    return made
+
+
+def test_values_are_read() -> None:
+    found = parser().parse(["--lora_r", "4", "--model=x"])
+    assert (found.lora_r, found.model, found.bf16) == (4, "x", False)
+
+
+@pytest.mark.parametrize(("words", "value"), [([], True), (["True"], True), (["no"], False), (["0"], False)])
+def test_a_switch_stands_alone_or_takes_a_value(words: list[str], value: bool) -> None:
+    assert parser().parse(["--bf16", *words]).bf16 is value
+
+
+@pytest.mark.parametrize("typed", ["--lora_rr", "--lorar", "--lora-r", "--lora_rank=3"])
+def test_an_unknown_flag_names_the_nearest(typed: str) -> None:
+    with pytest.raises(UserError, match=r"found unknown flag --lora\S* .*did you mean --lora_r\?") as caught:
+        parser().parse([typed, "5"] if "=" not in typed else [typed])
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_cannot_be_abbreviated() -> None:
+    with pytest.raises(UserError, match="--mod"):
+        parser().parse(["--mod", "x"])
+
+
+@pytest.mark.parametrize("words", [["--lora_r", "0"], ["--lora_r", "-3"], ["--lora_r", "x"], ["--lora_r"], ["stray"]])
+def test_bad_values_are_user_errors(words: list[str]) -> None:
+    with pytest.raises(UserError):
+        parser().parse(words)
+
+
+def test_subcommands_use_the_same_rules() -> None:
+    outer = Parser("outer")
+    outer.add_subparsers(dest="command", required=True).add_parser("inner").add_argument("--rank")
+    with pytest.raises(UserError, match="inner"):
+        outer.parse(["inn"])
+    with pytest.raises(UserError, match="--rnk"):
+        outer.parse(["inner", "--rnk", "3"])

@@ -1,0 +1,124 @@
+"""The sharing flags mean exactly one thing, or are refused with what to write instead."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from sharelora.architectures import meta_model
+from sharelora.commandline import Parser
+from sharelora.errors import UserError
+from sharelora.rules import SharingRule
+from sharelora.share_flags import (
+    add_share_flags,
+    config_from,
+    parse_groups,
+    parse_modules,
+    parse_parts,
+    plan_from,
+    rule_from,
+)
+
+
+def flags(text: str = "") -> argparse.Namespace:
+    parser = Parser()
+    add_share_flags(parser)
+    return parser.parse(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("0-3,4-7", ((0, 1, 2, 3), (4, 5, 6, 7))),
+        ("0,1;2,3", ((0, 1), (2, 3))),
+        ("0-1,4;2,3", ((0, 1, 4), (2, 3))),
+        ("0,1,2", ((0, 1, 2),)),
+        ("0-3", ((0, 1, 2, 3),)),
+        (" 0 - 1 ; 2 , 3 ", ((0, 1), (2, 3))),
+        ("odd_even", "odd_even"),
+    ],
+)
+def test_groups_of_layers(text: str, groups: object) -> None:
+    assert parse_groups(text) == groups
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0-3,5", "mixes layers and ranges; say where groups end"),
+        ("0-3,", "found ''; need a layer or a range"),
+        ("even", "found 'even'; need a layer or a range"),
+        ("-1,2", "found '-1'"),
+        ("3-0", "found the range '3-0'; need first-last"),
+        ("0-99999999999", "found the range"),
+    ],
+)
+def test_groups_that_could_mean_two_things_or_none_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_groups(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--share c", "share='c' is unknown; need one of none, a, b, ab"),
+        ("--share a --share_across layer", "did you mean 'layers'"),
+        ("--share none --share_modules q_proj", "shares nothing, yet share_modules"),
+        ("--share a --share_groups 0,1;1,2", "layer 1 is in groups 0 and 1"),
+        ("--share a --share_modules q_proj,,v_proj", "need names with a comma"),
+        ("--share a --share_plan x.json", "found --share_plan and --share;"),
+    ],
+)
+def test_contradictions_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rule_from(flags(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("--lora_r 0", "at least 1"), ("--lora_r -8", "at least 1"), ("--shar a", "mean --share")]
+)
+def test_bad_flags_are_refused_before_anything_else(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        flags(text)
+
+
+def test_modules_and_parts() -> None:
+    assert parse_modules("all") == "all-linear"
+    assert parse_modules("q_proj, v_proj") == ["q_proj", "v_proj"]
+    assert parse_parts("c_attn=1,0,1;qkv=0, 1") == {"c_attn": [True, False, True], "qkv": [False, True]}
+    for bad in ("c_attn", "c_attn=1", "=1,0", "c_attn=1,2"):
+        with pytest.raises(UserError, match="need module=flags"):
+            parse_parts(bad)
+
+
+def test_sharing_a_is_the_default() -> None:
+    assert rule_from(flags()) == SharingRule("a")
+
+
+def test_the_rule_the_plan_and_the_configuration_agree() -> None:
+    args = flags("--share ab --share_modules c_attn --share_groups 0-5,6-11 --lora_r 4 --lora_modules c_attn,c_fc")
+    rule, config = rule_from(args), config_from(args, task_type="CAUSAL_LM")
+    assert rule == SharingRule("ab", ("c_attn",), "layers", ((0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)))
+    assert config.rule() == rule
+    assert (config.r, config.target_modules, config.task_type) == (4, {"c_attn", "c_fc"}, "CAUSAL_LM")
+    plan = plan_from(args, meta_model("gpt2"))
+    own = 12 * 4 * (768 + 3072)
+    assert plan.num_parameters == own + 2 * 4 * (768 + 3 * 768)
+
+
+def test_slices_of_a_fused_module() -> None:
+    plan = plan_from(flags("--lora_modules c_attn --enable_lora c_attn=1,0,1 --lora_r 4"), meta_model("gpt2"))
+    assert plan.num_parameters == 79872
+
+
+def test_a_plan_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({"sites": [{"path": "*", "a": "all", "b": "{kind}/{layer}"}]}))
+    args = flags(f"--share_plan {file} --lora_modules query,value --lora_r 8")
+    assert rule_from(args) is None
+    plan = plan_from(args, meta_model("roberta-base"))
+    assert plan.num_parameters == 8 * 768 + 12 * 2 * 8 * 768
+    assert config_from(args).share_plan == json.loads(file.read_text())

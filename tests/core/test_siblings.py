@@ -1,0 +1,255 @@
+"""Layers that read the same input compute their projections together; nothing else may change by that."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from toy_models import QKV, adapted, bank, gradients, language_batch, llama, shake
+
+from sharelora.layers import ShareLayer, Siblings
+
+MODES: list[dict[str, Any]] = [
+    {"share": "none"},
+    {"share": "a"},
+    {"share": "a", "share_across": "modules"},
+    {"share": "ab", "share_across": "both"},
+]
+
+
+class Attention(nn.Module):
+    """Three maps, of inputs that may be the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(16, n) for n in (16, 8, 8))
+
+    def forward(self, q: Tensor, k: Tensor | None = None, v: Tensor | None = None) -> Tensor:
+        k = q if k is None else k
+        v = k if v is None else v
+        return torch.cat([self.q_proj(q), self.k_proj(k), self.v_proj(v)], -1)
+
+
+class Model(nn.Module):
+    """Attention in a place where paths look like those of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.ModuleDict({"attn": Attention()}) for _ in range(2))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.layers[0]["attn"](*inputs) + self.layers[1]["attn"](*inputs)
+
+
+def model(**settings: Any) -> nn.Module:
+    return shake(adapted(Model(), **{"share": "a", "target_modules": QKV, **settings}))
+
+
+def members(of: nn.Module) -> list[ShareLayer]:
+    return [module for module in of.modules() if isinstance(module, ShareLayer)]
+
+
+def apart(of: nn.Module) -> nn.Module:
+    """The same model, its layers not knowing each other."""
+    for layer in members(of):
+        layer.siblings = None
+    return of
+
+
+def in_flight(of: nn.Module) -> int:
+    return sum(len(group._slots) for group in {id(m.siblings): m.siblings for m in members(of)}.values() if group)
+
+
+def result(of: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
+    """Output and gradients, those of the inputs among them."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    of.zero_grad()
+    y = of(*leaves)
+    (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+    found = {name: p.grad.clone() for name, p in of.named_parameters() if p.requires_grad}
+    return found | {"y": y.detach()} | {f"x{i}": x.grad for i, x in enumerate(leaves)}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_q_k_v_know_each_other_within_a_layer_only() -> None:
+    groups = [layer.siblings for layer in members(model())]
+    assert all(isinstance(group, Siblings) and len(group.members) == 3 for group in groups)
+    assert groups[0] is groups[1] is groups[2] is not groups[3]
+    mlp = members(adapted(llama(), target_modules="all-linear").base_model.model.model.layers[0])
+    assert [len(layer.siblings.members) if layer.siblings else 1 for layer in mlp] == [3, 3, 3, 1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize("same", [0, 1, 2])
+def test_together_or_apart_is_the_same(settings: dict[str, Any], same: int) -> None:
+    torch.manual_seed(1)
+    inputs = [torch.randn(2, 5, 16) for _ in range(1 + same)]
+    assert_same(result(model(**settings), *inputs), result(apart(model(**settings)), *inputs))
+
+
+def test_one_gemm_and_one_mask_serve_all() -> None:
+    together = model(lora_dropout=0.5, share_across="modules").train()
+    layer = together.base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    projections = [m.siblings.project(x, x, "default", m) for m in (layer.q_proj, layer.k_proj, layer.v_proj)]
+    assert torch.equal(projections[0], projections[1]) and torch.equal(projections[1], projections[2])
+    assert projections[0].grad_fn is projections[1].grad_fn and in_flight(together) == 0
+    again = layer.q_proj.siblings.project(x, x, "default", layer.q_proj)
+    assert not torch.equal(again, projections[0])
+
+
+def test_dropout_scales_as_that_of_torch() -> None:
+    together = model(lora_dropout=0.25).train()
+    layer = together.base_model.model.layers[0]["attn"].k_proj
+    x = torch.ones(4000, 16)
+    change = (layer(x) - layer.base_layer(x)).mean(0)
+    torch.testing.assert_close(change, (layer.eval()(x) - layer.base_layer(x)).mean(0), rtol=0.1, atol=0.02)
+
+
+def test_changed_in_place_the_input_counts_as_new() -> None:
+    layer = model().base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    with torch.no_grad():
+        layer.q_proj(x)
+        x.mul_(2)
+        found = layer.k_proj(x)
+    torch.testing.assert_close(found, apart(model()).base_model.model.layers[0]["attn"].k_proj(x))
+
+
+def test_changed_weights_are_used_at_once() -> None:
+    adapter = model()
+    layer = adapter.base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    layer.q_proj(x)
+    with torch.no_grad():
+        for value in bank(adapter).values():
+            value.mul_(3)
+    found = layer.k_proj(x)
+    torch.testing.assert_close(found, apart(adapter).base_model.model.layers[0]["attn"].k_proj(x))
+
+
+def test_some_members_called_again_and_again() -> None:
+    """Only q and k are called, with the very same tensor in each step; v's projection is never fetched."""
+    adapter, other = model(), apart(model())
+    x = torch.randn(3, 16)
+    losses = []
+    for trained in (adapter, other):
+        optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=0.1)
+        layer = trained.base_model.model.layers[0]["attn"]
+        for _ in range(3):
+            loss = layer.q_proj(x).square().mean() + layer.k_proj(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-5)
+
+
+def test_a_look_without_gradients_does_not_stop_them() -> None:
+    adapter = model()
+    layer = adapter.base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    with torch.no_grad():
+        layer.q_proj(x)
+    layer.k_proj(x).sum().backward()
+    assert bank(adapter)["lora_A/attn/k_proj/*/4x16"].grad.abs().max() > 0
+
+
+def test_replicas_of_data_parallel_keep_to_themselves() -> None:
+    layer = model().base_model.model.layers[0]["attn"].q_proj
+    replica = layer._replicate_for_data_parallel()
+    assert replica.siblings is None and layer.siblings is not None
+    assert replica.lora_A["default"].weight is layer.lora_A["default"].weight
+
+
+def test_siblings_in_different_precisions() -> None:
+    layer = model().base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer.q_proj(x)
+    torch.testing.assert_close(layer.k_proj(x), apart(model()).base_model.model.layers[0]["attn"].k_proj(x))
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_siblings(settings: dict[str, Any], dropout: float, reentrant: bool) -> None:
+    """The recomputation gets the very tensor that the forward got."""
+    adapter = model(lora_dropout=dropout, **settings).train()
+    x = torch.randn(2, 5, 16)
+    torch.manual_seed(4)
+    expected = result(adapter, x)
+
+    def checkpointed(*inputs: Tensor) -> Tensor:
+        return checkpoint(adapter, *inputs, use_reentrant=reentrant)
+
+    leaf = x.clone().requires_grad_()
+    for _ in range(2):
+        adapter.zero_grad()
+        leaf.grad = None
+        torch.manual_seed(4)
+        y = checkpointed(leaf)
+        (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+        found = {name: p.grad for name, p in adapter.named_parameters() if p.requires_grad}
+        assert_same(found | {"y": y.detach(), "x0": leaf.grad}, expected)
+        assert in_flight(adapter) == 0
+
+
+def test_nothing_outlives_a_step() -> None:
+    adapter = shake(adapted(llama(), share="a", target_modules="all-linear"))
+    alive = []
+    hooks = [
+        m.register_forward_hook(lambda _m, inputs, y: alive.extend(map(weakref.ref, (*inputs, y))))
+        for m in members(adapter)
+    ]
+    gradients(adapter, language_batch())
+    for hook in hooks:
+        hook.remove()
+    gc.collect()
+    assert len(alive) == 2 * 21 and not [ref for ref in alive if ref() is not None]
+    assert in_flight(adapter) == 0
+
+
+def test_two_adapters_of_different_modules_keep_apart() -> None:
+    from sharelora import ShareLoraConfig
+
+    adapter = model(target_modules=["q_proj", "k_proj"])
+    adapter.add_adapter("second", ShareLoraConfig(r=3, share="ab", target_modules=["k_proj", "v_proj"]))
+    shake(adapter)
+    x = torch.randn(2, 5, 16)
+    for name in ("second", "default", "second"):
+        adapter.base_model.set_adapter(name)
+        found = result(adapter, x)
+        assert in_flight(adapter) == 0
+        groups = [layer.siblings for layer in members(adapter)]
+        expected = result(apart(adapter), x)
+        for layer, group in zip(members(adapter), groups, strict=True):
+            layer.siblings = group
+        assert_same(found, expected)
+
+
+def test_a_hook_on_the_base_layer_is_called() -> None:
+    adapter = model()
+    seen = []
+    layer = adapter.base_model.model.layers[1]["attn"].k_proj
+    plain = layer(torch.ones(2, 16))
+    handle = layer.base_layer.register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(layer(torch.ones(2, 16)), plain)
+    assert seen == [1]
+    handle.remove()
+    layer.base_layer.forward = lambda x: torch.zeros(2, 8)
+    torch.testing.assert_close(
+        layer(torch.ones(2, 16)),
+        plain - nn.functional.linear(torch.ones(2, 16), layer.base_layer.weight, layer.base_layer.bias),
+    )

@@ -1,0 +1,145 @@
+"""Variants of LoRA: those that sharing allows equal PEFT's, the others say why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
+from torch import nn
+from toy_models import (
+    adapted,
+    bank,
+    class_batch,
+    gradients,
+    language_batch,
+    llama,
+    logits,
+    roberta,
+    shake,
+    tokens,
+    train,
+)
+
+from sharelora import UserError
+
+FITTED = ["pissa", "pissa_niter_4", "olora", "orthogonal"]
+LOFTQ = {"loftq_bits": 4, "loftq_iter": 1}
+
+
+def peft_lora(base: nn.Module, **settings: Any) -> PeftModel:
+    torch.manual_seed(0)
+    return get_peft_model(base, LoraConfig(**{"r": 4, "target_modules": ["q_proj", "v_proj"], **settings}))
+
+
+@pytest.mark.parametrize("init", FITTED)
+def test_fitted_initialisations_without_sharing_are_those_of_peft(init: str) -> None:
+    ours = adapted(llama(), share="none", init_lora_weights=init)
+    theirs = peft_lora(llama(), init_lora_weights=init)
+    for entry in ours.base_model.plans["default"].entries:
+        layer = theirs.base_model.model.get_submodule(entry.site.path)
+        torch.testing.assert_close(bank(ours)[entry.a].data, layer.lora_A["default"].weight.data)
+        torch.testing.assert_close(bank(ours)[entry.b].data, layer.lora_B["default"].weight.data)
+        mine = ours.base_model.model.get_submodule(entry.site.path)
+        torch.testing.assert_close(mine.base_layer.weight, layer.base_layer.weight)
+    torch.testing.assert_close(logits(ours), logits(theirs), rtol=1e-5, atol=1e-6)
+    assert train(ours, language_batch(), 3) == pytest.approx(train(theirs, language_batch(), 3), abs=1e-6)
+
+
+@pytest.mark.parametrize("init", [*FITTED, "loftq"])
+@pytest.mark.parametrize(
+    "sharing", [{"share": "a"}, {"share": "b"}, {"share": "none", "enable_lora": {"q_proj": [True] * 2}}]
+)
+def test_fitted_initialisations_cannot_be_shared(init: str, sharing: dict[str, Any]) -> None:
+    base = llama()
+    weight = base.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    with pytest.raises(UserError, match=f"init_lora_weights='{init}' computes A and B of each layer for each other"):
+        adapted(base, **sharing, init_lora_weights=init, loftq_config=LOFTQ if init == "loftq" else {})
+    assert torch.equal(base.model.layers[0].self_attn.q_proj.weight, weight)
+
+
+@pytest.mark.parametrize("share", ["none", "a", "ab"])
+def test_dora_equals_peft_dora(share: str) -> None:
+    ours = shake(adapted(llama(), share=share, use_dora=True))
+    theirs = peft_lora(llama(), use_dora=True)
+    mine, other = ours.base_model.model, theirs.base_model.model
+    for entry in ours.base_model.plans["default"].entries:
+        ours_there, theirs_there = mine.get_submodule(entry.site.path), other.get_submodule(entry.site.path)
+        theirs_there.lora_A["default"].weight.data = bank(ours)[entry.a].data.clone()
+        theirs_there.lora_B["default"].weight.data = bank(ours)[entry.b].data.clone()
+        theirs_there.lora_magnitude_vector["default"].weight.data = ours_there.lora_magnitude_vector[
+            "default"
+        ].weight.data.clone()
+    (loss, found), (expected, original) = gradients(ours, language_batch()), gradients(theirs, language_batch())
+    torch.testing.assert_close(loss, expected)
+    name = "base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector.default.weight"
+    torch.testing.assert_close(found[name], original[name])
+    if share == "none":
+        a = original["base_model.model.model.layers.1.self_attn.q_proj.lora_A.default.weight"]
+        torch.testing.assert_close(found["base_model.lora_bank.default.lora_A/self_attn/q_proj/1/4x32"], a)
+    assert len(found) == len(ours.base_model.plans["default"].matrices) + 6
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_dora_is_saved_and_merged(tmp_path: Path, low_cpu_mem_usage: bool) -> None:
+    model = shake(adapted(llama(), share="ab", use_dora=True))
+    expected = logits(model)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(llama(), tmp_path, is_trainable=True, low_cpu_mem_usage=low_cpu_mem_usage)
+    assert torch.equal(logits(again), expected)
+    assert again.get_nb_trainable_parameters()[0] == model.get_nb_trainable_parameters()[0]
+    torch.testing.assert_close(logits(again.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dora_begins_as_the_base_even_if_b_does_not_begin_at_zero() -> None:
+    for share in ("none", "ab"):
+        model = adapted(llama(), share=share, use_dora=True, init_lora_weights=False)
+        for entry in model.base_model.plans["default"].entries:
+            layer = model.base_model.model.get_submodule(entry.site.path)
+            weight = layer.base_layer.weight + layer.get_delta_weight("default")
+            torch.testing.assert_close(layer.lora_magnitude_vector["default"].weight, weight.norm(dim=1))
+
+
+def test_rslora_scales_by_the_root_of_the_rank() -> None:
+    model = adapted(llama(), r=9, lora_alpha=6, use_rslora=True, share="ab")
+    assert model.base_model.model.model.layers[2].self_attn.v_proj.scaling["default"] == pytest.approx(2.0)
+
+
+def test_loraplus_gives_b_the_high_rate() -> None:
+    model = adapted(llama(), share="ab")
+    optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0, weight_decay=0.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates == {id(p): 1.6e-2 if name.startswith("lora_B") else 1e-3 for name, p in bank(model).items()}
+
+
+def test_trained_biases_are_trained() -> None:
+    model = adapted(roberta(), share="a", target_modules=["query", "value"], bias="lora_only")
+    names = {name for name, value in model.named_parameters() if value.requires_grad and "bank" not in name}
+    assert len(names) == 4 and all(name.endswith("base_layer.bias") for name in names)
+    _, found = gradients(shake(model), class_batch())
+    assert names <= found.keys() and all(found[name].abs().max() > 0 for name in names)
+
+
+def test_a_classification_head_is_saved_and_reloaded(tmp_path: Path) -> None:
+    model = adapted(roberta(), share="ab", target_modules=["query", "value"], task_type="SEQ_CLS")
+    train(model, class_batch(), 3)
+    expected = logits(model, input_ids=tokens(4))
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(roberta(), tmp_path, is_trainable=True)
+    assert torch.equal(logits(again, input_ids=tokens(4)), expected)
+    assert again.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
+    head = again.base_model.model.classifier
+    assert head.modules_to_save["default"].dense.weight.requires_grad
+    assert not torch.equal(head.modules_to_save["default"].dense.weight, head.original_module.dense.weight)
+
+
+def test_trained_tokens_go_along(tmp_path: Path) -> None:
+    model = adapted(llama(), share="a", trainable_token_indices={"embed_tokens": [3, 5]})
+    train(model, {"input_ids": torch.tensor([[3, 5, 7]]), "labels": torch.tensor([[3, 5, 7]])}, 3)
+    expected = logits(model, input_ids=torch.tensor([[3, 5, 7]]))
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(llama(), tmp_path)
+    assert torch.equal(logits(again, input_ids=torch.tensor([[3, 5, 7]])), expected)
