@@ -1,0 +1,136 @@
+"""Plain LoRA checkpoints of other tools as data: PEFT folders and loralib's flat files."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharelora.attach import locate_adapter
+from sharelora.checkpoint.folder import MODEL_PREFIX, load_tensors, pattern_value
+from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, WEIGHTS_FILE
+from sharelora.errors import UserError
+from sharelora.files import read_json
+
+# What of a PEFT configuration means the same here. Ranks and alphas are read from the matrices and scalings.
+_CARRIED = (
+    "lora_dropout",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "use_dora",
+    "bias",
+    "modules_to_save",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+)
+# What parallel wrappers put before the names, and training states around the weights.
+_WRAPPER, _NESTED = "module.", ("model_state_dict", "state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A plain LoRA: one A and one B per module.
+
+    Attributes:
+        name: where it came from, for messages.
+        settings: fields of the configuration to write.
+        pairs: module path -> A, (r, D_in), and B, (D_out, r).
+        scalings: module path -> the factor of B A.
+        others: weights beside the adapter, under the names that a saved adapter gives them.
+        complete: whether all of them were trained; a whole state dict holds the frozen base too.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    pairs: dict[str, tuple[Tensor, Tensor]]
+    scalings: dict[str, float]
+    others: dict[str, Tensor]
+    complete: bool
+
+
+def _split(name: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """Separate A and B per module from everything else."""
+    sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
+    others = {}
+    for key, tensor in tensors.items():
+        stem, _, side = key.removesuffix(".weight").rpartition(".lora_")
+        if side in sides:
+            sides[side][stem.removeprefix(MODEL_PREFIX)] = tensor
+        else:
+            others[key] = tensor
+    single = sorted(sides["A"].keys() ^ sides["B"].keys())
+    if single or not sides["A"]:
+        what = f"only one of lora_A and lora_B for {single[0]}" if single else "no lora_A and lora_B"
+        raise UserError(f"{name} has {what}; need both for every module; it is incomplete or no LoRA")
+    return {path: (sides["A"][path], sides["B"][path]) for path in sides["A"]}, others
+
+
+def _peft_scaling(config: Mapping[str, Any], path: str) -> float:
+    rank = pattern_value(config, "r", "rank_pattern", path)
+    alpha = pattern_value(config, "lora_alpha", "alpha_pattern", path)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _from_peft(folder: Path) -> Source:
+    config = read_json(folder / CONFIG_FILE)
+    kind, init = config.get("peft_type"), config.get("init_lora_weights", True)
+    if kind != "LORA":
+        raise UserError(f"{folder} is of type {kind!r}; need plain LORA; no other adapter is a sharing plan")
+    if init not in (*SHAREABLE_INIT, "orthogonal"):
+        raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
+    pairs, others = _split(str(folder), load_tensors(folder / WEIGHTS_FILE))
+    settings = {field: config[field] for field in _CARRIED if config.get(field) is not None}
+    return Source(str(folder), settings, pairs, {path: _peft_scaling(config, path) for path in pairs}, others, True)
+
+
+def _load_state(file: Path) -> dict[str, Tensor]:
+    """Read a flat file; a pickle is opened only in the mode that runs no code."""
+    if file.suffix == ".safetensors":
+        return load_tensors(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file} cannot be read as weights alone ({reason}); need a state dict of tensors") from error
+    for key in _NESTED:
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{file} is no flat dict of tensors; need what loralib.lora_state_dict returns")
+    return state
+
+
+def _from_loralib(file: Path, alpha: float | None) -> Source:
+    if alpha is None:
+        raise UserError(f"{file} does not say alpha; need the one it was trained with; give --lora_alpha")
+    state = {MODEL_PREFIX + name.removeprefix(_WRAPPER): tensor for name, tensor in _load_state(file).items()}
+    pairs, others = _split(str(file), state)
+    targets = sorted({path.rpartition(".")[2] for path in pairs})
+    # In loralib the columns of B are r even where the rows of A are r per enabled slice.
+    scalings = {path: alpha / b.shape[1] for path, (_, b) in pairs.items()}
+    return Source(str(file), {"target_modules": targets}, pairs, scalings, others, False)
+
+
+def read_source(source: str | Path, alpha: float | None = None) -> Source:
+    """Read a plain LoRA: PEFT's folder, or a flat file as loralib makes (safetensors, or pickled tensors alone).
+
+    Args:
+        source: folder, hub id or file.
+        alpha: needed for loralib's files, which do not say it.
+
+    Raises:
+        UserError: none of these, incomplete, or without the alpha that it needs.
+    """
+    if Path(source).is_file():
+        return _from_loralib(Path(source), alpha)
+    if alpha is not None:
+        raise UserError(f"found --lora_alpha, but {source} is a PEFT folder, which says its alpha; drop the flag")
+    return _from_peft(locate_adapter(source))
