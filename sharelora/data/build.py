@@ -1,0 +1,109 @@
+"""From data flags and a tokenizer to the data sets and collators of a run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.data.arguments import DataArguments
+from sharelora.data.chat import chat_renderer, find_template
+from sharelora.data.collators import PredictCollator, TrainCollator
+from sharelora.data.encoding import Encoder, padding_id
+from sharelora.data.packing import PackedRows
+from sharelora.data.report import SplitReport, TruncationReport
+from sharelora.data.rows import TokenRows
+from sharelora.data.splits import Splits, load_splits
+from sharelora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataModule:
+    """The data of a run; a part that was not asked for is None.
+
+    Args:
+        train: rows to learn, packed if asked for.
+        eval: validation rows, never packed, so that their loss compares between runs.
+        predict: prompts alone, each item with its `row`.
+        train_collator: makes batches of `train` and `eval`.
+        predict_collator: makes batches of `predict`.
+        report: what was cut.
+        splits: the rows as text.
+    """
+
+    train: TokenRows | PackedRows | None
+    eval: TokenRows | None
+    predict: TokenRows | None
+    train_collator: TrainCollator
+    predict_collator: PredictCollator
+    report: TruncationReport
+    splits: Splits
+
+
+def build_data(
+    tokenizer: Any,
+    args: DataArguments,
+    *,
+    need_train: bool = True,
+    need_eval: bool = True,
+    need_predict: bool = False,
+    data_root: Path | None = None,
+    flat_packing: bool = False,
+) -> DataModule:
+    """Load, split and tokenise the data of a run.
+
+    Prediction is on the test split, and on the validation rows where the data has no test split.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer, used as it is.
+        args: the data flags.
+        need_train: training rows are needed.
+        need_eval: validation rows are needed.
+        need_predict: prompts for generation are needed.
+        data_root: folder of local data; by default the environment variable SHARELORA_DATA.
+        flat_packing: make single packed rows, as flash attention needs.
+
+    Raises:
+        UserError: see `load_splits`; or a part that is needed has no rows.
+    """
+    splits = load_splits(args, data_root, predict_only=need_predict and not (need_train or need_eval))
+    encoder = _encoder(tokenizer, args, splits)
+    reports: list[SplitReport] = []
+
+    def encoded(split: str, answers: bool = True) -> TokenRows:
+        rows = getattr(splits, split)
+        if not rows:
+            raise UserError(_nothing(splits, split))
+        tokens, report = encoder.encode(rows, split if answers else "predict", answers)
+        reports.append(report)
+        return tokens
+
+    train: TokenRows | PackedRows | None = encoded("train") if need_train else None
+    held = encoded("eval") if need_eval else None
+    predict = encoded("test" if splits.test else "eval", answers=False) if need_predict else None
+    report = TruncationReport.of(reports, tokenizer.model_max_length)
+    if isinstance(train, TokenRows) and args.packing:
+        train = PackedRows(train, args.row_len)
+    if report.render():
+        logger.warning("%s", report.render())
+    pad = padding_id(tokenizer)
+    return DataModule(train, held, predict, TrainCollator(pad, flat_packing), PredictCollator(pad), report, splits)
+
+
+def _encoder(tokenizer: Any, args: DataArguments, splits: Splits) -> Encoder:
+    if splits.format != "chat" and args.chat_template is None:
+        return Encoder(tokenizer, args, splits.demonstrations)
+    template = find_template(args.chat_template, tokenizer)
+    return Encoder(tokenizer, args, render=chat_renderer(template, tokenizer))
+
+
+def _nothing(splits: Splits, split: str) -> str:
+    ways = {
+        "train": "choose another --dataset, or only predict (--do_train false --do_predict)",
+        "eval": "pass a larger --eval_dataset_size, or --do_eval false",
+    }
+    found = ", ".join(part for part in ("train", "eval", "test") if getattr(splits, part)) or "nothing"
+    return f"data set {splits.name} from {splits.origin} has rows for {found}; need rows for {split}; {ways[split]}"

@@ -1,0 +1,79 @@
+"""Chat templates: render turns as a prompt and an answer that together are exactly the template's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sharelora.data.readers import Row
+from sharelora.errors import UserError
+
+NAMED = {
+    "chatml": (
+        "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+}
+OWN = "tokenizer"
+
+Pair = tuple[str, str]
+
+
+def find_template(name: str | None, tokenizer: Any) -> str:
+    """Return the Jinja text of a chat template.
+
+    Args:
+        name: a key of `NAMED`, a file, or `tokenizer` or None for the tokenizer's own.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in NAMED:
+        return NAMED[name]
+    if name is None or name == OWN:
+        if isinstance(tokenizer.chat_template, str):
+            return tokenizer.chat_template
+        raise UserError(
+            f"this tokenizer has no chat template; need one for conversations; "
+            f"pass --chat_template {' or '.join(NAMED)}, or a Jinja file"
+        )
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"found chat_template {name}, which is no readable file ({error.strerror}); "
+            f"need {OWN}, {', '.join(NAMED)} or a Jinja file; change --chat_template"
+        ) from error
+
+
+def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
+    """Return a function that renders a row's `messages` and `output` as source and target text.
+
+    The source ends where the template starts the assistant's turn, so training and generation see the same prompt.
+    """
+
+    def render(turns: list[dict[str, str]], prompt: bool) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                turns, chat_template=template, tokenize=False, add_generation_prompt=prompt
+            )
+        except jinja2.TemplateError as error:
+            raise UserError(f"the chat template refuses a conversation: {error}; change one of them") from error
+
+    def pair(row: Row) -> Pair:
+        source = render(row["messages"], True)
+        if row["output"] is None:
+            return source, ""
+        whole = render([*row["messages"], {"role": "assistant", "content": row["output"]}], False)
+        if not whole.startswith(source):
+            raise UserError(
+                "the chat template does not keep its own prompt at the start of the whole conversation; "
+                "need one that does; pass --chat_template with such a file"
+            )
+        # A template's newline after its end marker belongs to the next turn.
+        return source, whole[len(source) :].rstrip("\n")
+
+    return pair

@@ -1,0 +1,143 @@
+"""Train, validation and test rows of a run: formatted, split and limited, the same for the same seed."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharelora.data.arguments import DataArguments
+from sharelora.data.formats import DEMONSTRATIONS, without_calculator
+from sharelora.data.formatting import format_rows, only_prompts
+from sharelora.data.readers import Row
+from sharelora.data.sources import Source, find_source
+from sharelora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# The part that is taken for validation where the asked number would leave less than half of the rows for training.
+SMALL_FRACTION = 0.1
+
+Groups = list[list[Row]]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a run, each with `input`, `output` and its other columns.
+
+    Args:
+        train: rows to learn.
+        eval: validation rows; they choose the best checkpoint.
+        test: rows that are only ever predicted.
+        demonstrations: worked examples to put before each prompt, the first to be dropped first.
+        name: the data set.
+        origin: where it was found.
+        format: its prompt format.
+        notes: what was decided on the way, to be shown and saved.
+    """
+
+    train: list[Row]
+    eval: list[Row]
+    test: list[Row]
+    demonstrations: tuple[str, ...]
+    name: str
+    origin: str
+    format: str
+    notes: tuple[str, ...]
+
+
+def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_only: bool = False) -> Splits:
+    """Find the data, bring it into its format and split it.
+
+    Where the data has no validation split, `eval_dataset_size` rows of train are it, always and by `data_seed` alone:
+    a run that only trains leaves out the same rows that a later run evaluates on. The test split is never used for it.
+
+    Args:
+        args: the data flags.
+        data_root: folder of local data; by default the environment variable SHARELORA_DATA.
+        predict_only: nothing is learnt or evaluated, so a file may have prompts alone.
+
+    Raises:
+        UserError: no data, wrong columns, an empty part, or few_shot beyond what there is.
+    """
+    notes: list[str] = []
+    source = find_source(args, data_root)
+    if predict_only:
+        source = _as_test(source, notes)
+    groups = {split: _formatted(rows, split, source.format, args) for split, rows in source.splits.items()}
+    train, held = groups.get("train", []), groups.get("eval")
+    if held is None:
+        train, held = _carve(train, args, notes)
+    if source.format in DEMONSTRATIONS and not args.keep_calculator:
+        notes.append("calculator marks <<...>> were removed from the answers; --keep_calculator keeps them")
+    splits = Splits(
+        train=_drawn(train, args.max_train_samples, args.data_seed),
+        eval=_drawn(held, args.max_eval_samples, args.data_seed),
+        test=_drawn(groups.get("test", []), args.max_eval_samples, args.data_seed),
+        demonstrations=_demonstrations(source.format, args, notes),
+        name=source.name,
+        origin=source.origin,
+        format=source.format,
+        notes=tuple(notes),
+    )
+    for note in notes:
+        logger.info("%s: %s", source.name, note)
+    return splits
+
+
+def _as_test(source: Source, notes: list[str]) -> Source:
+    """A single file of prompts without answers can only be predicted."""
+    if set(source.splits) != {"train"} or not only_prompts(source.splits["train"], source.format):
+        return source
+    notes.append("the rows have no answers: they are only for prediction")
+    return Source(source.name, source.origin, source.format, {"test": source.splits["train"]})
+
+
+def _formatted(rows: list[Row], split: str, name: str, args: DataArguments) -> Groups:
+    chat = args.chat_template is not None
+    groups = format_rows(rows, name, chat=chat, need_answer=split != "test")
+    if name in DEMONSTRATIONS and not args.keep_calculator:
+        for row in (row for group in groups for row in group if row["output"] is not None):
+            row["output"] = without_calculator(row["output"])
+    return groups
+
+
+def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups, Groups]:
+    size = args.eval_dataset_size
+    if size == 0 or not train:
+        return train, []
+    count = int(size) if size >= 1 else max(1, round(size * len(train)))
+    if 2 * count > len(train):
+        asked, count = count, max(1, int(SMALL_FRACTION * len(train)))
+        logger.warning(
+            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", asked, len(train), count
+        )
+    if count >= len(train):
+        raise UserError(
+            f"found {len(train)} training row and eval_dataset_size {size:g}, which leaves nothing to train on; "
+            "need more rows, or a validation file; add rows or pass --eval_dataset_size 0"
+        )
+    held = set(random.Random(args.data_seed).sample(range(len(train)), count))
+    notes.append(f"{count} of {len(train)} training rows are the validation split (data_seed {args.data_seed})")
+    kept = [group for index, group in enumerate(train) if index not in held]
+    return kept, [train[index] for index in sorted(held)]
+
+
+def _drawn(groups: Groups, most: int | None, seed: int) -> list[Row]:
+    """At most `most` groups, drawn at random: the first ones of a sorted file would be no fair sample."""
+    if most is not None and most < len(groups):
+        groups = [groups[index] for index in sorted(random.Random(seed).sample(range(len(groups)), most))]
+    return [row for group in groups for row in group]
+
+
+def _demonstrations(name: str, args: DataArguments, notes: list[str]) -> tuple[str, ...]:
+    if name not in DEMONSTRATIONS or args.few_shot == 0:
+        return ()
+    if args.chat_template is not None:
+        notes.append("a chat template is used, so no worked examples stand before the questions")
+        return ()
+    every = DEMONSTRATIONS[name]()
+    if args.few_shot > len(every):
+        raise UserError(f"found few_shot {args.few_shot}; format {name} has {len(every)} examples; lower --few_shot")
+    return every[: args.few_shot]
