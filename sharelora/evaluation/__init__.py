@@ -1,0 +1,1 @@
+"""Scoring engines: what a model answers, and how sure it is."""

@@ -1,0 +1,169 @@
+"""Turn multiple choice items into tokens: the prompt, the part of it that others share, and the answers' tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sharelora.errors import UserError
+
+Ids = tuple[int, ...]
+# Prompts tokenised at once: enough for speed, few enough that memory does not grow with the test.
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question as text.
+
+    Args:
+        prefix: the beginning of the prompt, worth encoding once if other items have the same.
+        text: the rest of the prompt.
+        answers: the possible continuations, e.g. `" A"`, with the space that would stand there in running text.
+        group: what the item belongs to, for messages.
+    """
+
+    prefix: str
+    text: str
+    answers: tuple[str, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One question as tokens.
+
+    Args:
+        start: the tokens of the prefix; empty where the prompt's tokens do not start with them.
+        rest: the other tokens of the prompt, at least one.
+        answers: the token of each answer at the next position.
+        group: as in the item.
+    """
+
+    start: Ids
+    rest: Ids
+    answers: Ids
+    group: str = ""
+
+    @property
+    def ids(self) -> Ids:
+        """The whole prompt."""
+        return self.start + self.rest
+
+    @property
+    def length(self) -> int:
+        """The tokens of the whole prompt."""
+        return len(self.start) + len(self.rest)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What follows a prompt: tokens to take off its end, to put there instead, and the answers' tokens behind them."""
+
+    off: int
+    lead: Ids
+    answers: Ids
+
+
+class _Tokens:
+    def __init__(self, tokenizer: Any, bos: bool) -> None:
+        self.tokenizer = tokenizer
+        self.bos: Ids = (tokenizer.bos_token_id,) if bos and tokenizer.bos_token_id is not None else ()
+
+    def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        # `verbose` warns of long texts; `require_room` does, with names.
+        rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [self.bos + tuple(row) for row in rows]
+
+
+def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> list[Encoded]:
+    """Tokenise items; every prompt is tokenised whole, so sharing a prefix changes no token.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
+        items: the questions.
+        bos: begin with the start token if the tokenizer has one, as training does.
+
+    Raises:
+        UserError: an answer is more than one token.
+    """
+    tokens = _Tokens(tokenizer, bos)
+    starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(item.prefix for item in items)}
+    # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
+    endings = {_ending_key(item): item for item in items}
+    follows = {key: _ending(tokens, item) for key, item in endings.items()}
+    found = []
+    for first in range(0, len(items), _CHUNK):
+        chunk = items[first : first + _CHUNK]
+        rows = tokens([item.prefix + item.text for item in chunk])
+        found += [_split(item, ids, starts, follows) for item, ids in zip(chunk, rows, strict=True)]
+    return found
+
+
+def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
+    return item.text.rpartition("\n")[2], item.answers
+
+
+def _split(
+    item: Item, ids: Ids, starts: dict[str, Ids], follows: dict[tuple[str, tuple[str, ...]], _Ending]
+) -> Encoded:
+    start, ending = starts[item.prefix], follows[_ending_key(item)]
+    ids = ids[: len(ids) - ending.off] + ending.lead
+    if not ids or len(start) >= len(ids) or ids[: len(start)] != start:
+        start = ()
+    return Encoded(start, ids[len(start) :], ending.answers, item.group)
+
+
+def _ending(tokens: _Tokens, item: Item) -> _Ending:
+    """Find the one token in which each answer differs from the others when it really follows the prompt.
+
+    Some tokenizers write `" A"` as a space and a letter, some join the space with what is before it. What all answers
+    have in common is then part of the prompt: it costs every answer the same, so the choice stays what it is.
+
+    Raises:
+        UserError: an answer takes more than one token.
+    """
+    text = item.prefix + item.text
+    prompt, *continued = tokens([text, *(text + answer for answer in item.answers)])
+    same = _common(continued)
+    if any(len(ids) != same + 1 for ids in continued):
+        counts = {answer: len(ids) - same for answer, ids in zip(item.answers, continued, strict=True)}
+        raise UserError(
+            f"found answers of other than one token, {counts}; need one token for each letter; "
+            "use a tokenizer that has the letters"
+        )
+    kept = _common([prompt, continued[0][:same]])
+    return _Ending(len(prompt) - kept, continued[0][kept:same], tuple(ids[same] for ids in continued))
+
+
+def _common(rows: Sequence[Ids]) -> int:
+    """The number of tokens with which all rows begin."""
+    columns = zip(*rows, strict=False)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
+
+
+def too_long(encoded: Sequence[Encoded], limit: int | None) -> list[int]:
+    """The indices of prompts with more than `limit` tokens; none if there is no limit."""
+    return [] if limit is None else [index for index, item in enumerate(encoded) if item.length > limit]
+
+
+def by_name(names: Sequence[str]) -> str:
+    """Count names for a message: `anatomy 3, astronomy 1`."""
+    return ", ".join(f"{name or 'unnamed'} {count}" for name, count in sorted(Counter(names).items()))
+
+
+def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
+    """Refuse prompts that are longer than the model's context, or a given limit; nothing is ever cut.
+
+    Raises:
+        UserError: how many there are, of which groups, and the longest.
+    """
+    long = [encoded[index] for index in too_long(encoded, limit)]
+    if long:
+        raise UserError(
+            f"found {len(long)} of {len(encoded)} prompts with more than {limit} tokens, the longest "
+            f"{max(item.length for item in long)} ({by_name([item.group for item in long])}); need prompts that fit "
+            "whole; use a model with a longer context, or raise the limit if one was given"
+        )

@@ -1,0 +1,116 @@
+"""Run a model on prompts that begin alike: the beginning once, the rest in batches behind copies of its cache."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+# What a model may raise that cannot continue from a cache of several tokens.
+_UNABLE = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError)
+# Two ways to the same logits differ by rounding alone; a cache that is ignored changes them far more.
+_TOLERANCE = 0.05
+# Fills short rows; it is masked, so which token it is does not matter.
+_FILL = 0
+
+
+class PromptReader:
+    """Gives the logits that follow prompts.
+
+    Args:
+        model: a causal language model of transformers, with or without a PEFT adapter, plain or quantised.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        base: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model
+        # The class's own method: accelerate replaces the instance's with one that takes anything.
+        self.accepted = set(inspect.signature(type(base).forward).parameters)
+        self.device = model.get_input_embeddings().weight.device
+
+    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1, **options: Any) -> Any:
+        known = {"position_ids": positions, "logits_to_keep": keep, **options}
+        chosen = {name: value for name, value in known.items() if name in self.accepted}
+        return self.model(input_ids=ids, attention_mask=mask, **chosen)
+
+    @torch.no_grad()
+    def prefix(self, ids: Sequence[int]) -> Any:
+        """Encode the beginning that prompts share.
+
+        Args:
+            ids: its tokens.
+
+        Returns:
+            The model's cache for one row.
+        """
+        row = torch.tensor([list(ids)], device=self.device)
+        positions = torch.arange(len(ids), device=self.device)[None]
+        return self._call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+
+    @torch.no_grad()
+    def next_logits(self, rows: Sequence[Sequence[int]], cache: Any = None, length: int = 0) -> Tensor:
+        """The logits after each prompt.
+
+        Rows are filled on the right: a gap between the cached beginning and a row would shift a sliding window. The
+        model's head is applied from the column on in which the shortest row ends.
+
+        Args:
+            rows: B token rows, each at least one token: whole prompts, or what follows the shared beginning.
+            cache: as `prefix` returned it; it is left as it is.
+            length: the number of tokens in the cache.
+
+        Returns:
+            (B, vocabulary) in fp32.
+        """
+        sizes = [len(row) for row in rows]
+        ids = torch.tensor([[*row, *[_FILL] * (max(sizes) - len(row))] for row in rows], device=self.device)
+        columns = torch.arange(max(sizes), device=self.device)[None]
+        real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
+        mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
+        keep = max(sizes) - min(sizes) + 1
+        options = {} if cache is None else {"past_key_values": _repeated(cache, len(rows))}
+        logits = self._call(ids, mask, length + columns, keep, use_cache=cache is not None, **options).logits
+        # Counted from the end, a place is the same whether or not the model knew to leave out the columns before.
+        places = torch.tensor(sizes) - max(sizes) - 1
+        return logits[torch.arange(len(rows)), places.to(logits.device)].float()
+
+    def can_share(self, ids: Sequence[int]) -> bool:
+        """Whether this model can continue a cached beginning, found out on a few tokens.
+
+        Args:
+            ids: any tokens of the vocabulary, at least four.
+        """
+        if "past_key_values" not in self.accepted:
+            logger.info("prompts are read whole: this model keeps no cache")
+            return False
+        start, rows = list(ids[:2]), [list(ids[2:4]), list(ids[2:3])]
+        whole = torch.cat([self.next_logits([start + row]) for row in rows])
+        try:
+            parts = torch.cat([self.next_logits([row], self.prefix(start), len(start)) for row in rows])
+        except _UNABLE as error:
+            logger.info("prompts are read whole: the model cannot continue from a cache (%s)", error)
+            return False
+        if not _agree(whole, parts):
+            logger.info("prompts are read whole: the model answers differently when it continues from a cache")
+            return False
+        return True
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    # Differences between logits are what matters: a model may shift them all.
+    one, other = one - one.mean(-1, keepdim=True), other - other.mean(-1, keepdim=True)
+    return bool(((one - other).norm(dim=-1) <= _TOLERANCE * one.norm(dim=-1)).all())
+
+
+def _repeated(cache: Any, rows: int) -> Any:
+    """A copy of a one-row cache for several rows; the model adds to the copy."""
+    copied = copy.deepcopy(cache)
+    copied.batch_repeat_interleave(rows)
+    return copied
