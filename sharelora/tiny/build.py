@@ -1,0 +1,130 @@
+"""Make a tiny model: its tokenizer and its weights, the same bytes for the same seed on the same machine."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from sharelora.tiny.architectures import BOS, EOS, PAD, SPECIAL_TOKENS, Architecture, Recipe
+from sharelora.tiny.text import Document, documents
+from sharelora.tiny.world import World, make_world
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Fix all that could change the result, and put it back: seed, threads, precision, algorithms.
+
+    One thread: the sums of several depend on their number, and beside other work several are slower for such shapes.
+    """
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
+        try:
+            torch.set_num_threads(1)
+            torch.set_float32_matmul_precision("highest")
+            torch.use_deterministic_algorithms(True)
+            torch.manual_seed(seed)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+            torch.use_deterministic_algorithms(deterministic)
+
+
+def make_tokenizer(recipe: Recipe, world: World, seed: int) -> PreTrainedTokenizerFast:
+    """Make a byte-level BPE tokenizer from documents; like LLaMA's, it begins texts with the start token."""
+    found = itertools.islice(documents(world, random.Random(seed)), recipe.samples)
+    made = Tokenizer(BPE())
+    # A letter by itself is a token by itself, with or without a space before it: an answer is written one way only.
+    letters = pre_tokenizers.Split(Regex("[A-Z](?![a-z])"), "isolated")
+    made.pre_tokenizer = pre_tokenizers.Sequence([letters, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    made.train_from_iterator((piece for document in found for piece in document), trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, SPECIAL_TOKENS.index(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=1024
+    )
+
+
+def _tokens(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document]) -> Iterator[int]:
+    """The tokens of documents one after the other, each between start and end token."""
+    for document in found:
+        yield tokenizer.bos_token_id
+        for piece in document:
+            yield from tokenizer.encode(piece, add_special_tokens=False)
+        yield tokenizer.eos_token_id
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of a step: up over the warm-up, constant, then down to almost nothing."""
+    up = (step + 1) / recipe.warmup
+    down = (recipe.steps - step) / (recipe.decay * recipe.steps)
+    return recipe.learning_rate * min(1.0, up, max(0.02, down))
+
+
+def train(model: PreTrainedModel, stream: Iterator[int], recipe: Recipe, progress: Progress) -> None:
+    """Train a causal model on an endless stream of tokens."""
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    model.train()
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        _loss(model, stream, recipe).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress(step + 1, recipe.steps)
+
+
+def _loss(model: PreTrainedModel, stream: Iterator[int], recipe: Recipe) -> Tensor:
+    count = recipe.rows * (recipe.length + 1)
+    ids = torch.tensor(list(itertools.islice(stream, count))).view(recipe.rows, recipe.length + 1)
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+
+def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress: Progress) -> None:
+    """Make a model and write it as a model folder.
+
+    Args:
+        made: what to build.
+        recipe: how to train it.
+        folder: an existing, empty folder.
+        seed: of the weights and the text; the world is always the same, so every model fits the same tasks.
+        progress: called with the finished and all steps.
+    """
+    world = make_world()
+    tokenizer = make_tokenizer(recipe, world, seed)
+    config = made.config(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **made.shape,
+    )
+    with reproducible(seed):
+        model = made.model(config).float()
+        # Another source than the tokenizer's, so that the text goes on where that of other seeds does not begin.
+        train(model, _tokens(tokenizer, documents(world, random.Random(seed + 1))), recipe, progress)
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,136 @@
+"""Where tiny models and data are kept: made once, whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from sharelora.errors import UserError
+from sharelora.files import atomic_folder, require_writable
+from sharelora.tiny.architectures import Architecture, Recipe, architecture
+from sharelora.tiny.build import Progress, build
+from sharelora.tiny.tasks import write_tasks
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+STEPS = "SHARELORA_TINY_STEPS"
+CACHE = "SHARELORA_CACHE"
+PROMPT_SOURCES = ("formats.py", "mmlu.py")
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """The folder for tiny models and data: the one given, else SHARELORA_CACHE, else ~/.cache/sharelora.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = Path(cache or os.environ.get(CACHE) or "~/.cache/sharelora").expanduser() / "tiny"
+    try:
+        return require_writable(folder)
+    except UserError as error:
+        raise UserError(f"the cache folder {folder} cannot be written; need one that can; set {CACHE}") from error
+
+
+def _recipe(made: Architecture, steps: int | None) -> Recipe:
+    asked = os.environ.get(STEPS) if steps is None else str(steps)
+    if asked is None or asked == "":
+        return made.recipe
+    if not asked.isdigit() or int(asked) < 1:
+        raise UserError(f"found {STEPS}={asked}; need a whole number of at least 1; change or unset it")
+    return dataclasses.replace(made.recipe, steps=int(asked))
+
+
+def _key(*parts: object) -> str:
+    """A name for exactly this content: the settings, and the code that writes texts and trains."""
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in PROMPT_SOURCES)]
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _made_once(folder: Path, complete: Callable[[], bool], make: Callable[[Path], None]) -> Path:
+    """Return a folder, making it first if it is not complete; other processes wait and then find it."""
+    if complete():
+        return folder
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not complete():
+            with atomic_folder(folder) as temporary:
+                make(temporary)
+    return folder
+
+
+def ensure_tiny(
+    kind: str = "llama",
+    cache: str | Path | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the folder of a tiny model, trained now if this was not done before.
+
+    Args:
+        kind: `llama`.
+        cache: where it is kept; see `cache_folder`.
+        steps: training steps instead of the kind's own, for tests; None takes SHARELORA_TINY_STEPS if set.
+        seed: of weights and text.
+        progress: called with the finished and all steps; by default a line on stderr.
+
+    Returns:
+        A model folder: configuration, safetensors, tokenizer.
+
+    Raises:
+        UserError: an unknown kind, a bad number of steps, or a folder that cannot be written.
+    """
+    made = architecture(kind)
+    recipe = _recipe(made, steps)
+    shape = (made.config.__name__, made.model.__name__, made.shape, dataclasses.asdict(recipe))
+    folder = cache_folder(cache) / f"{kind}-{_key(kind, shape, seed)}"
+
+    def make(temporary: Path) -> None:
+        build(made, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
+        logger.info("made %s", folder)
+
+    return _made_once(folder, lambda: all((folder / name).is_file() for name in MODEL_FILES), make)
+
+
+def tiny_data(cache: str | Path | None = None) -> Path:
+    """Return a folder of data for the tiny models, laid out as the real data: usable as SHARELORA_DATA.
+
+    Args:
+        cache: where it is kept; see `cache_folder`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = cache_folder(cache) / f"data-{_key('data')}"
+    return _made_once(folder, folder.is_dir, write_tasks)
+
+
+class ProgressLine:
+    """One line on stderr that says how far a job is; on a terminal it is rewritten in place."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.started, self.terminal = what, time.monotonic(), sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report finished and all steps."""
+        last = done == total
+        if not (last or done == 1 or (self.terminal and done % 5 == 0)):
+            return
+        passed = time.monotonic() - self.started
+        left = f"done in {passed:.0f} s" if last else f"about {passed / done * (total - done):.0f} s left"
+        start, end = ("\r", "\n" if last else "") if self.terminal else ("", "\n")
+        sys.stderr.write(f"{start}{self.what}: {done} of {total} steps, {left}      {end}")
+        sys.stderr.flush()
