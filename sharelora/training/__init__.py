@@ -1,0 +1,1 @@
+"""Training: arguments, Trainer glue, prediction, and the files that a run leaves."""

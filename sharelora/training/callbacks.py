@@ -1,0 +1,180 @@
+"""What watches a run: gradients that must exist, their size per shared matrix, speed, and a line of progress."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sharelora.environment import peak_memory
+from sharelora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class FirstBackward(TrainerCallback):
+    """Stop a run that would train nothing, or only a part: after the first backward every matrix has a gradient.
+
+    A frozen base can lose gradients silently, e.g. a 4-bit base repacked by an evaluation on some CPUs, or re-entrant
+    checkpointing over inputs that need no gradient.
+    """
+
+    def __init__(self) -> None:
+        self.checked = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Look once; DeepSpeed keeps gradients elsewhere."""
+        if not self.checked and not args.deepspeed:
+            self.checked = True
+            require_gradients(model)
+
+
+class FiniteLoss(TrainerCallback):
+    """Stop a run whose loss is no number any more, instead of training on for days."""
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Look at every logged loss.
+
+        Raises:
+            UserError: it is infinite or not a number.
+        """
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss} at step {state.global_step}; need a finite one; lower --learning_rate "
+                "or --max_grad_norm, and use bf16 rather than fp16; earlier checkpoints are kept"
+            )
+
+
+def require_gradients(model: nn.Module) -> None:
+    """Check that every trainable parameter has a gradient.
+
+    Raises:
+        UserError: one has none.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    idle = [name for name, p in trainable.items() if p.grad is None]
+    if idle or not trainable:
+        what = f"{len(idle)} of {len(trainable)} trainable matrices, first {idle[0]}," if idle else "the model"
+        raise UserError(
+            f"{what} got no gradient in the first backward pass; need one for each; "
+            "adapt only modules that the forward pass uses, and keep checkpointing non-reentrant"
+        )
+
+
+def shared_matrices(model: Any) -> dict[str, nn.Parameter]:
+    """Return the matrices of the active adapter that more than one site uses, by name; empty without a plan."""
+    tuner = getattr(model, "base_model", None)
+    plans, banks = getattr(tuner, "plans", {}), getattr(tuner, "lora_bank", {})
+    return {
+        matrix: banks[adapter][matrix]
+        for adapter, plan in plans.items()
+        for matrix, users in plan.users.items()
+        if len(users) > 1
+    }
+
+
+def gradient_norms(matrices: Mapping[str, nn.Parameter], total: Tensor | float, clip: float) -> dict[str, float]:
+    """Return the gradient norm of each matrix as it was before clipping.
+
+    The gradient of a shared matrix is a sum over its sites, so it grows with depth: clipping and learning rate mean
+    something else than for LoRA.
+
+    Args:
+        matrices: as `shared_matrices` returns.
+        total: norm of all gradients before clipping.
+        clip: max_grad_norm; 0 if nothing was clipped.
+    """
+    found = {name: p.grad for name, p in matrices.items() if p.grad is not None}
+    if not found:
+        return {}
+    shrunk = max(1.0, (float(total) + 1e-6) / clip) if clip > 0 else 1.0  # as clip_grad_norm_ has it
+    norms = torch.stack([grad.detach().float().norm().cpu() for grad in found.values()]) * shrunk
+    return {f"grad_norm/{name}": norm for name, norm in zip(found, norms.tolist(), strict=True)}
+
+
+class Speed(TrainerCallback):
+    """Measure tokens per second of training alone, without evaluations and saving, and the peak memory.
+
+    Args:
+        logs: where the values go; the trainer adds them to its next line.
+    """
+
+    def __init__(self, logs: dict[str, float]) -> None:
+        self.logs = logs
+        self.seconds = 0.0
+        self.tokens = 0
+        self._mark = 0.0
+        self._seen = 0
+        self._logged = (0.0, 0)
+
+    def _restart(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._mark, self._seen = time.perf_counter(), int(state.num_input_tokens_seen)
+
+    on_train_begin = on_evaluate = on_save = _restart
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Count an update."""
+        self.seconds += time.perf_counter() - self._mark
+        self.tokens += int(state.num_input_tokens_seen) - self._seen
+        self._restart(args, state, control)
+        # The Trainer adds up the losses of updates after the last log on one process only.
+        control.should_log = control.should_log or state.global_step >= state.max_steps
+        if control.should_log:
+            seconds, tokens = self.seconds - self._logged[0], self.tokens - self._logged[1]
+            self._logged = (self.seconds, self.tokens)
+            self.logs["tokens_per_second"] = tokens / max(seconds, 1e-9)
+            self.logs["peak_memory_gb"] = peak_memory() / 1e9
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second over the whole run."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+
+class Progress(TrainerCallback):
+    """One line per log: step, losses, learning rate, speed, memory, and when it will be done."""
+
+    def __init__(self) -> None:
+        self._start = (0.0, 0)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._start = (time.monotonic(), state.global_step)
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Show the line."""
+        words = [text.format(logs[name]) for name, text in _SHOWN.items() if logs and name in logs]
+        if state.is_world_process_zero and words:
+            step = f"step {state.global_step}/{state.max_steps}  " if state.max_steps else ""
+            left = f"  {self._left(state)} left" if logs and "loss" in logs else ""
+            logger.info("%s%s%s", step, "  ".join(words), left)
+
+    def _left(self, state: TrainerState) -> timedelta:
+        began, first = self._start
+        per_step = (time.monotonic() - began) / max(1, state.global_step - first)
+        return timedelta(seconds=round(per_step * (state.max_steps - state.global_step)))
+
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
+    **{f"mmlu_{split}_accuracy": f"MMLU {split} {{:.4f}}" for split in ("eval", "val", "test")},
+    "learning_rate": "lr {:.2e}",
+    "grad_norm": "grad {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "peak_memory_gb": "{:.2f} GB",
+}

@@ -1,0 +1,109 @@
+"""MMLU during training: the accuracy at every evaluation, under QLoRA's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+
+from sharelora.architectures import model_config
+from sharelora.evaluation.mmlu import Exam, Report, examine, load_exam
+from sharelora.evaluation.multiple_choice import context_length
+from sharelora.training.arguments import Arguments
+from sharelora.training.place import data_root
+
+SPLITS = {"eval": "val"}  # QLoRA's name of the validation split
+SHOTS = {"mmlu-fs": 5, "mmlu": 5, "mmlu-zs": 0}
+ACCURACY, MICRO = "mmlu_{}_accuracy", "mmlu_{}_accuracy_micro"
+BEST = "eval_mmlu_accuracy"  # what --metric_for_best_model mmlu_accuracy means
+
+
+def mmlu_split(args: Arguments) -> str:
+    """Return the split that the flags name, as `sharelora.data.mmlu` calls it."""
+    return SPLITS.get(args.mmlu.mmlu_split, args.mmlu.mmlu_split)
+
+
+def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | None:
+    """Write the questions that the flags ask for; None if they ask for none.
+
+    Raises:
+        UserError: there is no MMLU data, or a question does not fit into --mmlu_source_max_len.
+    """
+    flags = args.mmlu
+    if not flags.do_mmlu_eval:
+        return None
+    context = context_length(model_config(place, args.model.trust_remote_code))
+    exam = load_exam(
+        tokenizer,
+        mmlu_split(args),
+        SHOTS[flags.mmlu_dataset],
+        min(flags.mmlu_source_max_len, context or flags.mmlu_source_max_len),
+        count=flags.max_mmlu_samples,
+        seed=args.data.data_seed,
+        root=data_root(args),
+    )
+    return MmluEval(exam, flags.mmlu_split)
+
+
+class MmluEval(TrainerCallback):
+    """Let the model answer the exam at every evaluation.
+
+    Args:
+        exam: the questions.
+        split: its name in the metrics.
+
+    Attributes:
+        log: takes the summary; to be set to the Trainer's `log`.
+    """
+
+    def __init__(self, exam: Exam, split: str) -> None:
+        self.exam, self.split = exam, split
+        self.log: Callable[[dict[str, float]], None] = lambda logs: None
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        metrics: dict[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the accuracies to the evaluation's metrics."""
+        found = named(_examine_together(model, self.exam), self.split)
+        if metrics is not None:
+            metrics.update(found)
+            if self.split != "test":
+                metrics[BEST] = found[ACCURACY.format(self.split)]
+        self.log({name: found[name] for name in ("mmlu_loss", ACCURACY.format(self.split), MICRO.format(self.split))})
+
+
+def named(report: Report, split: str) -> dict[str, float]:
+    """Return a report under QLoRA's names: the accuracy of all is the unweighted mean over subjects, as there.
+
+    Its `mmlu_loss` is the mean of -log p of the right letter; QLoRA adds the end token to it.
+    """
+    every = report.metrics()
+    return {
+        "mmlu_loss": every["loss"],
+        ACCURACY.format(split): every["accuracy_macro"],
+        MICRO.format(split): every["accuracy"],
+        **{f"mmlu_{split}_accuracy_{name}": found["accuracy"] for name, found in every["subjects"].items()},
+    }
+
+
+def _examine_together(model: Any, exam: Exam) -> Report:
+    """Each process answers a stretch of the questions, so that subjects stay together; all get the whole report."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return examine(model, exam)
+    count = len(exam.questions)
+    bounds = [count * rank // state.num_processes for rank in range(state.num_processes + 1)]
+    mine = range(bounds[state.process_index], bounds[state.process_index + 1])
+    part = examine(model, exam.only(mine))
+    choices = tuple(gather_object(list(part.scored.choices)))
+    return Report(exam, replace(part.scored, choices=choices), part.seconds)

@@ -1,0 +1,121 @@
+"""The model of a run: a base, and on it a new adapter, a saved one, or none."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model
+from torch import nn
+
+from sharelora.attach import attach_adapter
+from sharelora.models import load_base
+from sharelora.results import describe_plan
+from sharelora.share_flags import config_from
+from sharelora.training.arguments import Arguments
+from sharelora.training.machine import device_map, require_on_gpu
+from sharelora.training.output import MODEL
+from sharelora.training.place import base_name
+from sharelora.training.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Elements of a model, each counted once.
+
+    Attributes:
+        trainable: elements that are trained.
+        total: all of them.
+    """
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / max(1, self.total)
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.4f} %)"
+
+
+def count(model: nn.Module) -> Count:
+    """Count elements: shared ones once, packed 4-bit weights by the shape they stand for.
+
+    A 4-bit weight is stored as bytes of two elements; QLoRA's own count halves the trainable ones, which are not
+    packed, and leaves the packed ones as they are.
+    """
+    sizes = [(_elements(p), p.requires_grad) for p in model.parameters()]
+    return Count(sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes))
+
+
+def _elements(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else parameter.numel()
+
+
+def load_model(args: Arguments, place: str, precision: Precision, trained: Path | None, training: bool) -> Any:
+    """Load the base and put on it what the run needs.
+
+    The base stays as it is loaded: norms, embeddings and head keep the base's dtype. QLoRA raises norms to fp32, whose
+    outputs are then fp32 too and are cast back in front of every layer; LLaMA's norms compute in fp32 by themselves.
+
+    Args:
+        args: the command line.
+        place: folder or hub id of the base.
+        precision: of the base.
+        trained: a saved adapter, or the `model` folder of a finished full fine-tuning; None for neither.
+        training: whether the model will be trained.
+
+    Raises:
+        UserError: see `load_base`, `attach_adapter` and `ShareLoraConfig`; or the model does not fit.
+    """
+    full = trained is not None and trained.name == MODEL
+    base = _base(args, str(trained) if full else place, precision)
+    base.requires_grad_(args.model.full_finetune and training)
+    if training and _reentrant(args):
+        base.enable_input_require_grads()
+    if trained is not None and not full:
+        return attach_adapter(base, trained, trainable=training)
+    # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
+    if (training and not args.model.full_finetune) or (precision.bits < 16 and trained is None):
+        model = get_peft_model(base, config_from(args.flags, task_type="CAUSAL_LM"))
+        model.peft_config["default"].base_model_name_or_path = base_name(args, place)
+        return model
+    return base
+
+
+def _base(args: Arguments, place: str, precision: Precision) -> Any:
+    model = args.model
+    options = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
+    base = load_base(
+        place,
+        bits=precision.bits,
+        dtype=precision.dtype,
+        quant_type=model.quant_type,
+        double_quant=model.double_quant,
+        revision=model.model_revision,
+        token=model.hub_token,
+        trust_remote_code=model.trust_remote_code,
+        cache_dir=model.cache_dir,
+        **options,
+        **device_map(model.max_memory_MB, args.train["use_cpu"]),
+    )
+    require_on_gpu(getattr(base, "hf_device_map", None), args.train["use_cpu"])
+    return base
+
+
+def _reentrant(args: Arguments) -> bool:
+    return "true" in str(args.train["activation_checkpointing_kwargs"] or "").lower()
+
+
+def plan_facts(model: Any) -> dict[str, Any]:
+    """Return what a result says about the model's plan; empty without one."""
+    plans = getattr(getattr(model, "base_model", None), "plans", {})
+    if not plans:
+        return {}
+    name, plan = next(iter(plans.items()))
+    config = model.peft_config[name]
+    rule = None if config.share_plan is not None else config.rule()
+    return describe_plan(plan, rule)

@@ -1,0 +1,114 @@
+"""Everything that can be known to fail, found out before anything is downloaded, loaded or written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sharelora.attach import CONFIG, locate_adapter
+from sharelora.config import verify_weights
+from sharelora.errors import UserError
+from sharelora.files import read_json, require_writable
+from sharelora.quantization import has_bitsandbytes
+from sharelora.training.arguments import Arguments
+from sharelora.training.machine import is_first, on_gpu
+from sharelora.training.output import STATE, Earlier, clear, look
+from sharelora.training.precision import Precision, choose_precision
+from sharelora.training.settings import check_settings, deciding_settings
+
+logger = logging.getLogger(__name__)
+
+BARE = "none"  # --adapter none: the base model alone
+
+
+@dataclass(frozen=True)
+class Task:
+    """What this run has to do.
+
+    Attributes:
+        training: train; False for a finished run, and for evaluation and prediction only.
+        resume: the checkpoint to go on from.
+        trained: the adapter (or full model) to start from, or to evaluate.
+        precision: of the base and the computation.
+    """
+
+    training: bool
+    resume: Path | None
+    trained: Path | None
+    precision: Precision
+
+
+def check(args: Arguments) -> Task:
+    """Check flags, packages and the output folder, and decide what there is to do.
+
+    Raises:
+        UserError: the first thing that would fail, and what to do about it.
+    """
+    model, training = args.model, bool(args.train["do_train"])
+    precision = choose_precision(
+        model.bits, args.train["bf16"], args.train["fp16"], model.full_finetune, training, on_gpu(args.train["use_cpu"])
+    )
+    if model.bits < 16 and not has_bitsandbytes():
+        raise UserError(
+            f"found --bits {model.bits}; need bitsandbytes, which is not installed; install it or use --bits 16"
+        )
+    check_settings(args)
+    earlier = _output_folder(args, training)
+    if model.adapter not in (None, BARE) and not (training and earlier.trained):
+        earlier = replace(earlier, trained=locate_adapter(str(model.adapter)))
+        return Task(training, _resume(args, earlier) if training else None, earlier.trained, precision)
+    if training and earlier.trained is None:
+        return Task(True, _resume(args, earlier), None, precision)
+    return Task(False, None, _to_evaluate(args, earlier, training), precision)
+
+
+def _output_folder(args: Arguments, training: bool) -> Earlier:
+    folder = args.output_dir
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"output folder {folder} is an adapter, whose files would mix with the results; "
+            f"pass --adapter {folder} and another --output_dir"
+        )
+    require_writable(folder)
+    if not args.run.overwrite_output_dir:
+        return look(folder, deciding_settings(args), training)
+    if is_first() and not args.run.dry_run:
+        clear(folder)
+    return Earlier()
+
+
+def _resume(args: Arguments, earlier: Earlier) -> Path | None:
+    asked = args.train["resume_from_checkpoint"]
+    word = str(asked).lower()
+    if word == "false" and earlier.checkpoint is not None:
+        raise UserError(f"{args.output_dir} has checkpoints; --overwrite_output_dir removes them and starts anew")
+    if word == "true" and earlier.checkpoint is None:
+        raise UserError(f"found --resume_from_checkpoint but {args.output_dir} has no checkpoint; drop the flag")
+    place = Path(asked) if word not in ("none", "true", "false") else earlier.checkpoint
+    if place is None:
+        return None
+    if not (place / STATE).is_file():
+        raise UserError(f"{place} is no whole checkpoint: {STATE} is missing; name another one")
+    if (place / CONFIG).is_file():
+        # PEFT looks at the weights alone when it loads into an adapter that is there already.
+        verify_weights(place, read_json(place / CONFIG).get("weights_sha256"))
+    return place
+
+
+def _to_evaluate(args: Arguments, earlier: Earlier, training: bool) -> Path | None:
+    """What a run without training works with."""
+    folder = args.output_dir
+    if args.model.adapter == BARE:
+        return None
+    if earlier.trained is not None:
+        if training:
+            logger.info("%s is finished: nothing is trained again, %s is used", folder, earlier.trained)
+        return earlier.trained
+    if earlier.checkpoint is not None:
+        raise UserError(
+            f"{folder} holds an unfinished run and nothing is to be trained; pass --adapter {earlier.checkpoint} "
+            f"to use its last checkpoint, or --adapter {BARE} for the base model"
+        )
+    logger.info("no adapter is given, so this is the base model")
+    return None

@@ -1,0 +1,164 @@
+"""The Trainer's settings of a run, and those settings that decide what is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from sharelora.errors import UserError
+from sharelora.training.arguments import Arguments
+from sharelora.training.machine import choose_optimizer, processes
+from sharelora.training.precision import Precision
+
+# The package that a place to report to needs; of the first ones either will do.
+_REPORTERS: Mapping[str, tuple[str, ...]] = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "comet_ml": ("comet_ml",),
+    "trackio": ("trackio",),
+}
+# What a run does beside training, or how fast: another value trains the same adapter.
+_BESIDE = {
+    "cache_dir",
+    "config",
+    "do_eval",
+    "do_mmlu_eval",
+    "do_predict",
+    "do_train",
+    "dry_run",
+    "eval_accumulation_steps",
+    "eval_delay",
+    "eval_on_start",
+    "eval_steps",
+    "eval_strategy",
+    "ignore_memory",
+    "max_eval_samples",
+    "max_mmlu_samples",
+    "output_dir",
+    "overwrite_output_dir",
+    "per_device_eval_batch_size",
+    "report_to",
+    "resume_from_checkpoint",
+    "run_name",
+    "save_steps",
+    "save_strategy",
+    "save_total_limit",
+    "trust_remote_code",
+}
+_BESIDE_PREFIXES = (
+    "dataloader_num",
+    "ddp_",
+    "disable_",
+    "hub_",
+    "local_",
+    "log",
+    "max_memory",
+    "mmlu_",
+    "push_",
+    "tiny",
+)
+
+
+def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArguments, list[str]]:
+    """Build the Trainer's settings, and say what had to be chosen differently.
+
+    Args:
+        args: the command line.
+        precision: of the run.
+
+    Raises:
+        UserError: settings that contradict each other, or re-entrant checkpointing in several processes.
+    """
+    values = dict(args.train)
+    use_cpu = values["use_cpu"] or not torch.accelerator.is_available()
+    values["optim"], notice = choose_optimizer(values["optim"], use_cpu)
+    values.update(
+        bf16=precision.autocast == "bf16",
+        fp16=precision.autocast == "fp16",
+        use_cpu=use_cpu,
+        data_seed=args.data.data_seed,
+        activation_checkpointing_kwargs=_checkpointing(values["activation_checkpointing_kwargs"]),
+        do_eval=evaluates(args),
+        eval_on_start=values["eval_on_start"] and evaluates(args),
+        include_num_input_tokens_seen="all" if args.data.packing else "non_padding",
+        label_names=["labels"],
+        remove_unused_columns=False,
+        report_to=values["report_to"].split(","),
+    )
+    if values["ddp_find_unused_parameters"] is None:
+        values["ddp_find_unused_parameters"] = False  # the first backward proves that every one is used
+    if processes() > 1 and use_cpu and values["ddp_backend"] is None:
+        values["ddp_backend"] = "gloo"
+    try:
+        return TrainingArguments(**values), [notice] if notice else []
+    except ValueError as error:
+        raise UserError(f"the Trainer refuses these settings: {' '.join(str(error).split())}; change them") from error
+
+
+def evaluates(args: Arguments) -> bool:
+    """Whether anything is evaluated: asked for, or during training."""
+    return bool(args.train["do_eval"] or args.train["eval_strategy"] != "no" or args.mmlu.do_mmlu_eval)
+
+
+def _checkpointing(text: str | None) -> dict[str, Any]:
+    """Read the options of checkpointing; non-reentrant unless the user says otherwise."""
+    try:
+        given = json.loads(text) if text else {}
+    except ValueError as error:
+        raise UserError(
+            f'found activation_checkpointing_kwargs {text}; need JSON such as {{"use_reentrant": false}}'
+        ) from error
+    return {"use_reentrant": False, **given}
+
+
+def check_settings(args: Arguments) -> None:
+    """Refuse what cannot work before anything is loaded.
+
+    Raises:
+        UserError: a package that --report_to needs is missing, the best checkpoint would be chosen on test data, the
+            model would be sharded, or several processes would use re-entrant checkpointing on shared matrices.
+    """
+    for name in args.train["report_to"].split(","):
+        packages = _REPORTERS.get(name, ())
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            raise UserError(f"found --report_to {name}; need the package {packages[0]}; run pip install {packages[0]}")
+    metric = str(args.train["metric_for_best_model"] or "loss").removeprefix("eval_")
+    if metric not in ("loss", "mmlu_accuracy"):
+        raise UserError(f"found --metric_for_best_model {metric}; need loss or mmlu_accuracy; change it")
+    if metric == "mmlu_accuracy" and (args.mmlu.mmlu_split == "test" or not args.mmlu.do_mmlu_eval):
+        raise UserError(
+            "the best checkpoint is chosen on validation data, never on test; use --do_mmlu_eval --mmlu_split eval"
+        )
+    _refuse_sharding(args)
+    reentrant = _checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]
+    if reentrant and processes() > 1 and args.train["activation_checkpointing"] and args.flags.share != "none":
+        raise UserError(
+            "shared matrices in several processes do not work with re-entrant checkpointing; "
+            'drop --gradient_checkpointing_kwargs or set {"use_reentrant": false}'
+        )
+
+
+def _refuse_sharding(args: Arguments) -> None:
+    asked = [name for name in ("fsdp", "deepspeed") if args.train[name]]
+    asked += [name for name in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true"]
+    if asked:
+        raise UserError(
+            f"found {asked[0]}; this command trains with one process, or with a whole model in each of several "
+            "(torchrun); one process spreads a model over all GPUs; drop it"
+        )
+
+
+def deciding_settings(args: Arguments) -> dict[str, Any]:
+    """Return the settings that decide what is trained; runs that agree on these train the same adapter."""
+    return {
+        name: value
+        for name, value in args.to_json().items()
+        if name not in _BESIDE and not name.startswith(_BESIDE_PREFIXES) and not hasattr(args.generation, name)
+    }
