@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Tune LLaMA-3-70B on CodeAlpaca with LoRA adapters; 16-bit base.
+# Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/finetune_code_llama3_70b_full.sh [--tiny] [FLAGS]
+set -euo pipefail
+data=code model=llama3_70b precision=full share=none
+source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"

@@ -1,0 +1,30 @@
+"""Every training script with --tiny --dry_run, in this process: its command line goes through the whole preflight."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from script_commands import SCRIPTS, Command
+
+from sharelora.training.arguments import parse
+from sharelora.training.job import run
+
+pytestmark = pytest.mark.usefixtures("hardly_trained")
+TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*.sh"))
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_a_dry_run_checks_everything_and_writes_nothing(
+    command: Command, script: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "out"
+    words = command(script, "--tiny", "--dry_run", OUTPUT_DIR=str(folder))
+    at = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
+    with caplog.at_level(logging.INFO, "sharelora"):
+        run(parse(words[at + 1 :]))
+    assert "dry run: nothing was" in caplog.text
+    shared = "own" if script.startswith("lora/") else "all"
+    assert f"self_attn.q_proj  {shared}" in caplog.text
+    assert not folder.exists() or not any(folder.iterdir())

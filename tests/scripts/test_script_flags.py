@@ -1,0 +1,85 @@
+"""Every flag of every script is one that its entry point has, under its present name, with a value it takes."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+from script_commands import SCRIPTS, Command
+
+from sharelora.data.registry import known
+from sharelora.training.arguments import Arguments, parse
+
+TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*.sh"))
+EVALUATION = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/eval/MMLU_*.sh"))
+
+
+def arguments(words: list[str]) -> Arguments:
+    """Parse what stands after the entry point."""
+    at = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
+    return parse(words[at + 1 :])
+
+
+@pytest.fixture(autouse=True)
+def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHARELORA_TINY", raising=False)
+
+
+@pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
+@pytest.mark.parametrize("script", TRAINING)
+def test_the_parser_takes_every_flag_without_a_notice(command: Command, script: str, tiny: list[str]) -> None:
+    found = arguments(command(script, *tiny))
+    assert found.notices == ()
+    assert found.run.tiny is bool(tiny)
+    assert found.flags.share == ("a" if script.startswith("share/") else "none")
+    assert found.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
+    assert known(found.data.dataset).format == found.data.dataset_format
+    assert len(TRAINING) == 44
+
+
+@pytest.mark.parametrize("script", [script for script in TRAINING if script.startswith("share/")])
+def test_a_run_is_what_its_sources_say(command: Command, script: str) -> None:
+    found = arguments(command(script))
+    train = found.train
+    small = any(size in script for size in ("_7b_", "_13b_"))
+    assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
+    assert train["learning_rate"] == (2e-4 if small else 1e-4)
+    assert found.flags.lora_dropout == (0.1 if "_7b_" in script or "_8b_" in script else 0.05)
+    assert train["max_steps"] == (3000 if "llama3" in script else 1875)
+    assert found.flags.lora_modules == ("q_proj,v_proj" if "llama3" in script else "all")
+    assert (found.flags.lora_r, found.flags.lora_alpha) == (64, 16)
+    assert (train["lr_scheduler_type"], train["bf16"], train["max_grad_norm"]) == ("constant", True, 0.3)
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_the_best_checkpoint_is_chosen_on_rows_held_out_of_train(command: Command, script: str) -> None:
+    found = arguments(command(script))
+    assert found.data.eval_dataset_size > 0
+    assert found.train["load_best_model_at_end"] and found.train["metric_for_best_model"] == "eval_loss"
+    assert found.train["save_steps"] == found.train["eval_steps"]
+    assert found.mmlu.mmlu_split == "eval"
+
+
+def test_the_parser_would_refuse_a_flag_that_it_does_not_have(command: Command) -> None:
+    with pytest.raises(ValueError, match="unknown flag --lora_rnk"):
+        arguments(command(TRAINING[0], "--lora_rnk", "3"))
+
+
+@pytest.fixture(scope="module")
+def mmlu() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("eval_mmlu", SCRIPTS.parent / "eval" / "mmlu.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
+@pytest.mark.parametrize("script", EVALUATION)
+def test_the_evaluation_takes_every_flag(command: Command, mmlu: ModuleType, script: str, tiny: list[str]) -> None:
+    found = mmlu.parser().parse(command(script, *tiny)[2:])
+    assert (found.shots, found.split, found.limit, found.prompt) == (0 if tiny else 5, "test", None, "qlora")
+    assert found.tiny is bool(tiny)
+    assert found.bits == (32 if tiny else 16)
+    assert len(EVALUATION) == 14

@@ -1,0 +1,54 @@
+"""Which scripts there are, and that each is thin, runnable and says how it is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+LLAMA_1_2 = ("llama_7b", "llama_13b", "llama2_7b", "llama2_13b", "llama2_70b")
+LLAMA_3 = ("llama3_8b", "llama3_70b")
+RUNS = [("alpaca", model) for model in LLAMA_1_2 + LLAMA_3]
+RUNS += [(data, model) for data in ("code", "gsm8k") for model in LLAMA_3]
+TRAINING = sorted(f"finetune_{data}_{model}_{bits}.sh" for data, model in RUNS for bits in ("full", "4bit"))
+EVALUATION = sorted(f"MMLU_evaluate_{model}_full.sh" for model in LLAMA_1_2 + LLAMA_3)
+PATHS = [
+    f"{variant}/{name}" for variant in ("share", "lora") for name in TRAINING + [f"eval/{name}" for name in EVALUATION]
+]
+
+
+@pytest.mark.parametrize("variant", ["share", "lora"])
+def test_the_scripts_are_exactly_those_that_are_promised(scripts: Path, variant: str) -> None:
+    assert sorted(file.name for file in (scripts / variant).glob("*.sh")) == TRAINING
+    assert sorted(file.name for file in (scripts / variant / "eval").glob("*.sh")) == EVALUATION
+    assert len(TRAINING) == 22 and len(EVALUATION) == 7
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_script_says_how_it_is_used_and_holds_only_what_differs(scripts: Path, path: str) -> None:
+    lines = (scripts / path).read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[1].startswith("# ")
+    assert lines[2].startswith("# Usage: ") and f"bash scripts/{path} " in lines[2]
+    assert lines[3] == "set -euo pipefail"
+    assert len(lines) <= 12
+
+
+@pytest.mark.parametrize("path", [*PATHS, "quickstart.sh", "test.sh", "../.ci/run"])
+def test_a_script_is_executable(scripts: Path, path: str) -> None:
+    assert os.access(scripts / path, os.X_OK)
+
+
+def test_what_is_sourced_says_so_and_is_not_executable(scripts: Path) -> None:
+    sourced = [file for folder in ("common", "models", "recipes") for file in (scripts / folder).glob("*.sh")]
+    assert len(sourced) >= 15
+    for file in sourced:
+        assert "ourced" in file.read_text().split("\n\n")[0], file
+        assert not os.access(file, os.X_OK), file
+
+
+def test_no_script_holds_somebodys_folder_or_a_chosen_gpu(scripts: Path) -> None:
+    for file in scripts.rglob("*.sh"):
+        text = file.read_text()
+        assert not any(word in text for word in ("/home/", "/media/", "/work/", "CUDA_VISIBLE_DEVICES", "conda")), file

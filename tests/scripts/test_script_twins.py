@@ -1,0 +1,58 @@
+"""A share script and its LoRA twin run the same thing but for the sharing flag, so that comparing them is fair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from script_commands import SCRIPTS, Command
+
+SHARED = sorted(str(file.relative_to(SCRIPTS / "share")) for file in (SCRIPTS / "share").rglob("*.sh"))
+TRAINING = [name for name in SHARED if name.startswith("finetune")]
+
+
+def _code(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines() if not line.startswith("#")]
+
+
+def _differences(one: list[str], other: list[str]) -> list[tuple[str, str]]:
+    assert len(one) == len(other)
+    return [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_the_files_differ_in_the_sharing_alone(scripts: Path, name: str) -> None:
+    [(share, lora)] = _differences(_code(scripts / "share" / name), _code(scripts / "lora" / name))
+    assert share.replace("share=a", "share=none") == lora
+
+
+@pytest.mark.parametrize("tiny", [False, True], ids=["real", "tiny"])
+@pytest.mark.parametrize("name", TRAINING)
+def test_the_commands_differ_in_the_sharing_and_the_folder_alone(command: Command, name: str, tiny: bool) -> None:
+    arguments = ["--tiny"] if tiny else []
+    share, lora = command(f"share/{name}", *arguments), command(f"lora/{name}", *arguments)
+    (folder, lora_folder), (flag, lora_flag) = _differences(share, lora)
+    assert (flag, lora_flag) == ("a", "none")
+    assert share[share.index(flag) - 1] == "--share"
+    assert folder.replace("runs/share/", "runs/lora/") == lora_folder
+    assert share[share.index(folder) - 1] == "--output_dir"
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINING if name.endswith("_full.sh")])
+def test_full_and_4bit_differ_in_the_precision_and_the_folder_alone(command: Command, name: str) -> None:
+    full = command(f"share/{name}")
+    four = command(f"share/{name.replace('_full', '_4bit')}")
+    added = ["--quant_type", "nf4", "--double_quant", "true"]
+    at = four.index("--quant_type")
+    assert four[at : at + 4] == added
+    folder, bits = _differences(full, four[:at] + four[at + 4 :])
+    assert bits == ("16", "4")
+    assert folder[0].replace("_full", "_4bit") == folder[1]
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if "MMLU" in name])
+def test_the_evaluations_differ_in_the_adapter_and_the_folder_alone(command: Command, name: str) -> None:
+    pairs = _differences(command(f"share/{name}"), command(f"lora/{name}"))
+    assert len(pairs) == 2
+    for share, lora in pairs:
+        assert share.replace("runs/share/", "runs/lora/") == lora

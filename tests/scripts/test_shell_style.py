@@ -1,0 +1,34 @@
+"""Every shell file is sound by the rules of shellcheck, where that is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def shell_files(scripts: Path) -> list[str]:
+    """Every file that bash reads."""
+    return [str(scripts.parent / ".ci" / "run"), *map(str, sorted(scripts.rglob("*.sh")))]
+
+
+def test_bash_can_parse_every_file(scripts: Path) -> None:
+    files = shell_files(scripts)
+    assert len(files) > 70
+    for file in files:
+        done = subprocess.run(["bash", "-n", file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_shellcheck_finds_nothing(scripts: Path) -> None:
+    beside = Path(sys.executable).parent / "shellcheck"
+    checker = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if checker is None:
+        pytest.skip("shellcheck is not installed; requirements-dev.txt has it")
+    # Most names are set in one file and read in another; each is checked through the file that sources it.
+    flags = ["-s", "bash", "-x", "-P", "SCRIPTDIR", "-e", "SC1091,SC2034,SC2154"]
+    done = subprocess.run([checker, *flags, *shell_files(scripts)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
