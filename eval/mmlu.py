@@ -47,6 +47,7 @@ def parser() -> Parser:
     add("--data_root", help="folder with mmlu/{dev,val,test}.jsonl; by default SHARELORA_DATA, else the hub")
     add("--bits", type=int, choices=(4, 8, 16, 32), default=16, help="precision of the base; 4 and 8 quantise it")
     add("--dtype", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="of weights, or of 4-bit arithmetic")
+    made.switch("--skip_too_long", help="leave out, and count, questions that are too long even without examples")
     made.switch("--no_cache", help="read every prompt whole instead of encoding the examples once")
     made.switch("--tiny", _tiny_by_default(), help="use the project's own small model and data, and few questions")
     made.switch("--dry_run", help="find model, adapter and questions, write nothing, and stop before loading weights")
@@ -141,7 +142,17 @@ def load_questions(args: argparse.Namespace, place: str) -> Exam:
     limits = [context_length(AutoConfig.from_pretrained(place)), args.max_length]
     limit = min((value for value in limits if value is not None), default=None)
     count = args.limit or (TINY_LIMIT if args.tiny else None)
-    return load_exam(load_tokenizer(place), args.split, args.shots, limit, args.prompt, count, args.seed, root)
+    return load_exam(
+        load_tokenizer(place),
+        args.split,
+        args.shots,
+        limit,
+        args.prompt,
+        count,
+        args.seed,
+        root,
+        leave_out=args.skip_too_long,
+    )
 
 
 def load_model(args: argparse.Namespace, place: str, adapter: Path | None) -> Any:
@@ -194,7 +205,9 @@ def table(args: argparse.Namespace, report: Report) -> str:
         ("mean over subjects", found["accuracy_macro"], found["accuracy_macro_stderr"], len(found["subjects"])),
         ("guessing", found["chance"], None, found["questions"]),
     ]
-    lines = [f"MMLU {args.split}, {args.shots}-shot, {args.prompt} prompt"]
+    lost = sum(found["left_out"].values())
+    title = f"MMLU {args.split}, {args.shots}-shot, {args.prompt} prompt"
+    lines = [title + (f"; {lost} too long questions NOT ASKED" if lost else "")]
     lines += [f"  {name:<20}{mean:8.4f} {_error(error)}{count:8,}" for name, mean, error, count in rows]
     saved = found["prompt_tokens"] / max(1, found["tokens"])
     speed = f"{found['tokens']:,} tokens read for {found['prompt_tokens']:,} of prompts ({saved:.1f}x fewer)"

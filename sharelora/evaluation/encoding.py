@@ -165,5 +165,5 @@ def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
         raise UserError(
             f"found {len(long)} of {len(encoded)} prompts with more than {limit} tokens, the longest "
             f"{max(item.length for item in long)} ({by_name([item.group for item in long])}); need prompts that fit "
-            "whole; use a model with a longer context, or raise the limit if one was given"
+            "whole; use a model with a longer context, raise the limit if one was given, or pass --skip_too_long"
         )

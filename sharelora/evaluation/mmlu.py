@@ -8,7 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class Exam:
         encoded: their prompts.
         shots: how many solved examples each prompt has; fewer than asked for where more would not fit.
         asked: how many it should have.
+        left_out: subject -> the number of its questions that are too long even without examples and are not asked.
     """
 
     questions: tuple[Question, ...]
     encoded: tuple[Encoded, ...]
     shots: tuple[int, ...]
     asked: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shortened(self) -> dict[str, int]:
@@ -62,6 +64,7 @@ def load_exam(
     count: int | None = None,
     seed: int = 0,
     root: str | Path | None = None,
+    leave_out: bool = False,
 ) -> Exam:
     """Read a split of MMLU and make an exam of it.
 
@@ -74,6 +77,7 @@ def load_exam(
         count: how many questions to choose, see `choose`; None for all.
         seed: of the choice.
         root: folder of local data, see `load_mmlu`.
+        leave_out: see `prepare`.
 
     Raises:
         UserError: no data, no question asked for, examples that are the questions themselves, or a question too long
@@ -88,7 +92,7 @@ def load_exam(
         )
     questions = choose(load_mmlu(split, root), count, seed)
     dev = load_mmlu("dev", root) if shots else []
-    return prepare(tokenizer, questions, dev, shots, limit, prompt)
+    return prepare(tokenizer, questions, dev, shots, limit, prompt, leave_out)
 
 
 def choose(questions: Sequence[Question], count: int | None, seed: int = 0) -> list[Question]:
@@ -124,10 +128,16 @@ def prepare(
     shots: int,
     limit: int | None,
     prompt: str = "qlora",
+    leave_out: bool = False,
 ) -> Exam:
     """Write and tokenise the prompts; where one is too long, whole examples are left out and that is said.
 
     The last examples go first, as in the evaluation of Hendrycks et al. 2021; a question itself is never cut.
+
+    Args:
+        tokenizer, questions, shots, limit, prompt: see `load_exam`.
+        dev: the solved examples.
+        leave_out: do not ask questions that are too long even without examples, and say so, instead of raising.
 
     Raises:
         UserError: a question is too long even without examples, or a subject has too few examples.
@@ -145,10 +155,28 @@ def prepare(
         for index in waiting:
             shown[index] -= 1
     done = tuple(row for row in encoded if row is not None)
-    require_room(done, limit)
     exam = Exam(tuple(questions), done, tuple(shown), shots)
+    if leave_out:
+        exam = _without(exam, too_long(done, limit), limit)
+    require_room(exam.encoded, limit)
     _tell_shortened(exam, limit)
     return exam
+
+
+def _without(exam: Exam, long: Sequence[int], limit: int | None) -> Exam:
+    """Leave out questions that do not fit, and say so; where none would be left, all stay, to be refused."""
+    if not long or len(long) == len(exam.questions):
+        return exam
+    names = [exam.questions[index].subject for index in long]
+    logger.warning(
+        "warning: %d of %d questions are longer than %s tokens even without examples and are NOT ASKED: %s",
+        len(long),
+        len(exam.questions),
+        limit,
+        by_name(names),
+    )
+    kept = [index for index in range(len(exam.questions)) if index not in set(long)]
+    return replace(exam.only(kept), left_out=dict(sorted(Counter(names).items())))
 
 
 class _Writer:
@@ -245,6 +273,7 @@ class Report:
             "categories": _table(choice.by_category(subjects, category)),
             "subjects": _table(subjects),
             "fewer_examples": self.exam.shortened,
+            "left_out": dict(self.exam.left_out),
         }
 
     @property

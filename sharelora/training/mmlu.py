@@ -31,7 +31,7 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
     """Write the questions that the flags ask for; None if they ask for none.
 
     Raises:
-        UserError: there is no MMLU data, or a question does not fit into --mmlu_source_max_len.
+        UserError: there is no MMLU data, or no question fits into --mmlu_source_max_len.
     """
     flags = args.mmlu
     if not flags.do_mmlu_eval:
@@ -45,6 +45,8 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
         count=flags.max_mmlu_samples,
         seed=args.data.data_seed,
         root=data_root(args),
+        # A few questions that do not fit are no reason not to train.
+        leave_out=True,
     )
     return MmluEval(exam, flags.mmlu_split)
 

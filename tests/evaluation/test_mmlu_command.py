@@ -158,6 +158,24 @@ def test_long_prompts_lose_whole_examples_aloud(caplog: pytest.LogCaptureFixture
         prepare(tokenizer, questions, dev, 5, 9)
 
 
+def test_questions_that_are_too_long_by_themselves_are_refused_or_left_out_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tokenizer, questions, dev = make_tokenizer(), make_questions(6, 0), make_questions(5, 1)
+    bare = [row.length for row in prepare(tokenizer, questions, dev, 0, None).encoded]
+    limit = sorted(bare)[-3]
+    lost = [question for question, length in zip(questions, bare, strict=True) if length > limit]
+    assert lost
+    with pytest.raises(UserError, match=rf"found {len(lost)} of 18 prompts with more than {limit} tokens"):
+        prepare(tokenizer, questions, dev, 5, limit)
+    exam = prepare(tokenizer, questions, dev, 5, limit, leave_out=True)
+    assert exam.questions == tuple(question for question in questions if question not in lost)
+    assert sum(exam.left_out.values()) == len(lost)
+    assert f"{len(lost)} of 18 questions are longer than {limit} tokens even without examples" in caplog.text
+    with pytest.raises(UserError, match="found 18 of 18 prompts"):
+        prepare(tokenizer, questions, dev, 5, 1, leave_out=True)
+
+
 def test_qlora_prompt_text() -> None:
     tokenizer, dev = make_tokenizer(), make_questions(5, 1)
     question = Question("high_school_fox", "What?", ("fox", "wolf", "coat", "hat"), "B")
