@@ -295,7 +295,12 @@ def test_a_batch_asks_for_gradients_down_to_the_embeddings() -> None:
 def test_the_report_says_when_the_goals_are_about_another_cpu() -> None:
     goals = comparison.check_goals([measured(1.1, 1.5)])
     without = {"gpu": [], "instructions": ["avx2"]}
-    assert "- met: none, 4 layers, dropout 0: 1.10x the floor" in comparison._goal_lines(goals, without)
+    assert "- none, 4 layers, dropout 0: met 1.10x the floor" in comparison._goal_lines(goals, without)
     assert "a CPU with AMX. This one has none" in comparison._goal_lines(goals, without)
     assert "AMX" not in comparison._goal_lines(goals, {"gpu": [], "instructions": ["amx_bf16", "avx2"]})
     assert "AMX" not in comparison._goal_lines([], without)
+
+
+def test_the_report_says_which_half_of_a_goal_is_missed_and_what_bounds_it() -> None:
+    text = comparison._goals(comparison.check_goals([measured(1.1, 1.2)]))
+    assert "met 1.10x the floor" in text and "MISSED 1.20x faster than PEFT (at least 1.4; the floor itself is" in text
