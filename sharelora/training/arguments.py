@@ -20,7 +20,7 @@ from sharelora.errors import UserError
 from sharelora.share_flags import add_share_flags
 from sharelora.training.fields import add_fields, take
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
-from sharelora.training.renames import RULES, modernise
+from sharelora.training.renames import RULES, Rule, modernise
 
 TINY = "SHARELORA_TINY"
 CONFIG = "--config"
@@ -146,13 +146,12 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
         UserError: an unknown, refused or malformed flag, here or in the configuration file.
     """
     parser = build_parser()
-    words, notices = modernise(_with_config(list(sys.argv[1:] if argv is None else argv), parser), parser.flags)
+    words, notices = modernise(with_config(list(sys.argv[1:] if argv is None else argv), parser), parser.flags)
     flags = parser.parse(words)
-    if flags.tiny or _tiny_environment():
+    if flags.tiny or tiny_environment():
         parser.set_defaults(**TINY_DEFAULTS)
         flags = parser.parse([*words, "--tiny", "true"])
-    given = frozenset(_destination(word) for word in words if word.startswith("--"))
-    return _arguments(flags, given, notices)
+    return _arguments(flags, given_fields(words, ALIASES), notices)
 
 
 def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[str]) -> Arguments:
@@ -177,12 +176,19 @@ def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[s
     )
 
 
-def _destination(flag: str) -> str:
-    name = flag.removeprefix("--")
-    return next((field for field, others in ALIASES.items() if name in others), name)
+def given_fields(words: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """Return the fields that a command line sets, by their own names."""
+    others = {other: field for field, names in aliases.items() for other in names}
+    names = (word.removeprefix("--") for word in words if word.startswith("--"))
+    return frozenset(others.get(name, name) for name in names)
 
 
-def _tiny_environment() -> bool:
+def tiny_environment() -> bool:
+    """Whether SHARELORA_TINY asks for the project's own small model and data.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
     text = os.environ.get(TINY, "0")
     try:
         return boolean(text)
@@ -190,15 +196,21 @@ def _tiny_environment() -> bool:
         raise UserError(f"{TINY}: {error}; set it to 1 or 0") from error
 
 
-def _with_config(words: list[str], parser: Parser) -> list[str]:
-    """Put the words of a configuration file before those of the command line, so that the latter win."""
-    first = Parser("qlora_share.py", add_help=False)
+def with_config(words: list[str], parser: Parser, rules: Mapping[str, Rule] = RULES) -> list[str]:
+    """Put the words of a configuration file before those of the command line, so that the latter win.
+
+    Args:
+        words: the command line.
+        parser: knows every flag.
+        rules: old flags, which a file may have as well.
+    """
+    first = Parser(parser.prog, add_help=False)
     first.add_argument(CONFIG)
     found, _ = first.parse_known_args([word for word in words if word not in ("-h", "--help")])
-    return [*config_words(Path(found.config), parser), *words] if found.config else words
+    return [*config_words(Path(found.config), parser, rules), *words] if found.config else words
 
 
-def config_words(path: Path, parser: Parser) -> list[str]:
+def config_words(path: Path, parser: Parser, rules: Mapping[str, Rule] = RULES) -> list[str]:
     """Turn a YAML file of settings into words of a command line.
 
     Raises:
@@ -214,7 +226,7 @@ def config_words(path: Path, parser: Parser) -> list[str]:
     words: list[str] = []
     for key, value in settings.items():
         name = str(key).replace("-", "_")
-        if f"--{name}" not in parser.flags and name not in RULES:
+        if f"--{name}" not in parser.flags and name not in rules:
             raise UserError(f"{path}: {unknown_flag(name, parser.flags)}")
         words += [f"--{name}", *_values(value)] if value is not None else []
     return words

@@ -144,27 +144,32 @@ class Speed(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line per log: step, losses, learning rate, speed, memory, and when it will be done."""
+    """One line per log: step, losses, learning rate, speed, memory, and when it will be done.
 
-    def __init__(self) -> None:
-        self._start = (0.0, 0)
+    Args:
+        more: further values to show: name in the log -> its words, with a place for the number.
+    """
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._start = (time.monotonic(), state.global_step)
+    def __init__(self, more: Mapping[str, str] | None = None) -> None:
+        self.shown = {**_SHOWN, **(more or {})}
+        self._start: tuple[float, int] | None = None
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock with the first update: the evaluation before it says nothing about the time that is left."""
+        self._start = self._start or (time.monotonic(), state.global_step)
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         """Show the line."""
-        words = [text.format(logs[name]) for name, text in _SHOWN.items() if logs and name in logs]
+        words = [text.format(logs[name]) for name, text in self.shown.items() if logs and name in logs]
         if state.is_world_process_zero and words:
             step = f"step {state.global_step}/{state.max_steps}  " if state.max_steps else ""
             left = f"  {self._left(state)} left" if logs and "loss" in logs else ""
             logger.info("%s%s%s", step, "  ".join(words), left)
 
     def _left(self, state: TrainerState) -> timedelta:
-        began, first = self._start
+        began, first = self._start or (time.monotonic(), state.global_step)
         per_step = (time.monotonic() - began) / max(1, state.global_step - first)
         return timedelta(seconds=round(per_step * (state.max_steps - state.global_step)))
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from sharelora.attach import WEIGHTS
 from sharelora.errors import UserError
 from sharelora.files import atomic_folder, read_json, write_json
+from sharelora.training.adapter_trainer import save_weights
 from sharelora.training.generate import PREDICTIONS
 from sharelora.training.history import CSV
 from sharelora.training.output import ADAPTER, MODEL
-from sharelora.training.trainer import save_weights
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    axes.set(xlabel="updates", ylabel="loss per token")
+    axes.set(xlabel="updates", ylabel="loss")
     if axes.lines:
         axes.legend()
     picture = io.BytesIO()

@@ -88,7 +88,7 @@ def load_model(args: Arguments, place: str, precision: Precision, trained: Path 
 
 def _base(args: Arguments, place: str, precision: Precision) -> Any:
     model = args.model
-    options = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
+    options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
     base = load_base(
         place,
         bits=precision.bits,

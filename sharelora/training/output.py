@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sharelora.attach import CONFIG
+from sharelora.config import verify_weights
 from sharelora.errors import UserError
-from sharelora.files import read_json, write_json
+from sharelora.files import read_json, require_writable, write_json
+from sharelora.training.machine import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,9 @@ _WRITTEN = (
     "checkpoint-*",
     "result*.json",
     "metrics.json",
+    "all_results.json",
+    "eval_results_*.json",
+    "predictions",
     "predictions.jsonl",
     "loss.csv",
     "loss.png",
@@ -91,6 +97,62 @@ def _trained(folder: Path, marker: Mapping[str, Any]) -> Path:
     if not trained.is_dir():
         raise UserError(f"{folder} is marked as finished but has no {trained.name}; --overwrite_output_dir starts anew")
     return trained
+
+
+def open_folder(
+    folder: Path, settings: Mapping[str, Any], training: bool, *, overwrite: bool, writes: bool, adapter_flag: str
+) -> Earlier:
+    """See to it that a run can write into its folder, and see what an earlier run left there.
+
+    Args:
+        folder: the output folder.
+        settings: everything that decides what is trained.
+        training: whether this run means to train.
+        overwrite: remove what an earlier run wrote.
+        writes: False for a run that only checks.
+        adapter_flag: the flag that takes an adapter, for messages.
+
+    Raises:
+        UserError: it cannot be written, is an adapter itself, or holds a run with other settings.
+    """
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"output folder {folder} is an adapter, whose files would mix with the results; "
+            f"pass {adapter_flag} {folder} and another --output_dir"
+        )
+    require_writable(folder)
+    if not overwrite:
+        return look(folder, settings, training)
+    if is_first() and writes:
+        clear(folder)
+    return Earlier()
+
+
+def resume_point(folder: Path, asked: str | None, earlier: Earlier) -> Path | None:
+    """Return the checkpoint to go on from, or None.
+
+    Args:
+        folder: the output folder.
+        asked: value of --resume_from_checkpoint: a folder, true, false, or nothing.
+        earlier: what is in the output folder.
+
+    Raises:
+        UserError: there is none where one is asked for, it is not whole, or its weights were altered.
+    """
+    word = str(asked).lower()
+    if word == "false" and earlier.checkpoint is not None:
+        raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts anew")
+    if word == "true" and earlier.checkpoint is None:
+        raise UserError(f"found --resume_from_checkpoint but {folder} has no checkpoint; drop the flag")
+    place = Path(str(asked)) if word not in ("none", "true", "false") else earlier.checkpoint
+    if place is None:
+        return None
+    if not (place / STATE).is_file():
+        raise UserError(f"{place} is no whole checkpoint: {STATE} is missing; name another one")
+    if (place / CONFIG).is_file():
+        # PEFT looks at the weights alone when it loads into an adapter that is there already.
+        verify_weights(place, read_json(place / CONFIG).get("weights_sha256"))
+    return place
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:

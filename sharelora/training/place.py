@@ -10,8 +10,12 @@ from sharelora.models import locate_model
 from sharelora.training.arguments import Arguments
 
 
-def locate_base(args: Arguments) -> str:
+def locate_base(args: Arguments, tiny: str = "llama") -> str:
     """Return the base model's folder, or its hub id where the hub has it.
+
+    Args:
+        args: the command line.
+        tiny: kind of the small model that --tiny means.
 
     Raises:
         UserError: it is nowhere, or the hub cannot be reached; said at once.
@@ -20,7 +24,7 @@ def locate_base(args: Arguments) -> str:
     if args.run.tiny and "model_name_or_path" not in args.given:
         from sharelora.tiny import ensure_tiny
 
-        return str(ensure_tiny("llama"))
+        return str(ensure_tiny(tiny))
     return locate_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
 
 

@@ -6,14 +6,12 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharelora.attach import CONFIG, locate_adapter
-from sharelora.config import verify_weights
+from sharelora.attach import locate_adapter
 from sharelora.errors import UserError
-from sharelora.files import read_json, require_writable
 from sharelora.quantization import has_bitsandbytes
 from sharelora.training.arguments import Arguments
-from sharelora.training.machine import is_first, on_gpu
-from sharelora.training.output import STATE, Earlier, clear, look
+from sharelora.training.machine import on_gpu
+from sharelora.training.output import Earlier, open_folder, resume_point
 from sharelora.training.precision import Precision, choose_precision
 from sharelora.training.settings import check_settings, deciding_settings
 
@@ -64,36 +62,18 @@ def check(args: Arguments) -> Task:
 
 
 def _output_folder(args: Arguments, training: bool) -> Earlier:
-    folder = args.output_dir
-    if (folder / CONFIG).is_file():
-        raise UserError(
-            f"output folder {folder} is an adapter, whose files would mix with the results; "
-            f"pass --adapter {folder} and another --output_dir"
-        )
-    require_writable(folder)
-    if not args.run.overwrite_output_dir:
-        return look(folder, deciding_settings(args), training)
-    if is_first() and not args.run.dry_run:
-        clear(folder)
-    return Earlier()
+    return open_folder(
+        args.output_dir,
+        deciding_settings(args),
+        training,
+        overwrite=args.run.overwrite_output_dir,
+        writes=not args.run.dry_run,
+        adapter_flag="--adapter",
+    )
 
 
 def _resume(args: Arguments, earlier: Earlier) -> Path | None:
-    asked = args.train["resume_from_checkpoint"]
-    word = str(asked).lower()
-    if word == "false" and earlier.checkpoint is not None:
-        raise UserError(f"{args.output_dir} has checkpoints; --overwrite_output_dir removes them and starts anew")
-    if word == "true" and earlier.checkpoint is None:
-        raise UserError(f"found --resume_from_checkpoint but {args.output_dir} has no checkpoint; drop the flag")
-    place = Path(asked) if word not in ("none", "true", "false") else earlier.checkpoint
-    if place is None:
-        return None
-    if not (place / STATE).is_file():
-        raise UserError(f"{place} is no whole checkpoint: {STATE} is missing; name another one")
-    if (place / CONFIG).is_file():
-        # PEFT looks at the weights alone when it loads into an adapter that is there already.
-        verify_weights(place, read_json(place / CONFIG).get("weights_sha256"))
-    return place
+    return resume_point(args.output_dir, args.train["resume_from_checkpoint"], earlier)
 
 
 def _to_evaluate(args: Arguments, earlier: Earlier, training: bool) -> Path | None:

@@ -81,7 +81,8 @@ def refused(why: str) -> Rule:
     return rule
 
 
-def _fraction(flag: str, value: str) -> str:
+def fraction(flag: str, value: str) -> str:
+    """Read a share of all steps."""
     try:
         ratio = float(value)
     except ValueError:
@@ -96,7 +97,7 @@ _STACKED = "only LoRA adapters, shared or not, are trained here; no prefix, prom
 
 RULES: Mapping[str, Rule] = {
     "evaluation_strategy": renamed("eval_strategy"),
-    "warmup_ratio": renamed("warmup_steps", _fraction),
+    "warmup_ratio": renamed("warmup_steps", fraction),
     "no_cuda": renamed("use_cpu"),
     "use_auth_token": renamed("token"),
     "per_gpu_train_batch_size": renamed("per_device_train_batch_size"),
@@ -152,12 +153,15 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def modernise(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], list[str]]:
+def modernise(
+    words: Sequence[str], flags: Collection[str], rules: Mapping[str, Rule] = RULES
+) -> tuple[list[str], list[str]]:
     """Rewrite old flags on a command line.
 
     Args:
         words: the command line.
         flags: every flag of the parser, with dashes; these are left alone.
+        rules: old flag, without dashes -> what becomes of it.
 
     Returns:
         The new command line and the notices to show.
@@ -168,7 +172,7 @@ def modernise(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], 
     now: list[str] = []
     notices: list[str] = []
     for group in _groups(words):
-        change = _change(group, flags)
+        change = _change(group, flags, rules)
         now += group if change is None else change.words
         notices += [] if change is None else [change.notice]
     return now, notices
@@ -188,12 +192,12 @@ def _groups(words: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _change(group: Sequence[str], flags: Collection[str]) -> Change | None:
+def _change(group: Sequence[str], flags: Collection[str], rules: Mapping[str, Rule]) -> Change | None:
     name, value = group[0].removeprefix("--"), " ".join(group[1:]) or NO_STEP
     if group[0] in flags or not group[0].startswith("--"):
         return None
-    if name in RULES:
-        return RULES[name](name, value)
+    if name in rules:
+        return rules[name](name, value)
     positive = f"--{name.removeprefix('no_')}"
     if name.startswith("no_") and positive in flags and len(group) == 1:
         return Change((positive, "false"), f"{group[0]} is read as {positive} false")

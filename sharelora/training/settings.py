@@ -25,7 +25,7 @@ _REPORTERS: Mapping[str, tuple[str, ...]] = {
     "trackio": ("trackio",),
 }
 # What a run does beside training, or how fast: another value trains the same adapter.
-_BESIDE = {
+BESIDE = {
     "cache_dir",
     "config",
     "do_eval",
@@ -52,7 +52,7 @@ _BESIDE = {
     "save_total_limit",
     "trust_remote_code",
 }
-_BESIDE_PREFIXES = (
+BESIDE_PREFIXES = (
     "dataloader_num",
     "ddp_",
     "disable_",
@@ -84,7 +84,7 @@ def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArg
         fp16=precision.autocast == "fp16",
         use_cpu=use_cpu,
         data_seed=args.data.data_seed,
-        activation_checkpointing_kwargs=_checkpointing(values["activation_checkpointing_kwargs"]),
+        activation_checkpointing_kwargs=checkpointing(values["activation_checkpointing_kwargs"]),
         do_eval=evaluates(args),
         eval_on_start=values["eval_on_start"] and evaluates(args),
         include_num_input_tokens_seen="all" if args.data.packing else "non_padding",
@@ -107,8 +107,12 @@ def evaluates(args: Arguments) -> bool:
     return bool(args.train["do_eval"] or args.train["eval_strategy"] != "no" or args.mmlu.do_mmlu_eval)
 
 
-def _checkpointing(text: str | None) -> dict[str, Any]:
-    """Read the options of checkpointing; non-reentrant unless the user says otherwise."""
+def checkpointing(text: str | None) -> dict[str, Any]:
+    """Read the options of checkpointing; non-reentrant unless the user says otherwise.
+
+    Raises:
+        UserError: it is no JSON.
+    """
     try:
         given = json.loads(text) if text else {}
     except ValueError as error:
@@ -125,10 +129,7 @@ def check_settings(args: Arguments) -> None:
         UserError: a package that --report_to needs is missing, the best checkpoint would be chosen on test data, the
             model would be sharded, or several processes would use re-entrant checkpointing on shared matrices.
     """
-    for name in args.train["report_to"].split(","):
-        packages = _REPORTERS.get(name, ())
-        if packages and not any(importlib.util.find_spec(package) for package in packages):
-            raise UserError(f"found --report_to {name}; need the package {packages[0]}; run pip install {packages[0]}")
+    check_reporters(args.train["report_to"])
     metric = str(args.train["metric_for_best_model"] or "loss").removeprefix("eval_")
     if metric not in ("loss", "mmlu_accuracy"):
         raise UserError(f"found --metric_for_best_model {metric}; need loss or mmlu_accuracy; change it")
@@ -136,8 +137,8 @@ def check_settings(args: Arguments) -> None:
         raise UserError(
             "the best checkpoint is chosen on validation data, never on test; use --do_mmlu_eval --mmlu_split eval"
         )
-    _refuse_sharding(args)
-    reentrant = _checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]
+    refuse_sharding(args.train)
+    reentrant = checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]
     if reentrant and processes() > 1 and args.train["activation_checkpointing"] and args.flags.share != "none":
         raise UserError(
             "shared matrices in several processes do not work with re-entrant checkpointing; "
@@ -145,8 +146,25 @@ def check_settings(args: Arguments) -> None:
         )
 
 
-def _refuse_sharding(args: Arguments) -> None:
-    asked = [name for name in ("fsdp", "deepspeed") if args.train[name]]
+def check_reporters(report_to: str) -> None:
+    """Refuse to report to what is not installed.
+
+    Raises:
+        UserError: a package that --report_to needs is missing.
+    """
+    for name in report_to.split(","):
+        packages = _REPORTERS.get(name, ())
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            raise UserError(f"found --report_to {name}; need the package {packages[0]}; run pip install {packages[0]}")
+
+
+def refuse_sharding(train: Mapping[str, Any]) -> None:
+    """Refuse what would cut the model into pieces.
+
+    Raises:
+        UserError: FSDP or DeepSpeed is asked for, by flag or by the launcher.
+    """
+    asked = [name for name in ("fsdp", "deepspeed") if train[name]]
     asked += [name for name in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true"]
     if asked:
         raise UserError(
@@ -160,5 +178,5 @@ def deciding_settings(args: Arguments) -> dict[str, Any]:
     return {
         name: value
         for name, value in args.to_json().items()
-        if name not in _BESIDE and not name.startswith(_BESIDE_PREFIXES) and not hasattr(args.generation, name)
+        if name not in BESIDE and not name.startswith(BESIDE_PREFIXES) and not hasattr(args.generation, name)
     }

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerState
 
 from sharelora import ShareLoraConfig, UserError
-from sharelora.training.callbacks import FiniteLoss, gradient_norms, require_gradients, shared_matrices
+from sharelora.training.callbacks import FiniteLoss, Progress, gradient_norms, require_gradients, shared_matrices
 
 
 def adapted(share: str = "a") -> nn.Module:
@@ -47,6 +47,20 @@ def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
     FiniteLoss().on_log(None, state, None, {"eval_loss": loss})
     with pytest.raises(UserError, match=r"at step 7.*--learning_rate"):
         FiniteLoss().on_log(None, state, None, {"loss": loss})
+
+
+def test_the_time_left_is_reckoned_from_the_first_update_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An evaluation before the first update, however long, is not spread over the updates."""
+    now, shown, state = [0.0], Progress(), TrainerState(global_step=0, max_steps=20, is_world_process_zero=True)
+    monkeypatch.setattr("sharelora.training.callbacks.time.monotonic", lambda: now[0])
+    caplog.set_level("INFO", logger="sharelora")
+    shown.on_log(None, state, None, {"eval_loss": 1.0})
+    for now[0], state.global_step in ((600.0, 0), (601.0, 1), (602.0, 2)):
+        shown.on_step_begin(None, state, None)
+    shown.on_log(None, state, None, {"loss": 1.0})
+    assert caplog.messages[-1].endswith("0:00:18 left")
 
 
 def test_the_norm_of_a_shared_matrix_is_that_before_clipping() -> None:
