@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,40 @@ def from_hub(entry: KnownData, name: str, load: Callable[..., Any] | None = None
     Raises:
         UserError: it cannot be loaded; with the true reason.
     """
-    import datasets
-
-    path = entry.hub["path"]
-    if load is None and not _cached(path) and not hub_reachable():
-        raise UserError(f"data set {name} ({path}) is not in the local cache and the hub cannot be reached; {WAYS}")
-    logger.info("loading %s from the hub", path)
-    try:
-        found = (load or datasets.load_dataset)(**entry.hub)
-    # What `datasets` and `huggingface_hub` raise for network, access, missing files, and data they cannot parse.
-    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"data set {name} ({path}) cannot be loaded: {_reason(error)}; {WAYS}") from error
+    found = load_from_hub(entry.hub, name, WAYS, load)
     splits = {}
     for split, words in SPLIT_NAMES.items():
         word = next((word for word in words if word in found), None)
         if word is not None and len(found[word]):
             splits[split] = found[word].to_list()
     if not splits:
-        raise UserError(f"data set {name} ({path}) has no rows in train, validation or test; {WAYS}")
+        raise UserError(f"data set {name} ({entry.hub['path']}) has no rows in train, validation or test; {WAYS}")
     return splits
+
+
+def load_from_hub(asked: Mapping[str, Any], name: str, ways: str, load: Callable[..., Any] | None = None) -> Any:
+    """Load a data set from the hub, or from its local cache, as `datasets` gives it: split name -> split.
+
+    Args:
+        asked: the arguments of `datasets.load_dataset`.
+        name: its name here, for messages.
+        ways: what to do where it cannot be loaded, for messages.
+        load: replaces `datasets.load_dataset`.
+
+    Raises:
+        UserError: it cannot be loaded; with the true reason.
+    """
+    import datasets
+
+    path = asked["path"]
+    if load is None and not _cached(path) and not hub_reachable():
+        raise UserError(f"data set {name} ({path}) is not in the local cache and the hub cannot be reached; {ways}")
+    logger.info("loading %s from the hub", path)
+    try:
+        return (load or datasets.load_dataset)(**asked)
+    # What `datasets` and `huggingface_hub` raise for network, access, missing files, and data they cannot parse.
+    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"data set {name} ({path}) cannot be loaded: {_reason(error)}; {ways}") from error
 
 
 def _reason(error: BaseException) -> str:

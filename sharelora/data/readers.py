@@ -7,7 +7,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,36 @@ def extension(path: str | Path) -> str | None:
     return next((ending for ending in EXTENSIONS if name.endswith(ending) and len(name) > len(ending)), None)
 
 
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Say what is wrong with a file that cannot be read, in one line."""
+    try:
+        yield
+    except OSError as error:  # a damaged gzip header is one too
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the file") from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
+    except _Damaged as error:
+        raise UserError(f"{path} {error}; need one object per row; repair the file or convert it") from error
+
+
+def _unpacked(path: str | Path) -> bytes:
+    data = Path(path).read_bytes()
+    return gzip.decompress(data) if str(path).lower().endswith(".gz") else data
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file, also a gzipped one, with its line ends as they are.
+
+    Raises:
+        UserError: the file is missing, damaged or not UTF-8.
+    """
+    with _explained(path):
+        return _unpacked(path).decode("utf-8-sig")
+
+
 def read_rows(path: str | Path) -> list[Row]:
     """Read every row of a local file as a dict of its columns.
 
@@ -102,17 +133,8 @@ def read_rows(path: str | Path) -> list[Row]:
     ending = extension(path)
     if ending is None:
         raise UserError(f"found {path}; need a file ending in {', '.join(READERS)} (or with .gz); convert it")
-    try:
-        data = Path(path).read_bytes()
-        rows = READERS[ending.removesuffix(".gz")](gzip.decompress(data) if ending.endswith(".gz") else data)
-    except OSError as error:  # a damaged gzip header is one too
-        raise UserError(f"cannot read {path}: {error.strerror or error}; check the file") from error
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-    except _Damaged as error:
-        raise UserError(f"{path} {error}; need one object per row; repair the file or convert it") from error
+    with _explained(path):
+        rows = READERS[ending.removesuffix(".gz")](_unpacked(path))
     if not rows:
         raise UserError(f"{path} is empty; need at least one row; check the file")
     return rows
