@@ -1,0 +1,189 @@
+"""LoRA's three conversions: files to `{"context", "completion"}` lines, these to token ids, predicted ids to text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.data.nlg.encoded import ids_in
+from sharelora.data.nlg.encoding import Ids, encode_records
+from sharelora.data.nlg.files import read_file
+from sharelora.data.nlg.records import Group, Record, grouped
+from sharelora.data.nlg.sources import load_nlg
+from sharelora.data.readers import read_rows, read_text
+from sharelora.errors import UserError
+from sharelora.files import write_text
+
+# How references are laid out: E2E's scripts read one file with blank lines, those of WebNLG one file per reference.
+KINDS = ("e2e", "webnlg", "dart")
+FILTERS: Mapping[str, bool | None] = {"all": None, "seen": True, "unseen": False}
+
+
+def format_converting(source: str, target: str | Path, split: str = "train", data_root: Path | None = None) -> int:
+    """Write any form of rows as `{"context", "completion"}` lines, of WebNLG with `cate` (a category of training).
+
+    Args:
+        source: a file or the name of a set, as `load_nlg` takes it.
+        target: the file to write.
+        split: which split of a named set.
+        data_root: folder of local data.
+
+    Returns:
+        How many rows there are.
+    """
+    records = load_nlg(source, split, data_root, need_text=False)
+    _write_lines(target, (_formatted(record) for record in records))
+    return len(records)
+
+
+def _formatted(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {"context": record.context, "completion": record.completion}
+    return row if record.seen is None else {**row, "cate": record.seen}
+
+
+def encode(tokenizer: Any, source: str | Path, target: str | Path, add_bos: bool, add_eos: bool) -> int:
+    """Write rows as token ids.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        source: a file of rows.
+        target: the file to write.
+        add_bos: end inputs with the separator; it begins the text.
+        add_eos: end texts with it.
+
+    Returns:
+        How many rows there are.
+    """
+    rows = encode_records(tokenizer, read_file(source, need_text=False), add_bos, add_eos)
+    _write_lines(target, ({"context": row.context, "completion": row.completion} for row in rows))
+    return len(rows)
+
+
+def _write_lines(target: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How texts are written.
+
+    Args:
+        kind: layout of the references, one of `KINDS`.
+        ref_num: reference files of `webnlg` and `dart`; an input with fewer texts repeats its first one.
+        tokenize: put spaces around everything that is no letter or digit.
+        lower: write in lower case.
+        filter: `all`, or only inputs of `seen` or `unseen` categories.
+    """
+
+    kind: str = "e2e"
+    ref_num: int = 4
+    tokenize: bool = False
+    lower: bool = False
+    filter: str = "all"
+
+    def styled(self, text: str) -> str:
+        """A text as it is to be written, on one line."""
+        text = text.replace("\r", " ").replace("\n", " ").strip()
+        if self.tokenize:
+            text = " ".join(part for part in re.split(r"(\W)", text) if part.strip())
+        return text.lower() if self.lower else text
+
+
+def decode(
+    tokenizer: Any,
+    predictions: str | Path,
+    rows: str | Path,
+    references_out: str | Path,
+    predictions_out: str | Path,
+    options: DecodeOptions,
+    unique: str | Path | None = None,
+) -> int:
+    """Write predicted ids as text, one line per distinct input, and the references beside it for the official scripts.
+
+    Args:
+        tokenizer: the tokenizer of the model that predicted.
+        predictions: `{"id": row, "predict": [ids]}` lines.
+        rows: the rows that were decoded, as text.
+        references_out: a file for `e2e`, a folder for the others.
+        predictions_out: the file of predictions.
+        options: how to write.
+        unique: a file with a name for each row; rows of one name are one input, whatever their text.
+
+    Returns:
+        How many inputs were written.
+
+    Raises:
+        UserError: a malformed file, an input without a text or prediction, or nothing left by the filter.
+    """
+    records = read_file(rows)
+    groups = grouped(records) if unique is None else _grouped_by_name(records, Path(unique))
+    wanted = FILTERS[options.filter]
+    kept = [group for group in groups if wanted is None or group.seen is wanted]
+    if not kept:
+        raise UserError(f"{rows} has no inputs that are {options.filter}; need WebNLG's rows with cate; drop --filter")
+    found = read_predictions(predictions, len(tokenizer), len(records))
+    lines = [options.styled(text_of(tokenizer, _predicted(group, found, str(predictions)))) for group in kept]
+    references = [[options.styled(text) for text in group.references] for group in kept]
+    write_text(predictions_out, "".join(line + "\n" for line in lines))
+    _write_references(references, Path(references_out), options)
+    return len(kept)
+
+
+def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
+    names = [line.strip() for line in read_text(file).splitlines()]
+    if len(names) != len(records):
+        raise UserError(f"{file} has {len(names)} lines for {len(records)} rows; need one each; check the file")
+    named = [Record(name, row.completion, row.seen) for name, row in zip(names, records, strict=True)]
+    return grouped(named)
+
+
+def read_predictions(path: str | Path, vocabulary: int, rows: int) -> dict[int, Ids]:
+    """Read predicted ids.
+
+    Args:
+        path: `{"id": row, "predict": [ids]}` lines.
+        vocabulary: how many tokens there are.
+        rows: how many rows were to be decoded.
+
+    Returns:
+        Row -> ids; of several predictions of a row the last one.
+
+    Raises:
+        UserError: another form, a row that does not exist, or an id outside the vocabulary.
+    """
+    found = {}
+    for number, line in enumerate(read_rows(path), 1):
+        where, row = f"{path} row {number}", line.get("id")
+        if not isinstance(row, int) or not 0 <= row < rows:
+            raise UserError(f"{where} has the id {row}; need that of a row, 0 to {rows - 1}; is it another data set?")
+        found[row] = ids_in(line, "predict", vocabulary, where)
+    return found
+
+
+def _predicted(group: Group, found: Mapping[int, Ids], path: str) -> Ids:
+    known = [found[row] for row in group.rows if row in found]
+    if not known:
+        raise UserError(
+            f"{path} has no prediction for row {group.rows[0]} ({group.context[:60]!r}); need one for each input; "
+            "finish the decoding first"
+        )
+    return known[-1]
+
+
+def text_of(tokenizer: Any, ids: Ids) -> str:
+    """The text of predicted ids: up to the first end token and the first blank line."""
+    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return text.split(tokenizer.eos_token)[0].split("\n\n")[0].strip()
+
+
+def _write_references(references: Sequence[Sequence[str]], place: Path, options: DecodeOptions) -> None:
+    if options.kind == "e2e":
+        write_text(place, "\n".join("".join(line + "\n" for line in texts) for texts in references))
+        return
+    for number in range(options.ref_num):
+        lines = (texts[number] if number < len(texts) else texts[0] for texts in references)
+        write_text(place / f"reference{number}", "".join(line + "\n" for line in lines))

@@ -1,0 +1,128 @@
+"""A run whose data and model are loaded and whose Trainer is ready."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from sharelora.architectures import model_config
+from sharelora.errors import UserError
+from sharelora.models import load_tokenizer
+from sharelora.training.callbacks import FiniteLoss, FirstBackward, Progress, Speed
+from sharelora.training.model import load_model
+from sharelora.training.nlg.arguments import NlgArguments
+from sharelora.training.nlg.data import NlgData, load_data
+from sharelora.training.nlg.trainer import NlgTrainer, without_dropout
+from sharelora.training.place import data_root
+from sharelora.training.preflight import Task
+from sharelora.training.settings import evaluates, trainer_settings
+
+logger = logging.getLogger(__name__)
+
+SHOWN = {"eval_perplexity": "perplexity {:.3f}"}
+
+
+@dataclass
+class Session:
+    """Everything that a run works with.
+
+    Attributes:
+        args: the command line.
+        task: what there is to do.
+        place: the base model's folder or hub id.
+        speed: measures tokens per second.
+        trained: folder of what was trained, or is being evaluated; None for the bare base.
+        started: when the run began, by `time.monotonic`.
+        metrics: what has been measured so far.
+    """
+
+    args: NlgArguments
+    task: Task
+    place: str
+    tokenizer: Any
+    data: NlgData
+    trainer: NlgTrainer
+    speed: Speed
+    trained: Path | None
+    started: float
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Any:
+        """The model, without what wraps it for training."""
+        return self.trainer.model
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.trainer.is_world_process_zero())
+
+
+def open_tokenizer(args: NlgArguments, place: str) -> tuple[Any, int]:
+    """Load the tokenizer, and say how many tokens the model reads at once.
+
+    Raises:
+        UserError: none, or one with more tokens than the model knows.
+    """
+    model = args.model
+    tokenizer = load_tokenizer(place, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
+    config = model_config(place, model.trust_remote_code)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {place} has {len(tokenizer)} tokens and the model knows {config.vocab_size}; need a "
+            "tokenizer of this model; copy its own files there"
+        )
+    return tokenizer, int(config.max_position_embeddings)
+
+
+def read_data(args: NlgArguments, place: str, training: bool) -> tuple[Any, NlgData]:
+    """Load the tokenizer and the rows of a run.
+
+    Raises:
+        UserError: see `open_tokenizer` and `load_data`.
+    """
+    tokenizer, context = open_tokenizer(args, place)
+    data = load_data(
+        args.nlg,
+        tokenizer,
+        context,
+        args.train["seed"],
+        need_train=training,
+        need_eval=evaluates(args),
+        data_root=data_root(args),
+    )
+    return tokenizer, data
+
+
+def open_session(args: NlgArguments, task: Task, place: str, started: float) -> Session:
+    """Load data first, then the model: what is wrong with the data shows before anything large is loaded.
+
+    Raises:
+        UserError: see `read_data`, `trainer_settings` and `load_model`.
+    """
+    tokenizer, data = read_data(args, place, task.training)
+    settings, notices = trainer_settings(args, task.precision)
+    for notice in (*notices, f"precision: {task.precision}"):
+        logger.info("note: %s", notice)
+    # A resumed run was evaluated at its start, when that was the start.
+    settings.eval_on_start = settings.eval_on_start and task.resume is None
+    set_seed(settings.seed)
+    model = load_model(args, place, task.precision, task.trained, task.training)
+    without_dropout(model)
+    speed = Speed({})
+    trainer = NlgTrainer(
+        model=model,
+        args=settings,
+        options=args.nlg,
+        data_collator=data.collator,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
+        lengths=None if data.train is None else data.train.lengths.tolist(),
+        extra_logs=speed.logs,
+        callbacks=[FirstBackward(), FiniteLoss(), speed, Progress(SHOWN)],
+    )
+    return Session(args, task, place, tokenizer, data, trainer, speed, task.trained, started)
