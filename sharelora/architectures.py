@@ -103,7 +103,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 # What a bare config is built as where it names no class: encoders are tuned as classifiers, the rest as decoders.
-_CLASSIFIERS = ("roberta", "bert", "deberta", "deberta-v2", "xlm-roberta", "electra", "modernbert")
+_CLASSIFIERS = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta",
+    "xlm-roberta",
+)  # fmt: skip
 
 
 def _spelling(name: str) -> str:
@@ -151,6 +154,7 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
     Raises:
         UserError: none of the three has it; the message gives the nearest known names.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     name = str(name_or_path)
@@ -161,7 +165,7 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
         raise _unknown(name, "no such folder or known model, and the hub cannot be reached")
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         reason = "the folder has no usable config.json" if Path(name).is_dir() else "not known, and not on the hub"
         raise _unknown(name, reason) from error
 
@@ -175,6 +179,30 @@ def _model_class(config: PretrainedConfig) -> Any:
     if config.model_type in _CLASSIFIERS:
         return transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Whether models of this type are tuned as classifiers rather than as decoders."""
+    return config.model_type in _CLASSIFIERS
+
+
+def meta_classifier(config: PretrainedConfig) -> Any:
+    """Build a classifier on the meta device, whatever class the configuration was published with.
+
+    Raises:
+        UserError: transformers has no classifier of this type.
+    """
+    import transformers
+
+    known = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if type(config) not in known:
+        raise UserError(
+            f"found a model of type {config.model_type!r}; transformers has no classifier of that type; need an "
+            "encoder such as RoBERTa, DeBERTa or BERT"
+        )
+    made: Any = known[type(config)]
+    with torch.device("meta"):
+        return made(config)
 
 
 def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.Module:

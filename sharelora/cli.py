@@ -77,10 +77,15 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _export_flags(parser: Parser) -> None:
     parser.add_argument("adapter", help="folder of the adapter")
-    parser.add_argument("out", help="folder to write: a plain PEFT LoRA")
+    parser.add_argument("out", help="folder to write: a plain PEFT LoRA; with --loralib a .safetensors file")
+    parser.switch("--loralib", help="write the flat file that loralib reads, the head included")
 
 
 def _export(args: argparse.Namespace) -> None:
+    if args.loralib:
+        flat = checkpoint.export_loralib(args.adapter, args.out)
+        print(f"wrote {flat.file}: {flat.modules} modules, {flat.head} weights of the head; alpha is {flat.alpha:g}")
+        return
     done = checkpoint.export_lora(args.adapter, args.out)
     print(f"wrote {done.folder}: {done.modules} modules of rank {done.rank}, {done.elements:,} elements")
 

@@ -88,6 +88,7 @@ def load_base(
     trust_remote_code: bool = False,
     cache_dir: str | None = None,
     auto_class: Any = AutoModelForCausalLM,
+    report: dict[str, Any] | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Load a base model, quantised if asked, in evaluation mode.
@@ -100,6 +101,7 @@ def load_base(
         double_quant: quantise the quantisation constants too.
         device_map: where the layers go; None leaves a plain model on the CPU.
         auto_class: the transformers class that picks the architecture.
+        report: takes what transformers says about loading: weights that were missing or of another shape.
         options: passed on to `from_pretrained`, e.g. `num_labels`.
 
     Raises:
@@ -125,8 +127,10 @@ def load_base(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"model {name_or_path} cannot be loaded: {_one_line(error)}; check the folder") from error
+    if report is not None:
+        report.update(info)
     if auto_class is AutoModelForCausalLM and info["missing_keys"]:
         _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
     protect_4bit(model)

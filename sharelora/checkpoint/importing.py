@@ -14,7 +14,7 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sharelora.architectures import meta_model
+from sharelora.architectures import is_encoder, meta_classifier, meta_model, model_config
 from sharelora.checkpoint.folder import BANK_PREFIX, MODEL_PREFIX, new_folder
 from sharelora.checkpoint.sources import Source, read_source
 from sharelora.config import WEIGHTS_FILE, ShareLoraConfig
@@ -26,6 +26,7 @@ from sharelora.share_flags import rule_fields
 logger = logging.getLogger(__name__)
 
 Enable = Mapping[str, Sequence[bool]]
+POOLER = "pooler"  # BERT's lies inside the backbone and trains with the head
 
 
 @dataclass(frozen=True)
@@ -170,20 +171,34 @@ def _heads(source: Source, base: Any) -> tuple[dict[str, Tensor], list[str]]:
         return source.others, []
     output = getattr(base, "get_output_embeddings", lambda: None)()
     frozen = {name for name, module in base.named_modules() if module is output}
-    outside = {
-        name
-        for name in base.state_dict()
-        if not name.startswith(f"{base.base_model_prefix}.") and name.rpartition(".")[0] not in frozen
-    }
-    heads = {name: value for name, value in source.others.items() if name.removeprefix(MODEL_PREFIX) in outside}
+    backbone = {name for name in base.state_dict() if name.startswith(f"{base.base_model_prefix}.")}
+    outside = {name for name in base.state_dict().keys() - backbone if name.rpartition(".")[0] not in frozen}
+    pooler = {name for name in backbone if name.startswith(f"{base.base_model_prefix}.{POOLER}.")}
+    # A pooler that stands there without the rest of the backbone was trained with the head.
+    whole = any(name.removeprefix(MODEL_PREFIX) in backbone - pooler for name in source.others)
+    own = outside if whole else outside | pooler
+    heads = {name: value for name, value in source.others.items() if name.removeprefix(MODEL_PREFIX) in own}
     return heads, sorted(source.others.keys() - heads.keys())
 
 
-def _head_settings(source: Source, heads: Mapping[str, Tensor]) -> dict[str, Any]:
+def _head_settings(source: Source, heads: Mapping[str, Tensor], base: Any) -> dict[str, Any]:
     if source.complete or not heads:
         return {}
-    modules = sorted({name.removeprefix(MODEL_PREFIX).split(".")[0] for name in heads})
-    return {"modules_to_save": modules, "task_type": "SEQ_CLS"}
+    pooler = f"{base.base_model_prefix}.{POOLER}"
+    names = [name.removeprefix(MODEL_PREFIX) for name in heads]
+    modules = {pooler if name.startswith(f"{pooler}.") else name.split(".")[0] for name in names}
+    return {"modules_to_save": sorted(modules), "task_type": "SEQ_CLS"}
+
+
+def _base_model(source: Source, name: str) -> Any:
+    """Build the base on the meta device: as it was published, or as the classifier that the source was trained in."""
+    model = meta_model(name)
+    modules, weights = {path for path, _ in model.named_modules()}, model.state_dict()
+    others = {other.removeprefix(MODEL_PREFIX) for other in source.others}
+    if source.pairs.keys() <= modules and others <= weights.keys():
+        return model
+    config = model_config(name)
+    return meta_classifier(config) if is_encoder(config) else model
 
 
 def _base_name(source: Source, base: str | Path | None) -> str:
@@ -217,11 +232,11 @@ def import_lora(
     """
     found = read_source(source, alpha)
     name = _base_name(found, base)
-    model = meta_model(name)
+    model = _base_model(found, name)
     heads, left_out = _heads(found, model)
     if left_out:
         logger.warning("%s also holds %d weights of the frozen base, which are left out", source, len(left_out))
-    settings = {"base_model_name_or_path": name, **found.settings, **_head_settings(found, heads)}
+    settings = {"base_model_name_or_path": name, **found.settings, **_head_settings(found, heads, model)}
     enable = enable_lora or {}
     config = ShareLoraConfig(
         **settings,

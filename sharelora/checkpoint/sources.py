@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sharelora.attach import locate_adapter
@@ -109,6 +110,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
 
 
 def _from_loralib(file: Path, alpha: float | None) -> Source:
+    alpha = _stated_alpha(file) if alpha is None else alpha
     if alpha is None:
         raise UserError(f"{file} does not say alpha; need the one it was trained with; give --lora_alpha")
     state = {MODEL_PREFIX + name.removeprefix(_WRAPPER): tensor for name, tensor in _load_state(file).items()}
@@ -117,6 +119,18 @@ def _from_loralib(file: Path, alpha: float | None) -> Source:
     # In loralib the columns of B are r even where the rows of A are r per enabled slice.
     scalings = {path: alpha / b.shape[1] for path, (_, b) in pairs.items()}
     return Source(str(file), {"target_modules": targets}, pairs, scalings, others, False)
+
+
+def _stated_alpha(file: Path) -> float | None:
+    """The alpha that `sharelora export --loralib` notes in the file's header; loralib's own files have none."""
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, framework="pt") as handle:
+            stated = (handle.metadata() or {}).get("lora_alpha")
+    except (OSError, SafetensorError):
+        return None  # reading the weights says what is wrong
+    return None if stated is None else float(stated)
 
 
 def read_source(source: str | Path, alpha: float | None = None) -> Source:

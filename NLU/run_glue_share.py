@@ -1,0 +1,35 @@
+"""Tune an encoder on a GLUE task, or on own files, with shared low-rank adapters or one of the usual baselines.
+
+    python NLU/run_glue_share.py --model_name_or_path DIR --task_name cola --share a --output_dir runs/cola
+
+The command line is that of LoRA's run_glue.py with the sharing flags and `--method` added; `--help` shows all of it.
+`--tiny` runs the same on the project's own small model and data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+
+def main() -> None:
+    """Parse, run, report."""
+    # PEFT asks models for an attribute that transformers has renamed since.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    from transformers.utils.logging import disable_progress_bar
+
+    from sharelora.training.glue.arguments import parse
+    from sharelora.training.glue.job import run
+    from sharelora.training.machine import is_first
+
+    disable_progress_bar()
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
+    run(parse())
+
+
+if __name__ == "__main__":
+    from sharelora.errors import run_main
+
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Encoders on GLUE: arguments, the methods that are compared, heads, the Trainer, and the job."""

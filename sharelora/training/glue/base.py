@@ -1,0 +1,223 @@
+"""The encoder of a run as a classifier: found, checked, and loaded with a head for the task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+from sharelora.architectures import meta_classifier, model_config
+from sharelora.data.glue import GlueTask
+from sharelora.errors import UserError
+from sharelora.models import load_base, locate_model
+from sharelora.training.glue.arguments import GlueArguments
+from sharelora.training.glue.encoders import most_tokens, set_head_dropout
+from sharelora.training.glue.head import head_modules, head_of_other_shape, is_head, named_labels, reorder
+from sharelora.training.glue.options import ModelArguments
+from sharelora.training.glue.record import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A classifier as it was loaded, before any method.
+
+    Attributes:
+        model: in fp32, nothing frozen.
+        head: paths of its head's modules.
+        trained_head: whether the checkpoint has a head that fits the task.
+        fingerprint: tells the backbone from others of the same shape.
+    """
+
+    model: Any
+    head: tuple[str, ...]
+    trained_head: bool
+    fingerprint: str
+
+
+def locate_encoder(args: GlueArguments) -> str:
+    """Return the encoder's folder, or its hub id where the hub has it.
+
+    Raises:
+        UserError: it is not named, is nowhere, or the hub cannot be reached.
+    """
+    if args.tiny_base:
+        from sharelora.tiny import ensure_tiny
+
+        return str(ensure_tiny("roberta"))
+    model = args.model
+    if model.model_name_or_path is None:
+        raise UserError("no model is named; need an encoder; pass --model_name_or_path DIR, or add --tiny")
+    return locate_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
+
+
+def encoder_name(args: GlueArguments, place: str) -> str:
+    """Return the encoder's name as files record it: the hub id that was asked for, or a folder's whole path."""
+    named = args.model.model_name_or_path
+    from_hub = named is not None and not Path(named).expanduser().is_dir()
+    return str(named) if from_hub else str(Path(place).resolve())
+
+
+def sequence_length(args: GlueArguments, config: Any, recorded: int | None = None) -> int:
+    """Return how many tokens a row may have.
+
+    Args:
+        args: the command line.
+        config: of the encoder.
+        recorded: what an adapter was trained with, which holds where the command line says nothing.
+
+    Raises:
+        UserError: more are asked for than the model takes.
+    """
+    limit, asked = most_tokens(config), args.data.max_seq_length
+    if recorded is not None and "max_seq_length" not in args.given:
+        asked = recorded
+    if limit is None or asked <= limit:
+        return asked
+    if "max_seq_length" in args.given:
+        raise UserError(f"found --max_seq_length {asked}; this model takes at most {limit} tokens; lower it")
+    logger.info("note: rows have at most %d tokens, which is all that this model takes", limit)
+    return limit
+
+
+def encoder_config(args: GlueArguments, place: str, task: GlueTask) -> Any:
+    """Return the encoder's configuration for a task: labels, kind of loss, and the head's dropout.
+
+    Raises:
+        UserError: there is none, or the model has no dropout that --cls_dropout could set.
+    """
+    config = _read_config(args.model, place)
+    config.num_labels = task.num_labels
+    config.id2label = dict(enumerate(task.labels or ("LABEL_0",)))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    config.problem_type = "regression" if task.regression else "single_label_classification"
+    if args.model.cls_dropout is not None:
+        set_head_dropout(config, args.model.cls_dropout)
+    return config
+
+
+def _read_config(model: ModelArguments, place: str) -> Any:
+    if Path(place).is_dir():
+        return model_config(place, model.trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(
+            place,
+            revision=model.model_revision,
+            token=model.hub_token,
+            cache_dir=model.cache_dir,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"the configuration of {place} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing new weights: what matters of it is said here."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def load_encoder(args: GlueArguments, place: str, task: GlueTask, own_head: bool) -> Base:
+    """Load an encoder with a head for a task.
+
+    Args:
+        args: the command line.
+        place: folder or hub id.
+        task: what the head is for.
+        own_head: whether a head in the checkpoint matters; False if another one takes its place anyway.
+
+    Raises:
+        UserError: it is missing or damaged, lacks weights of the backbone, or has a head of another task and no
+            --new_head.
+    """
+    before = named_labels(_read_config(args.model, place))
+    config, model = encoder_config(args, place, task), args.model
+    meta_classifier(config)  # says so where there is none
+    report: dict[str, Any] = {}
+    options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
+    options |= {"config": config, "ignore_mismatched_sizes": True}
+    with _quiet():
+        made = load_base(
+            place,
+            bits=32,
+            revision=model.model_revision,
+            token=model.hub_token,
+            trust_remote_code=model.trust_remote_code,
+            cache_dir=model.cache_dir,
+            auto_class=AutoModelForSequenceClassification,
+            report=report,
+            **options,
+        )
+    head = head_modules(made)
+    _check_backbone(place, head, _names(report, "missing_keys") | _names(report, "mismatched_keys"))
+    complete = own_head and _settle_head(args, place, task, made, head, before, report)
+    return Base(made, head, complete, fingerprint(made, head))
+
+
+def _names(report: Mapping[str, Any], key: str) -> set[str]:
+    """The weights under a key of transformers' report; those of another shape come with their shapes."""
+    return {item if isinstance(item, str) else item[0] for item in report.get(key) or ()}
+
+
+def _check_backbone(place: str, head: tuple[str, ...], absent: set[str]) -> None:
+    lost = sorted(name for name in absent if not is_head(name, head))
+    if lost:
+        raise UserError(
+            f"model {place} lacks {len(lost)} weights of its architecture, first {lost[0]}; need a whole encoder; it "
+            "may be damaged or of another kind"
+        )
+
+
+def _settle_head(
+    args: GlueArguments,
+    place: str,
+    task: GlueTask,
+    model: Any,
+    head: tuple[str, ...],
+    before: tuple[str, ...],
+    report: Mapping[str, Any],
+) -> bool:
+    """Decide what becomes of the checkpoint's head; return whether it is kept."""
+    misfit, missing = sorted(_names(report, "mismatched_keys")), _names(report, "missing_keys")
+    labels = tuple(label.lower() for label in task.labels)
+    foreign = bool(before) and sorted(before) != sorted(labels) and not missing
+    if args.model.new_head and (misfit or not missing):
+        logger.info("note: the head of %s is left out, a new one is trained", place)
+        renew(model, head)
+        return False
+    if misfit:
+        raise head_of_other_shape(place, [f"{misfit[0]} has another shape"])
+    if foreign:
+        have, need = ", ".join(before), ", ".join(labels) or "scores"
+        raise head_of_other_shape(place, [f"its labels are {have}, those of {task.name} {need}"])
+    if before and not missing and before != labels:
+        reorder(model, head, before, labels)
+        logger.info("note: the outputs of %s are brought into the order %s", place, ", ".join(labels))
+    return not missing
+
+
+def renew(model: Any, head: tuple[str, ...]) -> None:
+    """Draw a head anew, as transformers does for these models."""
+    deviation = getattr(model.config, "initializer_range", 0.02)
+    with torch.no_grad():
+        for layer in (layer for path in head for layer in model.get_submodule(path).modules()):
+            if isinstance(layer, nn.Linear):
+                layer.weight.normal_(0.0, deviation)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+            elif hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()

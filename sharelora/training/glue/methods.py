@@ -1,0 +1,155 @@
+"""The methods that are compared, one row each: what they train, how they are built, and what they are saved as."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model
+
+from sharelora.bottleneck import insert_bottlenecks
+from sharelora.prefix import insert_prefixes
+from sharelora.share_flags import config_from
+from sharelora.training.adapter_trainer import save_weights
+from sharelora.training.glue.store import FILE, put_weights, read_weights, trained_weights, write_weights
+from sharelora.training.output import ADAPTER, MODEL
+
+Head = Sequence[str]  # paths of the modules that make up the head
+Build = Callable[[Any, Head, argparse.Namespace], Any]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What trained weights are saved as.
+
+    Attributes:
+        folder: name of the folder in a run's folder.
+        save: write a model's trained weights into a folder.
+        load: put them back into a model that is built already; None where the Trainer does it.
+    """
+
+    folder: str
+    save: Callable[[Any, Path], None]
+    load: Callable[[Any, Path], None] | None = None
+
+
+def _save_trained(model: Any, folder: Path) -> None:
+    write_weights(folder / FILE, trained_weights(model))
+
+
+def _load_trained(model: Any, folder: Path) -> None:
+    put_weights(model, read_weights(folder / FILE)[0], str(folder))
+
+
+PEFT = Storage(ADAPTER, save_weights)
+WHOLE = Storage(MODEL, save_weights)
+TRAINED = Storage(ADAPTER, _save_trained, _load_trained)
+
+
+def _only(model: Any, head: Head) -> None:
+    """Freeze everything but the head."""
+    model.requires_grad_(False)
+    for path in head:
+        model.get_submodule(path).requires_grad_(True)
+
+
+def _low_rank(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+    return adapted(model, head, config_from(flags))
+
+
+def adapted(model: Any, head: Head, config: Any) -> Any:
+    """Put a low-rank adapter on a classifier, whose head trains beside it and is saved with it."""
+    config.task_type, config.modules_to_save = "SEQ_CLS", list(head)
+    made = get_peft_model(model, config)
+    # PEFT adds its own guesses at the head's name to the list, again at every loading.
+    made.peft_config["default"].modules_to_save = list(head)
+    return made
+
+
+def _every_weight(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+    return model.requires_grad_(True)
+
+
+def _biases(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+    _only(model, head)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad or "bias" in name)
+    return model
+
+
+def _bottlenecks(kind: str) -> Build:
+    def build(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+        _only(model, head)
+        for adapter in insert_bottlenecks(model, kind, flags.adapter_size):
+            adapter.requires_grad_(True)
+        return model
+
+    return build
+
+
+def _prefix(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+    _only(model, head)
+    for prefix in insert_prefixes(model, flags.prefix_length):
+        prefix.requires_grad_(True)
+    return model
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to tune an encoder.
+
+    Attributes:
+        name: for `--method`.
+        purpose: one line for people.
+        learning_rate: the default, where the command line has none.
+        build: turn a base into the model that trains.
+        storage: what trained weights are saved as.
+        sharing: the sharing flags that the name stands for; None where nothing is low-rank.
+        settings: flags that are needed to build it again.
+    """
+
+    name: str
+    purpose: str
+    learning_rate: float
+    build: Build
+    storage: Storage
+    sharing: Mapping[str, str] | None = None
+    settings: Sequence[str] = field(default=())
+
+
+def _shared(name: str, purpose: str, **sharing: str) -> Method:
+    # LoRA's rate for most tasks with RoBERTa-base.
+    return Method(name, purpose, 4e-4, _low_rank, PEFT, sharing)
+
+
+EVERY = (
+    _shared("lora", "LoRA: an A and a B for every adapted layer", share="none"),
+    _shared("share_a", "one A per kind of module for all layers, a B for each", share="a"),
+    _shared("share_b", "one B per kind of module for all layers, an A for each", share="b"),
+    _shared("share_ab", "one A and one B per kind of module for all layers", share="ab"),
+    _shared("odd_even", "A and B shared within pairs of neighbouring layers", share="ab", share_groups="odd_even"),
+    Method("full", "every weight of the model", 2e-5, _every_weight, WHOLE),
+    Method("bitfit", "every bias", 1e-3, _biases, TRAINED),
+    Method(
+        "houlsby", "a bottleneck after attention and after the feed-forward network", 3e-4, _bottlenecks("houlsby"),
+        TRAINED, settings=("adapter_size",),
+    ),
+    Method(
+        "pfeiffer", "a bottleneck after the feed-forward network", 3e-4, _bottlenecks("pfeiffer"),
+        TRAINED, settings=("adapter_size",),
+    ),
+    Method(
+        "parallel", "a bottleneck beside the feed-forward network", 3e-4, _bottlenecks("parallel"),
+        TRAINED, settings=("adapter_size",),
+    ),
+    Method(
+        "prefix", "keys and values in front of those of the text, in every layer", 1e-2, _prefix,
+        TRAINED, settings=("prefix_length",),
+    ),
+)  # fmt: skip
+METHODS: Mapping[str, Method] = {method.name: method for method in EVERY}
+# A plan that none of the rows stands for.
+OTHER_SHARING = _shared("share", "what the sharing flags say")

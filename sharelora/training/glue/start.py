@@ -1,0 +1,177 @@
+"""The adapter that a run starts from or evaluates: found, understood, and made into one form."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.attach import CONFIG, locate_adapter
+from sharelora.checkpoint.importing import import_lora
+from sharelora.config import verify_weights
+from sharelora.errors import UserError
+from sharelora.files import read_json, sha256
+from sharelora.share_flags import parse_modules, parse_parts, rule_fields, rule_from
+from sharelora.training.glue.arguments import GlueArguments
+from sharelora.training.glue.choice import SHARING_FLAGS, find_method, method_of
+from sharelora.training.glue.methods import METHODS, Method
+from sharelora.training.glue.record import Record, read_record
+from sharelora.training.glue.store import FILE as TRAINED_FILE
+from sharelora.training.output import ADAPTER, MODEL
+
+logger = logging.getLogger(__name__)
+
+OURS, PLAIN = "SHARELORA", "LORA"
+# Flags and the fields of an adapter's configuration that say the same.
+_FIELDS = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "use_dora": "use_dora"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Trained weights to go on from or to evaluate.
+
+    Attributes:
+        folder: where they lie in a form of this project.
+        source: what was asked for, for messages.
+        method: what trained them.
+        record: what is known about them; None for an adapter from elsewhere.
+    """
+
+    folder: Path
+    source: str
+    method: Method
+    record: Record | None
+
+
+def find_start(args: GlueArguments, source: str, place: str, workspace: Path) -> Start:
+    """Find trained weights: a run's folder or what it saved, a PEFT adapter, or a flat loralib file.
+
+    Args:
+        args: the command line.
+        source: folder, file or hub id.
+        place: the encoder's folder or hub id; a plain LoRA is brought into the project's form for it.
+        workspace: an empty folder for that.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is of another kind than the command line says.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        alpha = args.flags.lora_alpha if "lora_alpha" in args.given else None
+        return _imported(args, path, place, workspace, alpha)
+    folder = _folder(path) if path.is_dir() else locate_adapter(source)
+    record = read_record(folder)
+    if (folder / TRAINED_FILE).is_file():
+        return _recorded(args, folder, source, record)
+    kind = read_json(folder / CONFIG).get("peft_type")
+    if kind == PLAIN:
+        return _imported(args, folder, place, workspace, None)
+    if kind != OURS:
+        raise UserError(f"{folder} is an adapter of type {kind!r}; need a low-rank one; give another --lora_path")
+    config = read_json(folder / CONFIG)
+    verify_weights(folder, config.get("weights_sha256"))
+    _check_flags(args, config, folder)
+    return Start(folder, source, method_of(_sharing(config)), record)
+
+
+def _folder(path: Path) -> Path:
+    """The folder with the weights: the one given, or the one in a run's folder."""
+    for candidate in (path, path / ADAPTER):
+        if (candidate / TRAINED_FILE).is_file():
+            return candidate
+        if (candidate / CONFIG).is_file():
+            return locate_adapter(candidate)  # checks what lies beside it
+    whole = next((folder for folder in (path, path / MODEL) if (folder / "config.json").is_file()), None)
+    if whole is not None:
+        raise UserError(f"{path} holds a whole model, no adapter; pass --model_name_or_path {whole}")
+    return locate_adapter(path)  # says what is there instead
+
+
+def _recorded(args: GlueArguments, folder: Path, source: str, record: Record | None) -> Start:
+    if record is None:
+        raise UserError(f"{folder} does not say what its weights are; need its glue_task.json; copy the folder again")
+    verify_weights_of(folder, record)
+    method = find_method(record.method)
+    if _chosen(args) and args.method is not method:
+        raise UserError(f"{source} was trained with {method.name}; found {args.method.name}; drop the flag")
+    for name in method.settings:
+        if name in args.given and getattr(args.flags, name) != record.settings[name]:
+            raise UserError(f"{source} has {name} {record.settings[name]}; found another one; drop --{name}")
+    return Start(folder, source, method, record)
+
+
+def verify_weights_of(folder: Path, record: Record) -> None:
+    """Compare weights with the checksum in their record.
+
+    Raises:
+        UserError: they were altered.
+    """
+    if record.weights_sha256 is not None and sha256(folder / TRAINED_FILE) != record.weights_sha256:
+        raise UserError(f"{folder / TRAINED_FILE} is truncated or altered; copy the folder again from its source")
+
+
+def _chosen(args: GlueArguments) -> bool:
+    """Whether the command line says a method."""
+    return bool({"method", "apply_adapter", "apply_bitfit", "apply_lora", *SHARING_FLAGS} & args.given)
+
+
+def _sharing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sharing flags that an adapter's configuration stands for; defaults are left out."""
+    if config.get("share_plan") is not None:
+        return {"share_plan": "a plan"}
+    groups = config.get("share_groups")
+    return {
+        "share": config["share"],
+        "share_modules": config.get("share_modules"),
+        "share_across": None if config.get("share_across") == "layers" else config.get("share_across"),
+        "share_groups": groups if groups is None or isinstance(groups, str) else str(groups),
+    }
+
+
+def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse flags that say another adapter than the one that is given."""
+    flags = args.flags
+    if args.method.sharing is None and _chosen(args):
+        raise UserError(f"{folder} is a low-rank adapter; found the method {args.method.name}; drop the flag")
+    for flag, name in _FIELDS.items():
+        if flag in args.given and getattr(flags, flag) != config[name]:
+            raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {getattr(flags, flag)}; drop the flag")
+    targets = config.get("target_modules")
+    if flags.lora_modules and isinstance(targets, list):
+        asked = parse_modules(flags.lora_modules)
+        if isinstance(asked, list) and sorted(asked) != sorted(targets):
+            raise UserError(
+                f"{folder} adapts {', '.join(sorted(targets))}; found --lora_modules {flags.lora_modules}; drop it"
+            )
+    if _chosen(args) and flags.share_plan is None and not _same_sharing(args, config):
+        raise UserError(
+            f"{folder} shares {config.get('share')} across {config.get('share_across')}"
+            f"{' in groups' if config.get('share_groups') else ''}; found other sharing flags; drop them"
+        )
+
+
+def _same_sharing(args: GlueArguments, config: Mapping[str, Any]) -> bool:
+    rule = rule_from(args.flags)
+    names = ("share", "share_modules", "share_across", "share_groups")
+    return rule is not None and all(rule_fields(rule)[name] == config.get(name) for name in names)
+
+
+def _imported(args: GlueArguments, source: Path, place: str, workspace: Path, alpha: float | None) -> Start:
+    """Bring a plain LoRA into the project's form; its own matrices, unless the command line names a plan they fit."""
+    flags = args.flags
+    if args.method.sharing is None and _chosen(args):
+        raise UserError(f"{source} is a low-rank adapter; found the method {args.method.name}; drop the flag")
+    chosen = args.method if _chosen(args) else METHODS["lora"]
+    sharing = rule_from(flags) if _chosen(args) else rule_from(_plain(flags))
+    folder = workspace / "imported"
+    parts = parse_parts(flags.enable_lora) if flags.enable_lora else None
+    done = import_lora(source, folder, sharing or read_json(flags.share_plan), place, alpha, parts)
+    logger.info("note: took over %s: %d sites, %s elements", source, done.sites, f"{done.elements:,}")
+    return Start(folder, str(source), chosen, read_record(source) if source.is_dir() else None)
+
+
+def _plain(flags: Namespace) -> Namespace:
+    return Namespace(**{**vars(flags), **dict.fromkeys(SHARING_FLAGS), "share": "none"})
