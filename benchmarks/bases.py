@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from sharelora.quantization import protect_4bit
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # The initial spread of LLaMA's weights: activations and gradients keep a usual size.
 _SPREAD = 0.02
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def stack_config(hidden: int, layers: int, vocab: int = 64, tokens: int = 4096) -> LlamaConfig:
@@ -103,7 +104,7 @@ def _shared_state(base: nn.Module) -> Iterator[Any]:
     yield from (state for m in base.modules() if (state := getattr(m, "quant_state", None)) is not None)
 
 
-def twin(base: LlamaForCausalLM) -> LlamaForCausalLM:
+def twin(base: Model) -> Model:
     """Return a copy of a model with modules of its own and the very same weights, so that adapting it is free."""
     return copy.deepcopy(base, {id(item): item for item in _shared_state(base)})
 

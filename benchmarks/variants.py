@@ -117,10 +117,11 @@ def _loralib(model: nn.Module, variant: Variant, adapter: Adapter) -> nn.Module:
                 r=adapter.r,
                 lora_alpha=2 * adapter.r,
                 lora_dropout=adapter.dropout,
-                bias=False,
+                bias=layer.bias is not None,
             )
             nn.init.normal_(made.lora_B, std=adapter.r**-0.5)
-            made.to(layer.weight.device, layer.weight.dtype).weight = layer.weight
+            made.to(layer.weight.device, layer.weight.dtype)
+            made.weight, made.bias = layer.weight, layer.bias
             setattr(model.get_submodule(parent), name, made)
     return model
 

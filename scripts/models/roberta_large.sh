@@ -1,0 +1,3 @@
+# RoBERTa-large. Its tasks: scripts/recipes/roberta_large.sh. Sourced.
+base=FacebookAI/roberta-large
+recipe=roberta

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Tune RoBERTa-base on RTE with ShareA adapters on query and value, starting from an MNLI adapter.
+# Usage: [INIT=DIR] [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/roberta_base_rte.sh [--tiny] [FLAGS]
+set -euo pipefail
+model=roberta_base task=rte share=a
+source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
