@@ -51,4 +51,6 @@ def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Pa
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(list((root / "sharelora").rglob("*.py"))) - 1
+    # The modules for `evaluate` are in no package: it loads them by their path.
+    modules = [file for file in (root / "sharelora").rglob("*.py") if "modules" not in file.parts]
+    assert int(done.stdout) == len(modules) - 1

@@ -1,0 +1,75 @@
+"""The two Java programs behind the official numbers: METEOR 1.5 and Stanford's tokeniser, both from pycocoevalcap.
+
+The package is 101 MB and only data here: nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from sharelora.errors import UserError
+
+PACKAGE = "pycocoevalcap"
+METEOR = "meteor/meteor-1.5.jar"
+TOKENIZER = "tokenizer/stanford-corenlp-3.4.1.jar"
+# The folder of the jars where the package itself is not installed.
+FOLDER = "SHARELORA_PYCOCOEVALCAP"
+
+
+def _folder() -> Path | None:
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named)
+    found = importlib.util.find_spec(PACKAGE)
+    places = list(found.submodule_search_locations or ()) if found else []
+    return Path(places[0]) if places else None
+
+
+def missing() -> str | None:
+    """Say what to install before METEOR can be computed, or None if everything is there."""
+    if shutil.which("java") is None:
+        return "Java (a runtime of version 8 or newer on the PATH)"
+    folder = _folder()
+    if folder is None:
+        return f"the package {PACKAGE} (pip install {PACKAGE})"
+    absent = [name for name in (METEOR, TOKENIZER) if not (folder / name).is_file()]
+    return f"{folder / absent[0]} (pip install --force-reinstall {PACKAGE})" if absent else None
+
+
+def available() -> bool:
+    """Whether the Java programs can be run."""
+    return missing() is None
+
+
+def run(*words: str, memory: str = "2G") -> str:
+    """Run one of the programs and return what it prints.
+
+    Args:
+        words: what follows `java`, options first.
+        memory: the most that Java's heap may take.
+
+    Raises:
+        UserError: it ended with an error; its last line is given.
+    """
+    command = ["java", f"-Xmx{memory}", "-Dfile.encoding=UTF-8", *words]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{' '.join(command[:4])} ... failed: {last}; check the Java installation")
+    return done.stdout
+
+
+def jar(name: str) -> Path:
+    """Return the path of one of the jars.
+
+    Raises:
+        UserError: Java or the package is missing; the message says what to install.
+    """
+    lacking, folder = missing(), _folder()
+    if lacking or folder is None:
+        raise UserError(f"METEOR needs {lacking}; install it, or leave METEOR out with --without meteor")
+    return folder / name
