@@ -1,42 +1,74 @@
-"""The tiny models' shapes and how they are trained: a new kind is a new entry."""
+"""The tiny models' shapes, tokens and training: a new kind is a new entry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from sharelora.errors import UserError
+from sharelora.tiny.objectives import Objective, masked_token, next_token, next_token_of_rows
+from sharelora.tiny.recipe import Recipe as Recipe
+from sharelora.tiny.restaurants import decoder_documents
+from sharelora.tiny.scenes import encoder_documents
+from sharelora.tiny.text import Document, documents
+from sharelora.tiny.world import World
 
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-SPECIAL_TOKENS = (BOS, EOS, PAD)
+BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
+END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a tiny model is trained.
+class Tokens:
+    """A kind's special tokens.
 
     Args:
-        steps: optimizer steps.
-        rows: rows per step.
-        length: tokens per row.
-        learning_rate: the highest; it warms up and falls linearly over the last part.
-        warmup: steps of warming up.
-        decay: the part of all steps over which the learning rate falls.
-        vocabulary: the tokenizer's largest size.
-        samples: documents that the tokenizer is made from.
+        roles: role -> token, as the tokenizer's class takes them; their ids are in this order.
+        single: how one text is written.
+        pair: how two texts are written.
+        longest: most tokens of a row.
     """
 
-    steps: int = 240
-    rows: int = 8
-    length: int = 192
-    learning_rate: float = 3e-3
-    warmup: int = 20
-    decay: float = 0.4
-    vocabulary: int = 1024
-    samples: int = 2000
+    roles: dict[str, str]
+    single: str
+    pair: str
+    longest: int
+
+    @property
+    def special(self) -> tuple[str, ...]:
+        """Every special token once, in the order of ids."""
+        return tuple(dict.fromkeys(self.roles.values()))
+
+
+LLAMA_TOKENS = Tokens(
+    {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}, f"{BOS} $A", f"{BOS} $A {BOS} $B", longest=1024
+)
+# RoBERTa's own writing, and its order of ids: positions count from the padding token's id on.
+ROBERTA_TOKENS = Tokens(
+    {
+        **{"bos_token": BOS, "pad_token": PAD, "eos_token": EOS, "unk_token": UNK},
+        **{"cls_token": BOS, "sep_token": EOS, "mask_token": MASK},
+    },
+    f"{BOS} $A {EOS}",
+    f"{BOS} $A {EOS} {EOS} $B {EOS}",
+    longest=512,
+)
+# One token stands between texts, before, and after them, as in GPT-2; it has none to fill with.
+GPT2_TOKENS = Tokens(
+    {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}, "$A", "$A $B", longest=1024
+)
 
 
 @dataclass(frozen=True)
@@ -45,15 +77,21 @@ class Architecture:
 
     Args:
         config: the configuration's class.
-        model: the model's class.
+        model: the class of the model that is trained.
         shape: the configuration's values, without vocabulary and special tokens.
         recipe: how it is trained.
+        tokens: its special tokens.
+        objective: what it learns.
+        reads: world, random source -> documents without end.
     """
 
     config: Callable[..., PretrainedConfig]
     model: type[PreTrainedModel]
     shape: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    tokens: Tokens = LLAMA_TOKENS
+    objective: Objective = next_token
+    reads: Callable[[World, random.Random], Iterator[Document]] = documents
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -71,6 +109,39 @@ ARCHITECTURES: dict[str, Architecture] = {
             # About 1 / sqrt(hidden): with the usual 0.02 a model this narrow learns nothing in its few steps.
             "initializer_range": 0.08,
         },
+    ),
+    "roberta": Architecture(
+        RobertaConfig,
+        RobertaForMaskedLM,
+        {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            # The positions of tokens start after the padding token's id, 1.
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "initializer_range": 0.08,
+        },
+        Recipe(steps=400, rows=48, length=64),
+        ROBERTA_TOKENS,
+        masked_token,
+        encoder_documents,
+    ),
+    "gpt2": Architecture(
+        GPT2Config,
+        GPT2LMHeadModel,
+        {
+            "n_embd": 128,
+            "n_layer": 4,
+            "n_head": 4,
+            "n_positions": 1024,
+            "initializer_range": 0.08,
+        },
+        Recipe(steps=200, rows=32, length=96),
+        GPT2_TOKENS,
+        next_token_of_rows,
+        decoder_documents,
     ),
 }
 

@@ -12,11 +12,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from sharelora.tiny.architectures import BOS, EOS, PAD, SPECIAL_TOKENS, Architecture, Recipe
-from sharelora.tiny.text import Document, documents
+from sharelora.tiny.architectures import Architecture, Recipe
+from sharelora.tiny.objectives import Loss
 from sharelora.tiny.world import World, make_world
 
 Progress = Callable[[int, int], None]
@@ -43,36 +42,34 @@ def reproducible(seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic)
 
 
-def make_tokenizer(recipe: Recipe, world: World, seed: int) -> PreTrainedTokenizerFast:
-    """Make a byte-level BPE tokenizer from documents; like LLaMA's, it begins texts with the start token."""
-    found = itertools.islice(documents(world, random.Random(seed)), recipe.samples)
-    made = Tokenizer(BPE())
+def make_tokenizer(made: Architecture, recipe: Recipe, world: World, seed: int) -> PreTrainedTokenizerFast:
+    """Make a byte-level BPE tokenizer from documents; it writes texts between the kind's special tokens."""
+    found = itertools.islice(made.reads(world, random.Random(seed)), recipe.samples)
+    core = Tokenizer(BPE())
     # A letter by itself is a token by itself, with or without a space before it: an answer is written one way only.
     letters = pre_tokenizers.Split(Regex("[A-Z](?![a-z])"), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence([letters, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    made.decoder = decoders.ByteLevel()
+    core.pre_tokenizer = pre_tokenizers.Sequence([letters, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    core.decoder = decoders.ByteLevel()
+    special = made.tokens.special
     trainer = BpeTrainer(
         vocab_size=recipe.vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    made.train_from_iterator((piece for document in found for piece in document), trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, SPECIAL_TOKENS.index(BOS))]
+    core.train_from_iterator((piece for document in found for piece in document), trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single=made.tokens.single,
+        pair=made.tokens.pair,
+        special_tokens=[(token, number) for number, token in enumerate(special)],
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=1024
+        tokenizer_object=core,
+        model_max_length=made.tokens.longest,
+        # Neither kind of model tells two texts apart by token types.
+        model_input_names=["input_ids", "attention_mask"],
+        **made.tokens.roles,
     )
-
-
-def _tokens(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document]) -> Iterator[int]:
-    """The tokens of documents one after the other, each between start and end token."""
-    for document in found:
-        yield tokenizer.bos_token_id
-        for piece in document:
-            yield from tokenizer.encode(piece, add_special_tokens=False)
-        yield tokenizer.eos_token_id
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -82,25 +79,26 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, up, max(0.02, down))
 
 
-def train(model: PreTrainedModel, stream: Iterator[int], recipe: Recipe, progress: Progress) -> None:
-    """Train a causal model on an endless stream of tokens."""
+def train(model: PreTrainedModel, loss: Loss, recipe: Recipe, progress: Progress) -> None:
+    """Train a model on an endless source of text.
+
+    Args:
+        model: what is trained.
+        loss: the loss on the next batch.
+        recipe: steps and learning rates.
+        progress: called with the finished and all steps.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
-    model.train()
+    # Without dropout, which the tuned model has: no text is read twice, so there is nothing to protect from.
+    model.eval()
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        _loss(model, stream, recipe).backward()
+        loss(model).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         progress(step + 1, recipe.steps)
-
-
-def _loss(model: PreTrainedModel, stream: Iterator[int], recipe: Recipe) -> Tensor:
-    count = recipe.rows * (recipe.length + 1)
-    ids = torch.tensor(list(itertools.islice(stream, count))).view(recipe.rows, recipe.length + 1)
-    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
 
 def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress: Progress) -> None:
@@ -114,7 +112,7 @@ def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress:
         progress: called with the finished and all steps.
     """
     world = make_world()
-    tokenizer = make_tokenizer(recipe, world, seed)
+    tokenizer = make_tokenizer(made, recipe, world, seed)
     config = made.config(
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
@@ -125,6 +123,7 @@ def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress:
     with reproducible(seed):
         model = made.model(config).float()
         # Another source than the tokenizer's, so that the text goes on where that of other seeds does not begin.
-        train(model, _tokens(tokenizer, documents(world, random.Random(seed + 1))), recipe, progress)
+        found = made.reads(world, random.Random(seed + 1))
+        train(model, made.objective(tokenizer, found, recipe), recipe, progress)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
-PROMPT_SOURCES = ("formats.py", "mmlu.py")
+# What shapes tiny texts and files besides the code of this folder.
+DATA_SOURCES = ("formats.py", "mmlu.py", "glue/tasks.py", "nlg/spacing.py")
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -54,7 +55,7 @@ def _key(*parts: object) -> str:
     """A name for exactly this content: the settings, and the code that writes texts and trains."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in PROMPT_SOURCES)]
+    sources = [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in DATA_SOURCES)]
     for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
@@ -81,7 +82,7 @@ def ensure_tiny(
     """Return the folder of a tiny model, trained now if this was not done before.
 
     Args:
-        kind: `llama`.
+        kind: `llama`, `roberta` or `gpt2`.
         cache: where it is kept; see `cache_folder`.
         steps: training steps instead of the kind's own, for tests; None takes SHARELORA_TINY_STEPS if set.
         seed: of weights and text.

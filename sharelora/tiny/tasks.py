@@ -14,6 +14,8 @@ from typing import Any
 
 from sharelora.data.mmlu import Question
 from sharelora.files import write_text
+from sharelora.tiny.glue import write_glue
+from sharelora.tiny.nlg import write_nlg
 from sharelora.tiny.text import (
     Columns,
     fact_columns,
@@ -148,3 +150,5 @@ def write_tasks(folder: Path) -> None:
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
     write_text(folder / "codealpaca" / "code_alpaca_2k.json", json.dumps(list(code_rows()), indent=1) + "\n")
+    write_glue(folder / "glue", world)
+    write_nlg(folder, world)
