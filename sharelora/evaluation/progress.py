@@ -15,10 +15,11 @@ class Progress:
     Args:
         name: of the test.
         every: seconds between two lines.
+        bar: characters of a bar in each line; 0 for none.
     """
 
-    def __init__(self, name: str, every: float = 5.0) -> None:
-        self.name, self.every = name, every
+    def __init__(self, name: str, every: float = 5.0, bar: int = 0) -> None:
+        self.name, self.every, self.bar = name, every, bar
         self.began = self.shown = time.monotonic()
 
     def __call__(self, done: int, total: int, tokens: int) -> None:
@@ -34,4 +35,9 @@ class Progress:
             return
         self.shown, seconds = now, now - self.began
         left = timedelta(seconds=round(seconds * (total - done) / done))
-        logger.info("%s %d/%d  %s tokens/s  %s left", self.name, done, total, f"{tokens / seconds:,.0f}", left)
+        name = self.name + self._bar(done / total)
+        logger.info("%s %d/%d  %s tokens/s  %s left", name, done, total, f"{tokens / seconds:,.0f}", left)
+
+    def _bar(self, part: float) -> str:
+        full = int(part * self.bar)
+        return f" [{'#' * full}{'.' * (self.bar - full)}]" if self.bar else ""

@@ -1,0 +1,35 @@
+"""Decode a data-to-text set with beam search, with the meaning and the flags of LoRA's gpt2_beam.py.
+
+    python NLG/gpt2_beam.py --data e2e --adapter runs/a --beam 10 --length_penalty 0.8 --eval_len 64 --work_dir runs/b
+
+Each distinct input is decoded once. Writes `predictions.jsonl`, token ids for every row; `predictions.txt`, one line
+per distinct input; `result.json`; and `hypotheses.jsonl`, which an interrupted run goes on from. `--tiny` runs the same
+on the project's own small model and data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+
+def main() -> None:
+    """Parse, run, report."""
+    # PEFT asks models for an attribute that transformers has renamed since.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    from transformers.utils.logging import disable_progress_bar
+
+    from sharelora.evaluation.beam.arguments import parse
+    from sharelora.evaluation.beam.job import run
+
+    disable_progress_bar()
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("sharelora").setLevel(logging.INFO)
+    run(parse())
+
+
+if __name__ == "__main__":
+    from sharelora.errors import run_main
+
+    run_main(main)

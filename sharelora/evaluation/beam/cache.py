@@ -1,0 +1,98 @@
+"""Keys and values during a beam search: allocated once, written in place, moved only where beams differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class BeamLayer(DynamicLayer):
+    """One layer's keys and values.
+
+    All beams of a prompt have the prompt's columns in common, so beams that change places move only what was generated;
+    a cache that grows by concatenation would copy everything twice at every step.
+
+    Args:
+        keys: of the prompts, (prompts, heads, columns, size).
+        values: likewise.
+        beams: rows per prompt.
+        more: columns that will be added.
+    """
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor, beams: int, more: int) -> None:
+        super().__init__()
+        self.prompt = self.length = keys.shape[-2]
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.keys, self.values = (_widened(states, beams, more) for states in (keys, values))
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Write the next columns and return everything up to them."""
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self, *args: Any) -> int:
+        """The number of columns in use."""
+        return self.length
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with some of the rows.
+
+        Args:
+            rows: as many as there are, each of the same prompt as before, or fewer.
+        """
+        if len(rows) < len(self.keys):
+            self.keys, self.values = self.keys[rows], self.values[rows]
+            return
+        for states in (self.keys, self.values):
+            generated = states[:, :, self.prompt : self.length]
+            generated.copy_(generated.index_select(0, rows))
+
+
+def _widened(states: Tensor, beams: int, more: int) -> Tensor:
+    prompts, heads, columns, size = states.shape
+    wide = states.new_zeros(prompts * beams, heads, columns + more, size)
+    wide[:, :, :columns] = states.repeat_interleave(beams, dim=0)
+    return wide
+
+
+class BeamCache(Cache):
+    """The cache of a beam search.
+
+    Args:
+        prompts: the cache after the prompts were read, one row each.
+        beams: rows per prompt.
+        more: columns that will be added.
+    """
+
+    def __init__(self, prompts: Any, beams: int, more: int) -> None:
+        layers: list[Any] = [BeamLayer(layer.keys, layer.values, beams, more) for layer in prompts.layers]
+        super().__init__(layers=layers)
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with some of the rows; see `BeamLayer.take`."""
+        for layer in self.layers:
+            assert isinstance(layer, BeamLayer)
+            layer.take(rows.to(layer.device))
+
+
+def rows_of(beams: Tensor, prompts: Tensor) -> Tensor:
+    """The rows of some beams of some prompts.
+
+    Args:
+        beams: (prompts, beams) places within their prompt.
+        prompts: which prompts to keep, a mask.
+
+    Returns:
+        One row number after the other.
+    """
+    first = torch.arange(len(beams), device=beams.device)[:, None] * beams.shape[1]
+    return (first + beams)[prompts].flatten()

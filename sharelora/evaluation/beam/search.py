@@ -1,0 +1,204 @@
+"""The loop of the beam search, run by transformers' `generate`; `reference.py` does the same the slow way.
+
+Its meaning is that of LoRA's gpt2_beam.py, which transformers' own beam search cannot be set to: of all continuations
+of all beams the best `beam` go on, those that end a text among them, so a text that ends leaves its place empty until
+the next step; the best ended text is kept; after the last step the live beams compete with it. That search always takes
+all steps. This one stops a prompt as soon as no live beam can win any more, which changes no text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharelora.evaluation.beam.cache import BeamCache
+from sharelora.evaluation.beam.settings import BeamSettings
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The best text for a prompt.
+
+    Args:
+        ids: its tokens, the end token included if it has one.
+        score: (sum of log p) / len(ids) ** length_penalty.
+    """
+
+    ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search returns.
+
+    Args:
+        best: one text per prompt.
+        tokens: how many tokens of beams the model has read, which is what a search costs.
+    """
+
+    best: tuple[Hypothesis, ...]
+    tokens: int
+
+
+@torch.no_grad()
+def beam_search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any,
+    search: BeamSettings,
+    stopping_criteria: Any = None,
+    generation_config: Any = None,
+    **model_kwargs: Any,
+) -> Found:
+    """Search the best text for every prompt: the `custom_generate` of transformers' `generate`.
+
+    Args:
+        model: a causal language model.
+        input_ids: prompts padded on the left, (prompts, columns).
+        logits_processor: changes logits before they become probabilities.
+        search: the settings.
+        stopping_criteria: not used; the settings say when a text ends.
+        generation_config: not used likewise.
+        model_kwargs: what `generate` has prepared: mask, positions, an empty cache.
+    """
+    run = _Run(model, input_ids, search, model_kwargs)
+    output = run.read_prompts()
+    cache = BeamCache(output.past_key_values, search.beam, search.eval_len - 1)
+    for step in range(1, search.eval_len + 1):
+        rows = run.advance(logits_processor(run.sequences, _last_logits(output)))
+        if step == search.eval_len:
+            run.keep_live()
+        elif len(rows):
+            cache.take(rows)
+            output = run.read_tokens(cache)
+        else:
+            break
+    return run.found()
+
+
+def _last_logits(output: Any) -> Tensor:
+    logits: Tensor = output.logits[:, -1]
+    # A copy, since processors write into it; half precision cannot hold sums of log-probabilities.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+
+
+class _Run:
+    """The state of a search: the live beams of the prompts that are still open, and the best text of every prompt."""
+
+    def __init__(self, model: Any, input_ids: Tensor, search: BeamSettings, given: dict[str, Any]) -> None:
+        self.model, self.search, self.given = model, search, given
+        prompts, self.prompt = input_ids.shape
+        exact: dict[str, Any] = {"device": input_ids.device, "dtype": torch.promote_types(model.dtype, torch.float32)}
+        # One row per prompt until the prompts are read, then `beam`; mask and position always one per prompt.
+        self.sequences, self.scores = input_ids, torch.zeros(prompts, 1, **exact)
+        self.mask = given.get("attention_mask")
+        self.position = given["position_ids"][:, -1:].expand(prompts, 1)
+        self.eos = torch.tensor(search.eos_ids, device=input_ids.device)
+        self.open = torch.arange(prompts, device=input_ids.device)
+        self.best = torch.full((prompts,), -torch.inf, **exact)
+        self.texts: list[tuple[int, ...]] = [()] * prompts
+        self.tokens = 0
+
+    @property
+    def length(self) -> int:
+        """The tokens of every live beam."""
+        return self.sequences.shape[1] - self.prompt
+
+    def read_prompts(self) -> Any:
+        return self.model(input_ids=self.sequences, **{**self.given, "use_cache": True, "logits_to_keep": 1})
+
+    def read_tokens(self, cache: BeamCache) -> Any:
+        """Let the model read the last token of every live beam."""
+        self.tokens += len(self.sequences)
+        beam = self.search.beam
+        return self.model(
+            input_ids=self.sequences[:, -1:],
+            attention_mask=None if self.mask is None else self.mask.repeat_interleave(beam, dim=0),
+            position_ids=self.position.repeat_interleave(beam, dim=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+
+    def advance(self, logits: Tensor) -> Tensor:
+        """Take one step.
+
+        Args:
+            logits: (rows, vocabulary) after the processors.
+
+        Returns:
+            The rows of the cache to go on with, `beam` for each prompt that is still open.
+        """
+        parents, tokens = self._continue(logits)
+        self._extend(parents, tokens)
+        ended = torch.isin(tokens, self.eos)
+        self._keep_best(self.scores.masked_fill(~ended, -torch.inf))
+        self.scores = self.scores.masked_fill(ended, -torch.inf)
+        return self._close(parents)
+
+    def keep_live(self) -> None:
+        """Let the live beams compete too."""
+        self._keep_best(self.scores)
+
+    def _continue(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the best continuations of all beams of each prompt: their beams and tokens, (prompts, beam)."""
+        beam, prompts = self.search.beam, len(self.scores)
+        # Only the best of a row can be among the best of its prompt, so the whole vocabulary is never normalised.
+        found, tokens = logits.topk(beam, dim=-1)
+        log_p = (found - logits.logsumexp(-1, keepdim=True)).view(prompts, -1, beam)
+        # A row without any allowed token gives -inf minus -inf, which is no number.
+        totals = (self.scores[:, :, None] + log_p).flatten(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        self.scores, places = totals.topk(beam, dim=-1)
+        return places // beam, tokens.view(prompts, -1).gather(1, places)
+
+    def _extend(self, parents: Tensor, tokens: Tensor) -> None:
+        before = self._by_prompt()
+        kept = before.gather(1, parents[:, :, None].expand(-1, -1, before.shape[2]))
+        self.sequences = torch.cat((kept, tokens[:, :, None]), dim=2).flatten(0, 1)
+
+    def _by_prompt(self) -> Tensor:
+        rows = self.search.beam if self.length else 1
+        return self.sequences.view(len(self.open), rows, self.sequences.shape[1])
+
+    def _keep_best(self, candidates: Tensor) -> None:
+        """Compare texts with the best of their prompt so far; among equals that stays.
+
+        Args:
+            candidates: (prompts, beam) sums of log-probabilities, -inf for what is no candidate.
+        """
+        scores, places = (candidates / self.length**self.search.length_penalty).max(dim=1)
+        better = (scores > self.best[self.open]).nonzero()[:, 0]
+        self.best[self.open[better]] = scores[better]
+        rows = self._by_prompt()[better, places[better], self.prompt :].tolist()
+        for prompt, ids in zip(self.open[better].tolist(), rows, strict=True):
+            self.texts[prompt] = tuple(ids)
+
+    def _close(self, parents: Tensor) -> Tensor:
+        """Close prompts whose live beams cannot win any more; return the rows that the others go on with."""
+        going = self._bound() > self.best[self.open]
+        first = torch.arange(len(parents), device=parents.device)[:, None] * self.search.beam
+        rows = (first + parents)[going].flatten()
+        self.sequences = self._by_prompt()[going].flatten(0, 1)
+        self.scores, self.open = self.scores[going], self.open[going]
+        self.position = self.position[going] + 1
+        if self.mask is not None:
+            mask = self.mask[going]
+            self.mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
+        return rows
+
+    def _bound(self) -> Tensor:
+        """The highest score that any live beam of a prompt can still reach, (prompts,).
+
+        Sums of log-probabilities only fall, so the best that can happen is that nothing more is lost, at the length
+        that the penalty favours most. Rounding keeps this order, so what is closed could not have won.
+        """
+        penalty = self.search.length_penalty
+        favoured = self.search.eval_len if penalty >= 0 else min(self.length + 1, self.search.eval_len)
+        return self.scores.amax(dim=1) / favoured**penalty
+
+    def found(self) -> Found:
+        best = zip(self.texts, self.best.tolist(), strict=True)
+        return Found(tuple(Hypothesis(ids, score) for ids, score in best), self.tokens)
