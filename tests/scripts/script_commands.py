@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-FROM_OUTSIDE = ("MODEL", "ADAPTER", "OUTPUT_DIR", "NPROC", "SHARELORA_TINY", "SHARELORA_DATA", "LAUNCH_FLAGS")
+FROM_OUTSIDE = (
+    *("MODEL", "ADAPTER", "INIT", "OUTPUT_DIR", "NPROC", "SHARELORA_TINY", "SHARELORA_DATA", "LAUNCH_FLAGS"),
+    *("STAGES", "DECODE_FLAGS", "SCORE_FLAGS"),
+)
 
 Command = Callable[..., list[str]]
 
