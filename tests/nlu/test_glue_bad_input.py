@@ -76,7 +76,7 @@ def test_a_model_that_is_no_encoder(refused: Refused, tmp_path: Path, encoder: P
     refused(f"--model_name_or_path {tmp_path / 't5'}", "clip_vision_model", "no classifier")
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1}
     LlamaConfig(**small, vocab_size=32).save_pretrained(tmp_path / "t5")
-    refused(f"--model_name_or_path {tmp_path / 't5'}", "lacks", "need a whole encoder")
+    refused(f"--model_name_or_path {tmp_path / 't5'}", "type 'llama'", "--lora_modules")
     broken = {"model_type": "roberta", "hidden_size": "wide"}
     (tmp_path / "t5" / "config.json").write_text(json.dumps(broken))
     refused(f"--model_name_or_path {tmp_path / 't5'}", "no usable config.json")

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def look_ahead(args: GlueArguments, place: str, rows: TaskRows, start: Start | None) -> None:
-    """Say what would be trained: the plan, the counts with and without head, and the memory that low-rank adapters take.
+    """Say what would be trained: the plan, counts with and without head, and the memory that low-rank adapters take.
 
     Raises:
         UserError: flags that do not fit the model, or not enough memory on this machine.
@@ -39,7 +39,7 @@ def look_ahead(args: GlueArguments, place: str, rows: TaskRows, start: Start | N
     if start is not None:
         logger.info("starts from %s (%s), whose plan is its own", start.source, method.name)
     elif method.sharing is not None:
-        _show_plan(args, config, complete_flags(args.flags, config), length)
+        _show_plan(args, config, length)
     else:
         logger.info("%s", _counts(config, method, args.flags))
 
@@ -51,8 +51,9 @@ def _counts(config: Any, method: Method, flags: Namespace) -> Counts:
         return count(build(base, method, flags), base.head)
 
 
-def _show_plan(args: GlueArguments, config: Any, flags: Namespace, length: int) -> None:
+def _show_plan(args: GlueArguments, config: Any, length: int) -> None:
     model = meta_classifier(config)
+    flags = complete_flags(args.flags, config)
     plan = plan_from(flags, model)
     head = sum(value.numel() for path in head_modules(model) for value in model.get_submodule(path).parameters())
     total = sum(value.numel() for value in model.parameters()) + plan.num_parameters
