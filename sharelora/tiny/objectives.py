@@ -80,7 +80,7 @@ def masked_token(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], 
 
 def _rows(tokenizer: PreTrainedTokenizerFast, batch: list[Document], length: int) -> dict[str, Tensor]:
     rows = [tokenizer(*document, truncation=True, max_length=length) for document in batch]
-    return tokenizer.pad(rows, return_tensors="pt")
+    return dict(tokenizer.pad(rows, return_tensors="pt"))
 
 
 def hide(ids: Tensor, tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:

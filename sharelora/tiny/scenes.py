@@ -90,7 +90,7 @@ HAPPENINGS: Mapping[str, Happening] = {
     ),
 }
 # What a happening says nothing about.
-OPEN = ("{person} has a brother.", "The {thing} is made of paper.", "{person} writes letters.", "The door was {colour}.")
+OPEN = ("{person} has a brother.", "The {thing} is made of paper.", "{person} writes letters.", "A door was {colour}.")
 # Another genre: the same as part of a letter.
 LETTER = "Dear friend, let me tell you the news. {told} Yours, {person}"
 

@@ -44,7 +44,8 @@ def read_split(path: Path, task: GlueTask, split: str) -> list[Row]:
     bare = bool(task.headerless) and not test
     header = task.headerless if bare else _cells(lines[0])
     parse = _parser(header, task, test, path)
-    rows, broken = [], []
+    rows: list[Row] = []
+    broken: list[int] = []
     for number, line in enumerate(lines if bare else lines[1:], 1 if bare else 2):
         try:
             rows.append(parse(_checked(line, header), len(rows)))
