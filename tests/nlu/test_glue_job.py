@@ -15,10 +15,14 @@ from safetensors.torch import load_file
 from small_encoders import Run, write_encoder
 
 from sharelora.errors import UserError
+from sharelora.training.glue.arguments import parse
+from sharelora.training.glue.base import Base
 from sharelora.training.glue.methods import METHODS
+from sharelora.training.glue.model import build, count
 from sharelora.training.output import ADAPTER, MODEL
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
+LOW_RANK = ("lora", "share_a", "share_ab", "odd_even")
 # Their code is that of a row which is tested always.
 REPEATED = ("lora", "share_b", "odd_even", "pfeiffer")
 
@@ -127,15 +131,41 @@ def test_scores_are_learned_and_written_as_scores(job: Run, tmp_path: Path) -> N
     assert all(0 <= float(line.split("\t")[1]) <= 5 and len(line.split(".")[1]) == 3 for line in lines)
 
 
-def test_predictions_are_in_the_order_of_the_rows(job: Run, tmp_path: Path) -> None:
-    """Rows are evaluated from long to short; predictions say which row each is of."""
-    job("--method", "full", "--task_name", "sst2", "--num_train_epochs", "8", "--learning_rate", "3e-3")
-    model = str(tmp_path / "out" / MODEL)
-    words = ("--model_name_or_path", model, "--do_predict", "--task_name", "sst2")
-    job(*words, "--output_dir", str(tmp_path / "a"))
-    job(*words, "--output_dir", str(tmp_path / "b"), "--per_device_eval_batch_size", "1")
-    files = [(tmp_path / name / "predictions" / "SST-2.tsv").read_text() for name in "ab"]
-    assert files[0] == files[1] and len({line.split("\t")[1] for line in files[0].splitlines()[1:]}) == 2
+def test_predictions_are_in_the_order_of_the_rows(job: Run, sessions: list[Any], tmp_path: Path) -> None:
+    """Rows are evaluated from long to short; each prediction is that of its row alone."""
+    job("--method", "full", "--task_name", "sst2", "--num_train_epochs", "8", "--learning_rate", "3e-3", "--do_predict",
+        "--do_train")  # fmt: skip
+    lines = (tmp_path / "out" / "predictions" / "SST-2.tsv").read_text().splitlines()[1:]
+    rows, collator = sessions[0].data.tokens["test"], sessions[0].data.collator
+    with torch.no_grad():
+        alone = [
+            sessions[0].model(**_inputs(collator([rows[index]]))).logits.argmax().item() for index in range(len(rows))
+        ]
+    assert [line.split("\t") for line in lines] == [[str(index), str(label)] for index, label in enumerate(alone)]
+    assert set(alone) == {0, 1}
+
+
+def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+@pytest.mark.parametrize(
+    ("method", "trained"),
+    [
+        ("lora", 4 * 8 * 64), ("share_a", 2 * 8 * 32 + 4 * 8 * 32), ("share_ab", 2 * 8 * 64), ("odd_even", 2 * 8 * 64),
+        ("bitfit", 32 + 2 * (4 * 32 + 32 + 64 + 32 + 32)), ("pfeiffer", 2 * (2 * 64 * 32 + 96)),
+        ("houlsby", 4 * (2 * 64 * 32 + 96)), ("prefix", 2 * 2 * 20 * 32),
+    ],
+)  # fmt: skip
+def test_what_each_method_trains(encoder: Path, method: str, trained: int) -> None:
+    """Written out for two layers of width 32 and 64; the head, 32 x 32 and 2 x 32 with biases, is counted apart."""
+    from transformers import AutoModelForSequenceClassification
+
+    args = parse(["--method", method, "--lora_modules", "query,value"] if method in LOW_RANK else ["--method", method])
+    base = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    found = count(build(Base(base, ("classifier",), False, ""), args.method, args.flags), ("classifier",))
+    assert (found.trained, found.head) == (trained, 32 * 32 + 32 + 2 * 32 + 2)
+    assert found.total == 21218 + (0 if method == "bitfit" else trained)
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "distilbert", "electra"])
@@ -248,7 +278,6 @@ def test_padding_changes_no_result(job: Run, tmp_path: Path) -> None:
 
 
 def test_own_files_are_learned(job: Run, words: list[str], tmp_path: Path) -> None:
-    from sharelora.training.glue.arguments import parse
     from sharelora.training.glue.job import run
 
     rows = [{"text": f"the dog sees {word}", "label": label} for word, label in (("red", "good"), ("dark", "bad"))] * 20

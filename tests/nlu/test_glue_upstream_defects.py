@@ -144,16 +144,20 @@ def test_r_drop_is_refused_for_scores_and_left_out_of_evaluation(
     with pytest.raises(UserError, match=r"--reg_loss_wgt with scores"):
         job("--task_name", "stsb", "--reg_loss_wgt", "1")
     sizes: list[tuple[bool, int]] = []
+    masked: list[bool] = []
     real = RobertaForSequenceClassification.forward
 
     def seen(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         sizes.append((self.training, len(input_ids)))
+        first, second = input_ids.chunk(2) if self.training else (input_ids, input_ids)
+        masked.append(not torch.equal(first, second))
         return real(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(RobertaForSequenceClassification, "forward", seen)
     job(*QUICK, "--reg_loss_wgt", "1", "--masking_prob", "0.1")
     assert {size for training, size in sizes if training} == {32, 16}  # twice 16, and twice the 8 rows that remain
     assert sum(size for training, size in sizes if not training) == 20 + 40
+    assert masked == [training for training, _ in sizes]
 
 
 def test_lora_needs_no_rank_and_no_alpha_on_the_command_line(job: Run, tmp_path: Path) -> None:
