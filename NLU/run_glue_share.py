@@ -8,25 +8,14 @@ The command line is that of LoRA's run_glue.py with the sharing flags and `--met
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-
 
 def main() -> None:
     """Parse, run, report."""
-    # PEFT asks models for an attribute that transformers has renamed since.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    from transformers.utils.logging import disable_progress_bar
-
     from sharelora.training.glue.arguments import parse
     from sharelora.training.glue.job import run
-    from sharelora.training.machine import is_first
+    from sharelora.training.program import start
 
-    disable_progress_bar()
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
-    run(parse())
+    start(parse, run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from transformers import TrainingArguments, set_seed
 
@@ -23,8 +23,12 @@ from sharelora.training.trainer import ShareTrainer
 logger = logging.getLogger(__name__)
 
 
+A = TypeVar("A", bound=Arguments)
+D = TypeVar("D")
+
+
 @dataclass
-class Session:
+class Session(Generic[A, D]):
     """Everything that a run works with.
 
     Attributes:
@@ -37,11 +41,11 @@ class Session:
         metrics: what has been measured so far.
     """
 
-    args: Arguments
+    args: A
     task: Task
     place: str
     tokenizer: Any
-    data: DataModule
+    data: D
     trainer: ShareTrainer
     speed: Speed
     trained: Path | None
@@ -59,7 +63,7 @@ class Session:
         return bool(self.trainer.is_world_process_zero())
 
 
-def open_session(args: Arguments, task: Task, place: str, started: float) -> Session:
+def open_session(args: Arguments, task: Task, place: str, started: float) -> Session[Arguments, DataModule]:
     """Load data first, then the model: what is wrong with the data shows before anything large is loaded.
 
     Raises:

@@ -9,10 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers.trainer_utils import TrainOutput
-
-from sharelora.errors import UserError
+from sharelora.training.fitting import fit
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import locate_encoder
 from sharelora.training.glue.course import Entry, read_course, summary
@@ -28,6 +25,11 @@ from sharelora.training.history import write_history
 from sharelora.training.output import begin, finish
 
 logger = logging.getLogger(__name__)
+
+REMEDY = (
+    "lower --per_device_train_batch_size (and raise --gradient_accumulation_steps) or --max_seq_length, or add "
+    "--gradient_checkpointing"
+)
 
 
 def run(args: GlueArguments, prepare: Callable[[Any], None] | None = None) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _train(session: Session) -> None:
     if session.plan.resume is not None:
         logger.info("going on from %s", session.plan.resume)
     trainer.beside = lambda folder: write_record(session, folder, trainer.state.epoch)
-    done = _fit(session)
+    done = fit(trainer, session.plan.resume, REMEDY)
     course = _course(session)
     session.metrics.update(
         train_loss=done.training_loss,
@@ -110,17 +112,6 @@ def _train(session: Session) -> None:
     if session.first:
         _leave(session, course, kept, epoch, done.global_step)
     trainer.accelerator.wait_for_everyone()
-
-
-def _fit(session: Session) -> TrainOutput:
-    resume = session.plan.resume
-    try:
-        return session.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"GPU memory ran out: {str(error).splitlines()[0]}; lower --per_device_train_batch_size (and raise "
-            "--gradient_accumulation_steps) or --max_seq_length, or add --gradient_checkpointing"
-        ) from error
 
 
 def _course(session: Session) -> list[Entry]:

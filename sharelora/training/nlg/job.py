@@ -6,24 +6,17 @@ import logging
 import time
 from typing import Any
 
-import torch
-from transformers.trainer_utils import TrainOutput
-
-from sharelora.environment import peak_memory
-from sharelora.errors import UserError
-from sharelora.results import write_result
 from sharelora.training.capacity import outlook, require_capacity
-from sharelora.training.finish import course, result_files, save_trained, write_metrics
-from sharelora.training.history import write_history
-from sharelora.training.model import count, plan_facts
+from sharelora.training.fitting import train, write_report
 from sharelora.training.nlg.arguments import NlgArguments
-from sharelora.training.nlg.session import Session, open_session, read_data
-from sharelora.training.output import begin, finish
-from sharelora.training.place import base_name, locate_base
+from sharelora.training.nlg.session import NlgSession, open_session, read_data
+from sharelora.training.place import locate_base
 from sharelora.training.preflight import check
-from sharelora.training.settings import deciding_settings, evaluates
+from sharelora.training.settings import evaluates
 
 logger = logging.getLogger(__name__)
+
+REMEDY = "lower --train_batch_size (and raise --grad_acc) or --seq_len, or add --gradient_checkpointing"
 
 
 def run(args: NlgArguments) -> dict[str, Any]:
@@ -50,14 +43,14 @@ def run(args: NlgArguments) -> dict[str, Any]:
         return {}
     session = open_session(args, task, place, started)
     if task.training:
-        _train(session)
+        train(session, REMEDY, _report)
     if evaluates(args):
         session.metrics.update(_last_evaluation(session) or session.trainer.evaluate())
     _report(session)
     return session.metrics
 
 
-def _last_evaluation(session: Session) -> dict[str, float]:
+def _last_evaluation(session: NlgSession) -> dict[str, float]:
     """What the evaluation after the last update found; empty if there was none, or the best checkpoint is used."""
     state, settings = session.trainer.state, session.trainer.args
     line = next((line for line in reversed(state.log_history) if "eval_loss" in line), {})
@@ -66,59 +59,5 @@ def _last_evaluation(session: Session) -> dict[str, float]:
     return {name: value for name, value in line.items() if name.startswith("eval_")}
 
 
-def _train(session: Session) -> None:
-    args, trainer = session.args, session.trainer
-    logger.info("%s", count(session.model))
-    if session.first:
-        begin(args.output_dir, deciding_settings(args))
-    if session.task.resume is not None:
-        logger.info("going on from %s", session.task.resume)
-    done = _fit(session)
-    session.metrics.update(
-        train_loss=done.training_loss,
-        train_runtime=done.metrics["train_runtime"],
-        steps=done.global_step,
-        epochs=trainer.state.epoch,
-        tokens=trainer.state.num_input_tokens_seen,
-        tokens_per_second=session.speed.rate,
-        **course(trainer.state.log_history),
-    )
-    if session.first:
-        session.trained = save_trained(session.model, session.tokenizer, args.output_dir)
-        write_history(args.output_dir, trainer.state.log_history)
-        _report(session)
-        finish(args.output_dir, session.trained, done.global_step)
-    trainer.accelerator.wait_for_everyone()
-
-
-def _fit(session: Session) -> TrainOutput:
-    resume = session.task.resume
-    try:
-        return session.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"GPU memory ran out: {str(error).splitlines()[0]}; lower --train_batch_size (and raise --grad_acc) or "
-            "--seq_len, or add --gradient_checkpointing"
-        ) from error
-
-
-def _report(session: Session) -> None:
-    """Write result.json and metrics.json; after training, and again when everything has been measured."""
-    if not session.first:
-        return
-    args, folder = session.args, session.args.output_dir
-    session.metrics["peak_memory_bytes"] = peak_memory()
-    path = write_result(
-        folder,
-        "train" if session.task.training else "evaluate",
-        {**args.to_json(), "precision": str(session.task.precision), "data": session.data.origin},
-        {**session.metrics, "truncated": [report.to_json() for report in session.data.reports]},
-        plan_facts(session.model) if session.task.training or session.trained else None,
-        result_files(folder, session.trained),
-        time.monotonic() - session.started,
-        model=base_name(args, session.place),
-        run=args.train["run_name"],
-        seed=args.train["seed"],
-    )
-    write_metrics(folder, args.train["run_name"], session.metrics, anew=session.task.training)
-    logger.info("wrote %s", path)
+def _report(session: NlgSession) -> None:
+    write_report(session, session.data.origin, [report.to_json() for report in session.data.reports])

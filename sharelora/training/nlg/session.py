@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -19,6 +17,7 @@ from sharelora.training.nlg.data import NlgData, load_data
 from sharelora.training.nlg.trainer import NlgTrainer, without_dropout
 from sharelora.training.place import data_root
 from sharelora.training.preflight import Task
+from sharelora.training.session import Session
 from sharelora.training.settings import evaluates, trainer_settings
 
 logger = logging.getLogger(__name__)
@@ -26,40 +25,7 @@ logger = logging.getLogger(__name__)
 SHOWN = {"eval_perplexity": "perplexity {:.3f}"}
 
 
-@dataclass
-class Session:
-    """Everything that a run works with.
-
-    Attributes:
-        args: the command line.
-        task: what there is to do.
-        place: the base model's folder or hub id.
-        speed: measures tokens per second.
-        trained: folder of what was trained, or is being evaluated; None for the bare base.
-        started: when the run began, by `time.monotonic`.
-        metrics: what has been measured so far.
-    """
-
-    args: NlgArguments
-    task: Task
-    place: str
-    tokenizer: Any
-    data: NlgData
-    trainer: NlgTrainer
-    speed: Speed
-    trained: Path | None
-    started: float
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def model(self) -> Any:
-        """The model, without what wraps it for training."""
-        return self.trainer.model
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes files."""
-        return bool(self.trainer.is_world_process_zero())
+NlgSession = Session[NlgArguments, NlgData]
 
 
 def open_tokenizer(args: NlgArguments, place: str) -> tuple[Any, int]:
@@ -98,7 +64,7 @@ def read_data(args: NlgArguments, place: str, training: bool) -> tuple[Any, NlgD
     return tokenizer, data
 
 
-def open_session(args: NlgArguments, task: Task, place: str, started: float) -> Session:
+def open_session(args: NlgArguments, task: Task, place: str, started: float) -> NlgSession:
     """Load data first, then the model: what is wrong with the data shows before anything large is loaded.
 
     Raises:
