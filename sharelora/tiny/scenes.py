@@ -92,7 +92,7 @@ HAPPENINGS: Mapping[str, Happening] = {
 # What a happening says nothing about.
 OPEN = ("{person} has a brother.", "The {thing} is made of paper.", "{person} writes letters.", "A door was {colour}.")
 # Another genre: the same as part of a letter.
-LETTER = "Dear friend, let me tell you the news. {told} Yours, {person}"
+LETTER = "Dear {friend}: {told}"
 
 QUESTIONS: Mapping[str, tuple[str, str, str]] = {
     "who": (
@@ -194,7 +194,7 @@ def _retold(world: World, rng: random.Random) -> Document:
 def _followed(world: World, rng: random.Random) -> Document:
     found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
     first = told(name, found, rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         first = LETTER.format(told=first, **found)
     return first, rng.choice(HAPPENINGS[name].follows).format(**found)
 
@@ -226,12 +226,12 @@ def _opinion(world: World, rng: random.Random) -> Document:
 
 # How often the encoder reads each kind of document.
 ENCODER_MIXTURE: dict[Maker, int] = {
-    _retold: 22,
-    _followed: 22,
+    _retold: 18,
+    _followed: 30,
     _left_open: 4,
-    _answered: 14,
-    _asked_twice: 14,
-    _explained: 12,
+    _answered: 13,
+    _asked_twice: 13,
+    _explained: 10,
     _opinion: 8,
     facts: 4,
 }
