@@ -72,9 +72,11 @@ def test_times_are_reckoned_by_the_rows_that_they_stand_for(model: Any, monkeypa
     # The load of others is read before and after.
     clock = iter([0.0, 0.0, 10.0, 10.0])
     monkeypatch.setattr(e2e_decode.time, "perf_counter", lambda: next(clock))
+    cpu = iter([1.0, 5.0])
+    monkeypatch.setattr(e2e_decode.time, "process_time", lambda: next(cpu))
     found = e2e_decode._timed("distinct", [4, 5], lambda: ["x", "y"], rows=20, whole=100)
     assert (found["seconds_per_row"], found["whole_seconds"], found["measured_whole"]) == (0.5, 50, False)
-    assert found["texts"] == {4: "x", 5: "y"}
+    assert found["cpu_seconds_per_row"] == 0.2 and found["texts"] == {4: "x", 5: "y"}
 
 
 def test_the_report_of_a_whole_comparison(

@@ -59,7 +59,7 @@ class BeamLayer(DynamicLayer):
 
 def _widened(states: Tensor, beams: int, more: int) -> Tensor:
     prompts, heads, columns, size = states.shape
-    wide = states.new_zeros(prompts * beams, heads, columns + more, size)
+    wide = states.new_empty(prompts * beams, heads, columns + more, size)
     wide[:, :, :columns] = states.repeat_interleave(beams, dim=0)
     return wide
 

@@ -69,7 +69,7 @@ def beam_search(
     output = run.read_prompts()
     cache = BeamCache(output.past_key_values, search.beam, search.eval_len - 1)
     for step in range(1, search.eval_len + 1):
-        rows = run.advance(logits_processor(run.sequences, _last_logits(output)))
+        rows = run.advance(logits_processor(run.sequences, _last_logits(output, input_ids.device)))
         if step == search.eval_len:
             run.keep_live()
         elif len(rows):
@@ -80,10 +80,10 @@ def beam_search(
     return run.found()
 
 
-def _last_logits(output: Any) -> Tensor:
+def _last_logits(output: Any, device: torch.device) -> Tensor:
+    # Processors may write into them: nothing else reads them. Half precision cannot hold sums of log-probabilities.
     logits: Tensor = output.logits[:, -1]
-    # A copy, since processors write into it; half precision cannot hold sums of log-probabilities.
-    return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+    return logits.to(device, torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Run:
