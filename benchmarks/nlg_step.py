@@ -164,10 +164,14 @@ def _cell_table(row: dict[str, Any]) -> str:
 
 
 def goals(result: dict[str, Any]) -> list[str]:
-    """Compare what was measured of ours with the goal."""
+    """Compare what was measured of ours with the goal, and with what is possible at all."""
     lines = []
     for row in result["cells"]:
-        cell = row["cell"]
+        cell, floor = row["cell"], row["variants"].get("floor", {}).get("faster_than", {}).get("loralib")
+        if floor is not None:
+            what = f"{cell['tokens']} tokens, dropout {cell['dropout']:g}"
+            most = f"{floor['median']:.2f}x faster than loralib"
+            lines.append(f"- {what}: the frozen floor itself is {most}, which no adapter can exceed")
         for name in OURS:
             faster = row["variants"].get(name, {}).get("faster_than", {}).get("loralib")
             if faster is not None:

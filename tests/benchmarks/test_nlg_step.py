@@ -105,6 +105,9 @@ def test_the_goal_and_what_rows_cost_as_the_jobs_fill_them() -> None:
     result = {"cells": [measured(96, 1.0, 1.6), measured(512, 6.0, 7.0)]}
     lines = nlg_step.goals(result)
     assert lines[0].startswith("- met: a, 96 tokens") and lines[1].startswith("- MISSED: a, 512 tokens")
+    floor = {"faster_than": {"loralib": {"median": 1.8}}}
+    result["cells"][0]["variants"]["floor"] = floor
+    assert "the frozen floor itself is 1.80x faster than loralib" in nlg_step.goals(result)[0]
     assert nlg_step.recipe(result) == ["- a, dropout 0: 7.0x the rows per second, 96 tokens a row against 512"]
     assert nlg_step.recipe({"cells": result["cells"][:1]}) == []
 

@@ -128,10 +128,14 @@ def test_an_unknown_stage_is_refused_before_anything_runs() -> None:
     assert done.stderr == "error: found the stage decoding in STAGES; need some of train decode score\n"
 
 
-def run(name: str, *flags: str, **settings: str) -> str:
+def run(name: str, *flags: str, seconds: int = 280, **settings: str) -> str:
     """Run a script and return what it printed."""
     done = subprocess.run(
-        ["bash", str(SCRIPTS / name), *flags], env=environment(**settings), capture_output=True, text=True, timeout=280
+        ["bash", str(SCRIPTS / name), *flags],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -196,3 +200,16 @@ def test_decoding_without_what_was_tuned_ends_at_once(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2 and "error: " in done.stderr and os.fspath(tmp_path / "none") in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_tiny_run_teaches_what_its_base_cannot_do(tmp_path: Path) -> None:
+    cache = {"SHARELORA_CACHE": str(tmp_path / "cache")}
+    run(E2E, "--tiny", seconds=600, OUTPUT_DIR=str(tmp_path / "tuned"), **cache)
+    run(E2E, "--tiny", STAGES="decode score", ADAPTER="none", OUTPUT_DIR=str(tmp_path / "base"), **cache)
+    found = {
+        name: json.loads((tmp_path / name / "beam/result_nlg_score.json").read_text())["metrics"]["BLEU"]
+        for name in ("tuned", "base")
+    }
+    assert found["tuned"] > found["base"] + 0.1

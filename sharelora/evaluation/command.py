@@ -1,0 +1,191 @@
+"""What every evaluation command has in common: which model with which adapter, its flags, and what it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.commandline import Parser, boolean, positive
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.jsonl"
+# How many items a tiny run asks, unless --limit says otherwise.
+TINY_LIMIT = 64
+BARE = "none"  # --adapter none: the base model alone
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is examined.
+
+    Args:
+        base: folder or hub id of the base model, or of a merged one.
+        adapter: the adapter's folder; None for the base alone.
+    """
+
+    base: str
+    adapter: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.base}, {self.adapter or 'no adapter'}"
+
+
+def add_flags(parser: Parser, output: str, items: str) -> None:
+    """Add the flags that every command has.
+
+    Args:
+        parser: of the command.
+        output: the default folder for its files.
+        items: what it asks, for the help: questions, tasks.
+    """
+    add = parser.add_argument
+    add("--model", help="folder or hub id of the base model; by default the one that the adapter was trained on")
+    add("--adapter", help="an adapter, of this project or of plain PEFT, or a run's folder; none: the base alone")
+    add("--output", default=output, help=f"folder for {PREDICTIONS} and result.json")
+    add("--limit", type=positive, help=f"ask this many {items} in all, chosen by --seed")
+    add("--seed", type=int, default=0, help="of the choice that --limit makes, and of whatever is drawn")
+    add("--batch_size", default="auto", help=f"{items} at once, or auto; it changes the speed alone")
+    add("--max_length", type=positive, help="most tokens that the model reads, if less than its context")
+    add("--data_root", help="folder of data sets; by default SHARELORA_DATA, else the hub")
+    add("--bits", type=int, choices=(4, 8, 16, 32), default=16, help="precision of the base; 4 and 8 quantise it")
+    add("--dtype", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="of weights, or of 4-bit arithmetic")
+    tiny = boolean(os.environ.get("SHARELORA_TINY") or "false")
+    parser.switch("--tiny", tiny, help=f"use the project's own small model and data, and few {items}")
+    parser.switch("--dry_run", help=f"find model, adapter and {items}, write nothing, and stop before loading weights")
+
+
+def start(parser: Parser, argv: Sequence[str] | None, run: Callable[[argparse.Namespace, float], None]) -> None:
+    """Read the command line, set up what is printed, and run.
+
+    Args:
+        parser: of the command.
+        argv: words; None means the process's own.
+        run: gets the flags, and when the command began by `time.monotonic`.
+    """
+    began = time.monotonic()
+    args = parser.parse(argv)
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("sharelora").setLevel(logging.INFO)
+    # PEFT asks models for an attribute that transformers has renamed since.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    run(args, began)
+
+
+def locate(args: argparse.Namespace) -> Subject:
+    """Find the base model and the adapter.
+
+    Raises:
+        UserError: one is missing, or neither is named.
+    """
+    from sharelora.attach import locate_adapter, recorded_base
+    from sharelora.errors import UserError
+    from sharelora.models import locate_model
+
+    named = args.adapter if (args.adapter or BARE).lower() != BARE else None
+    adapter = None if named is None else locate_adapter(named)
+    recorded = None if adapter is None else recorded_base(adapter)
+    base = args.model or recorded
+    if base is None and adapter is None and args.tiny:
+        from sharelora.tiny import ensure_tiny
+
+        return Subject(str(ensure_tiny("llama")), None)
+    if base is None:
+        what = "an adapter that does not name its base" if adapter else "neither --model nor --adapter"
+        raise UserError(f"found {what}; need a base model; add --model DIR")
+    if recorded and Path(recorded).name != Path(base).name:
+        logger.info("note: the adapter says that it was trained on %s; it is now put on %s", recorded, base)
+    return Subject(locate_model(base), adapter)
+
+
+def data_root(args: argparse.Namespace) -> str | Path | None:
+    """Return the folder of data sets that the flags mean; None leaves it to the environment and the hub."""
+    if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
+        from sharelora.tiny import tiny_data
+
+        return tiny_data()
+    return args.data_root
+
+
+def count(args: argparse.Namespace) -> int | None:
+    """Return how many items the flags ask for; None for all."""
+    return args.limit or (TINY_LIMIT if args.tiny else None)
+
+
+def room(args: argparse.Namespace, subject: Subject) -> int | None:
+    """Return the most tokens that the model may read; None if nothing bounds them."""
+    from transformers import AutoConfig
+
+    from sharelora.evaluation.multiple_choice import context_length
+
+    limits = [context_length(AutoConfig.from_pretrained(subject.base)), args.max_length]
+    return min((value for value in limits if value is not None), default=None)
+
+
+def load_model(args: argparse.Namespace, subject: Subject) -> Any:
+    """Load the base and put the adapter on it.
+
+    Raises:
+        UserError: see `load_base` and `attach_adapter`.
+    """
+    import torch
+
+    from sharelora.attach import attach_adapter
+    from sharelora.models import load_base
+
+    devices = "auto" if torch.cuda.is_available() else None
+    base = load_base(subject.base, bits=args.bits, dtype=args.dtype, device_map=devices)
+    return base if subject.adapter is None else attach_adapter(base, subject.adapter)
+
+
+def write(
+    args: argparse.Namespace,
+    kind: str,
+    subject: Subject,
+    model: Any,
+    rows: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    seconds: float,
+) -> None:
+    """Write one record per item and the result, each whole or not at all, into `args.output`.
+
+    Args:
+        args: the command line.
+        kind: of result.
+        subject: what was examined.
+        model: the same, loaded; its plan goes into the result. None where nothing had to be loaded.
+        rows: the records.
+        metrics: every number.
+        seconds: wall clock time of the whole command.
+    """
+    from sharelora.environment import peak_memory
+    from sharelora.files import write_text
+    from sharelora.results import write_result
+    from sharelora.training.model import plan_facts
+
+    folder = Path(args.output)
+    predictions = folder / PREDICTIONS
+    write_text(predictions, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    adapter = {} if subject.adapter is None else {"adapter": subject.adapter}
+    write_result(
+        folder,
+        kind,
+        {**vars(args), "model": subject.base, "adapter": subject.adapter and str(subject.adapter)},
+        {**metrics, "peak_memory_bytes": peak_memory()},
+        {} if model is None else plan_facts(model),
+        {"predictions": predictions, **adapter},
+        seconds,
+        model=subject.base,
+    )
