@@ -1,4 +1,8 @@
-"""Bottleneck adapters as baselines: Houlsby (1902.00751), Pfeiffer (2005.00247) and Parallel (2110.04366)."""
+"""Bottleneck adapters as baselines: Houlsby (1902.00751), Pfeiffer (2005.00247) and Parallel (2110.04366).
+
+PEFT has none of them, and the `adapters` library (1.3) needs transformers 4, so they stand here, without what a library
+would have besides.
+"""
 
 from __future__ import annotations
 

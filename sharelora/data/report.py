@@ -82,11 +82,6 @@ class TruncationReport:
         """Collect reports; a tokenizer's `model_max_length` counts only where it is a real one."""
         return cls(tuple(splits), model_max_length if model_max_length < _NO_LIMIT else None)
 
-    @property
-    def anything_cut(self) -> bool:
-        """Whether any row is not whole."""
-        return any(part.lines() for part in self.splits)
-
     def render(self) -> str:
         """The whole report as text, empty where nothing was lost."""
         lines = [line for part in self.splits for line in part.lines()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -82,17 +81,3 @@ class BeamCache(Cache):
         for layer in self.layers:
             assert isinstance(layer, BeamLayer)
             layer.take(rows.to(layer.device))
-
-
-def rows_of(beams: Tensor, prompts: Tensor) -> Tensor:
-    """The rows of some beams of some prompts.
-
-    Args:
-        beams: (prompts, beams) places within their prompt.
-        prompts: which prompts to keep, a mask.
-
-    Returns:
-        One row number after the other.
-    """
-    first = torch.arange(len(beams), device=beams.device)[:, None] * beams.shape[1]
-    return (first + beams)[prompts].flatten()
