@@ -81,9 +81,10 @@ def compose(
             "![Scores with standard deviations](glue.svg)",
             "Differences of the mean over tasks, formed within a seed, with the standard error:",
             difference_table(experiment, found, pairs),
-            f"## Search\n\nEvery method was trained with every learning rate ({rates}), once per task, with fewer "
-            "updates on a part of the training rows. The lowest loss on the rest of them decided "
-            f"(bold); dev played no part. {edge_note(experiment, best_rates(searched))}",
+            f"## Search\n\nEvery method was trained with every learning rate ({rates}), once per task, on a part of "
+            "the training rows, for as many updates as stand above. The lowest loss, or the highest score, on the rest "
+            "of them decided (bold); dev played no part. Each cell has both, the score in hundredths. "
+            f"{edge_note(experiment, best_rates(experiment, searched))}",
             search_table(experiment, searched),
         )
     )

@@ -5,8 +5,9 @@
     python benchmarks/glue_results.py --quick           a minute, on a small model that the project makes; no documents
 
 First every method is trained with every learning rate, once per task, on a part of the training rows; the best rate is
-that with the lowest loss on the rest of them. Then every method is trained with several seeds and scored on dev after
-its last update. Runs that have ended are not repeated: an interrupted comparison goes on where it stopped.
+that with the lowest loss, for CoLA the highest score, on the rest of them. Then every method is trained with several
+seeds and scored on dev after its last update. Runs that have ended are not repeated: an interrupted comparison goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def search_and_train(experiment: Any, root: Path, jobs: int, minutes: float = ma
     remember(experiment, root)
     run_all(experiment, experiment.search(), root, jobs, until)
     searched = collect(experiment, experiment.search(), root)
-    runs = experiment.main(best_rates(searched))
+    runs = experiment.main(best_rates(experiment, searched))
     run_all(experiment, runs, root, jobs, until)
     return searched, collect(experiment, runs, root)
 

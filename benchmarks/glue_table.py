@@ -65,12 +65,14 @@ def collect(experiment: Experiment, runs: Iterable[Run], root: Path) -> dict[Cel
     return found
 
 
-def best_rates(found: Mapping[Cell, Mapping[Run, Outcome]]) -> dict[Cell, float]:
-    """Return for each task and method the learning rate with the lowest held-out loss; of equal ones the smaller.
+def best_rates(experiment: Experiment, found: Mapping[Cell, Mapping[Run, Outcome]]) -> dict[Cell, float]:
+    """Return for each task and method the best learning rate on held-out rows; of equal ones the smaller."""
+    return {cell: min(runs, key=lambda run: _rank(experiment, run, runs[run])).rate for cell, runs in found.items()}
 
-    After so few updates the scores are still coarse: CoLA's is 0 until both classes are predicted.
-    """
-    return {cell: min(runs, key=lambda run: (runs[run].loss, run.rate)).rate for cell, runs in found.items()}
+
+def _rank(experiment: Experiment, run: Run, end: Outcome) -> tuple[float, float, float]:
+    by = {"loss": end.loss, "score": -end.score}
+    return by[experiment.tasks[run.task].chosen_by], end.loss, run.rate
 
 
 def by_seed(found: Mapping[Cell, Mapping[Run, Outcome]], cell: Cell) -> dict[int, float]:
@@ -134,19 +136,19 @@ def _difference(
 
 
 def search_table(experiment: Experiment, found: Mapping[Cell, Mapping[Run, Outcome]]) -> str:
-    """Return the held-out loss of every learning rate that was tried, the chosen one in bold."""
-    best = best_rates(found)
+    """Return loss and score on held-out rows of every learning rate that was tried, the chosen one in bold."""
+    best = best_rates(experiment, found)
     rows = []
     for cell, runs in found.items():
-        losses = {run.rate: end.loss for run, end in runs.items()}
-        shown = [_searched(losses, rate, best[cell]) for rate in sorted(experiment.rates)]
-        rows.append((experiment.tasks[cell[0]].title, METHODS[cell[1]].title, *shown))
-    return table(("task", "method", *(f"{rate:g}" for rate in sorted(experiment.rates))), rows)
+        task, ends = experiment.tasks[cell[0]], {run.rate: end for run, end in runs.items()}
+        shown = [_searched(ends.get(rate), rate == best[cell]) for rate in sorted(experiment.rates)]
+        rows.append((task.title, task.chosen_by, METHODS[cell[1]].title, *shown))
+    return table(("task", "chosen by", "method", *(f"{rate:g}" for rate in sorted(experiment.rates))), rows)
 
 
-def _searched(losses: Mapping[float, float], rate: float, best: float) -> str:
-    text = f"{losses[rate]:.4f}" if rate in losses else "-"
-    return f"**{text}**" if rate == best else text
+def _searched(end: Outcome | None, chosen: bool) -> str:
+    text = f"{end.loss:.4f}, {100 * end.score:.1f}" if end else "-"
+    return f"**{text}**" if chosen else text
 
 
 def edge_note(experiment: Experiment, best: Mapping[Cell, float]) -> str:

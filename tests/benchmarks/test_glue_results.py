@@ -87,11 +87,11 @@ def test_the_job_takes_every_flag_without_a_notice(name: str, phase: str) -> Non
     assert found.data.max_train_samples == 10_000
 
 
-def test_half_the_rank_has_as_many_parameters_as_share_a_up_to_rounding() -> None:
+def test_half_the_rank_has_fewer_parameters_than_share_a_and_no_rank_has_as_many() -> None:
     layers, width = 6, 384
-    lora = {r: 2 * layers * r * 2 * width for r in (4, 8)}
+    lora = {r: 2 * layers * r * 2 * width for r in (4, 5, 8)}
     share_a = 2 * 8 * width + 2 * layers * 8 * width
-    assert (lora[8], share_a, lora[4]) == (73_728, 43_008, 36_864)
+    assert (lora[8], share_a, lora[4], lora[5]) == (73_728, 43_008, 36_864, 46_080)
 
 
 # How rates are chosen and scores become tables
@@ -110,15 +110,21 @@ def ends(
 
 
 def test_the_lowest_held_out_loss_decides_and_of_equal_ones_the_smaller_rate() -> None:
-    scores = {("cola", "lora", 0, rate): 0.0 for rate in (1e-3, 2e-3, 3e-3)} | {("cola", "share_a", 0, 1e-3): 0.9}
+    scores = {("sst2", "lora", 0, rate): 0.0 for rate in (1e-3, 2e-3, 3e-3)} | {("sst2", "share_a", 0, 1e-3): 0.9}
     searched = ends(scores, SEARCH, {1e-3: 0.7, 2e-3: 0.6, 3e-3: 0.6})
-    best = glue_table.best_rates(searched)
-    assert best == {("cola", "lora"): 2e-3, ("cola", "share_a"): 1e-3}
+    best = glue_table.best_rates(EXPERIMENT, searched)
+    assert best == {("sst2", "lora"): 2e-3, ("sst2", "share_a"): 1e-3}
     assert "Of 2 choices 1 fell on the smallest and 0 on the largest rate" in glue_table.edge_note(EXPERIMENT, best)
     three = replace(EXPERIMENT, rates=(1e-3, 2e-3, 3e-3))
     lora, share_a = glue_table.search_table(three, searched).splitlines()[2:]
-    assert [cell.strip() for cell in lora.split("|")[3:-1]] == ["0.7000", "**0.6000**", "0.6000"]
-    assert [cell.strip() for cell in share_a.split("|")[3:-1]] == ["**0.7000**", "-", "-"]
+    assert [cell.strip() for cell in lora.split("|")[4:-1]] == ["0.7000, 0.0", "**0.6000, 0.0**", "0.6000, 0.0"]
+    assert [cell.strip() for cell in share_a.split("|")[4:-1]] == ["**0.7000, 90.0**", "-", "-"]
+
+
+def test_where_the_score_decides_the_loss_only_breaks_ties() -> None:
+    scores = {("cola", "lora", 0, 1e-3): 0.1, ("cola", "lora", 0, 2e-3): 0.2, ("cola", "lora", 0, 3e-3): 0.2}
+    searched = ends(scores, SEARCH, {1e-3: 0.4, 2e-3: 0.6, 3e-3: 0.5})
+    assert glue_table.best_rates(EXPERIMENT, searched) == {("cola", "lora"): 3e-3}
 
 
 COMPLETE = {
