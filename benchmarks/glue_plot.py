@@ -25,7 +25,7 @@ def plot(
     Args:
         experiment: what was compared.
         found: what the runs came to.
-        names: methods, from left to right.
+        names: methods, from top to bottom.
         stem: the files are called so, with an ending each.
 
     Returns:
@@ -38,10 +38,12 @@ def plot(
 
     panels = {task.title: [by_seed(found, (key, m)) for m in names] for key, task in experiment.tasks.items()}
     panels["mean"] = [averages(experiment, found, method) for method in names]
-    figure = Figure(figsize=(2.6 * len(panels), 3.8), layout="constrained")
+    figure = Figure(figsize=(1.5 + 2.1 * len(panels), 0.9 + 0.35 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, scores) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    rows = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for axes, (title, scores) in zip(rows[0], panels.items(), strict=True):
         _panel(axes, title, names, scores)
+    figure.supxlabel("dev score in hundredths: every seed, mean and standard deviation", fontsize=8)
     made = []
     with matplotlib.rc_context({"svg.hashsalt": "sharelora"}):
         for ending in FORMATS:
@@ -56,12 +58,14 @@ def _panel(axes: Any, title: str, names: Sequence[str], scores: Sequence[Mapping
     for place, found in enumerate(scores):
         values = list(found.values())
         colour = f"C{place}"
-        axes.plot([place] * len(values), values, ".", color=colour, alpha=0.4, markersize=5)
+        axes.plot(values, [place - 0.18] * len(values), ".", color=colour, alpha=0.4, markersize=5)
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             axes.errorbar(
-                place + 0.18, statistics.fmean(values), deviation, fmt="o", color=colour, capsize=4, markersize=5
+                statistics.fmean(values), place + 0.12, xerr=deviation, fmt="o", color=colour, capsize=3, markersize=5
             )
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks(range(len(names)), [METHODS[name].title for name in names], rotation=60, ha="right", fontsize=8)
-    axes.grid(axis="y", alpha=0.3)
+    axes.set_title(title, fontsize=9)
+    axes.set_yticks(range(len(names)), [METHODS[name].title for name in names], fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", alpha=0.3)
