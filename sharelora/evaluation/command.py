@@ -6,17 +6,19 @@ import argparse
 import json
 import logging
 import os
+import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sharelora.commandline import Parser, boolean, positive
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 PREDICTIONS = "predictions.jsonl"
 # How many items a tiny run asks, unless --limit says otherwise.
@@ -38,6 +40,14 @@ class Subject:
 
     def __str__(self) -> str:
         return f"{self.base}, {self.adapter or 'no adapter'}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
+        from sharelora.attach import WEIGHTS
+        from sharelora.files import sha256
+
+        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
+        return {"base": Path(self.base).name, "adapter_sha256": weights}
 
 
 def add_flags(parser: Parser, output: str, items: str) -> None:
@@ -124,6 +134,12 @@ def count(args: argparse.Namespace) -> int | None:
     return args.limit or (TINY_LIMIT if args.tiny else None)
 
 
+def chosen(args: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
+    """Choose the items that the flags ask for, in their order; a larger choice contains every smaller one."""
+    rng, size = random.Random(args.seed), count(args)
+    return [items[place] for place in sorted(rng.sample(range(len(items)), len(items))[:size])]
+
+
 def room(args: argparse.Namespace, subject: Subject) -> int | None:
     """Return the most tokens that the model may read; None if nothing bounds them."""
     from transformers import AutoConfig
@@ -150,6 +166,15 @@ def load_model(args: argparse.Namespace, subject: Subject) -> Any:
     return base if subject.adapter is None else attach_adapter(base, subject.adapter)
 
 
+def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one record per item into `args.output`, whole or not at all; return the file."""
+    from sharelora.files import write_text
+
+    path = Path(args.output) / PREDICTIONS
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
 def write(
     args: argparse.Namespace,
     kind: str,
@@ -165,27 +190,39 @@ def write(
         args: the command line.
         kind: of result.
         subject: what was examined.
-        model: the same, loaded; its plan goes into the result. None where nothing had to be loaded.
+        model: the same, loaded; its plan goes into the result. None where nothing had to be loaded: then the adapter's
+            own file says it.
         rows: the records.
         metrics: every number.
         seconds: wall clock time of the whole command.
     """
     from sharelora.environment import peak_memory
-    from sharelora.files import write_text
     from sharelora.results import write_result
     from sharelora.training.model import plan_facts
 
-    folder = Path(args.output)
-    predictions = folder / PREDICTIONS
-    write_text(predictions, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    folder, predictions = Path(args.output), write_rows(args, rows)
     adapter = {} if subject.adapter is None else {"adapter": subject.adapter}
     write_result(
         folder,
         kind,
         {**vars(args), "model": subject.base, "adapter": subject.adapter and str(subject.adapter)},
         {**metrics, "peak_memory_bytes": peak_memory()},
-        {} if model is None else plan_facts(model),
+        _saved_plan(subject) if model is None else plan_facts(model),
         {"predictions": predictions, **adapter},
         seconds,
         model=subject.base,
     )
+
+
+def _saved_plan(subject: Subject) -> dict[str, Any]:
+    """What an adapter's file says about its plan; nothing for a plain LoRA or without an adapter."""
+    from sharelora import ShareLoraConfig, SharingPlan
+    from sharelora.config import CONFIG_FILE
+    from sharelora.files import read_json
+    from sharelora.results import describe_plan
+
+    saved = {} if subject.adapter is None else read_json(subject.adapter / CONFIG_FILE).get("plan")
+    if not saved:
+        return {}
+    config = ShareLoraConfig.from_pretrained(str(subject.adapter))
+    return describe_plan(SharingPlan.from_json(saved), None if config.share_plan is not None else config.rule())
