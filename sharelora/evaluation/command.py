@@ -178,7 +178,7 @@ def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]]) -> P
 def write(
     args: argparse.Namespace,
     kind: str,
-    subject: Subject,
+    subject: Subject | None,
     model: Any,
     rows: Iterable[Mapping[str, Any]],
     metrics: Mapping[str, Any],
@@ -189,7 +189,7 @@ def write(
     Args:
         args: the command line.
         kind: of result.
-        subject: what was examined.
+        subject: what was examined; None where that is not known, as of texts in a file.
         model: the same, loaded; its plan goes into the result. None where nothing had to be loaded: then the adapter's
             own file says it.
         rows: the records.
@@ -201,28 +201,28 @@ def write(
     from sharelora.training.model import plan_facts
 
     folder, predictions = Path(args.output), write_rows(args, rows)
-    adapter = {} if subject.adapter is None else {"adapter": subject.adapter}
+    base, adapter = (None, None) if subject is None else (subject.base, subject.adapter)
     write_result(
         folder,
         kind,
-        {**vars(args), "model": subject.base, "adapter": subject.adapter and str(subject.adapter)},
+        {**vars(args), "model": base, "adapter": adapter and str(adapter)},
         {**metrics, "peak_memory_bytes": peak_memory()},
-        _saved_plan(subject) if model is None else plan_facts(model),
-        {"predictions": predictions, **adapter},
+        _saved_plan(adapter) if model is None else plan_facts(model),
+        {"predictions": predictions, **({} if adapter is None else {"adapter": adapter})},
         seconds,
-        model=subject.base,
+        model=base,
     )
 
 
-def _saved_plan(subject: Subject) -> dict[str, Any]:
+def _saved_plan(adapter: Path | None) -> dict[str, Any]:
     """What an adapter's file says about its plan; nothing for a plain LoRA or without an adapter."""
     from sharelora import ShareLoraConfig, SharingPlan
     from sharelora.config import CONFIG_FILE
     from sharelora.files import read_json
     from sharelora.results import describe_plan
 
-    saved = {} if subject.adapter is None else read_json(subject.adapter / CONFIG_FILE).get("plan")
+    saved = {} if adapter is None else read_json(adapter / CONFIG_FILE).get("plan")
     if not saved:
         return {}
-    config = ShareLoraConfig.from_pretrained(str(subject.adapter))
+    config = ShareLoraConfig.from_pretrained(str(adapter))
     return describe_plan(SharingPlan.from_json(saved), None if config.share_plan is not None else config.rule())
