@@ -3,7 +3,8 @@
     python eval/gsm8k.py --model DIR --adapter runs/a --shots 8 --output runs/a_gsm8k
 
 Writes `generations.jsonl` while it works and goes on from there after a kill; then `predictions.jsonl`, one record per
-question, and `result.json`. `--tiny` runs the same on the project's own small model and data.
+question, and `result.json`. `--generate_only` writes `texts.jsonl` and scores nothing. `--tiny` runs the same on the
+project's own small model and data.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sharelora.commandline import Parser
 from sharelora.evaluation import command
 
 logger = logging.getLogger("sharelora.eval.gsm8k")
+# What --generate_only writes; predictions.jsonl belongs to result.json.
+TEXTS = "texts.jsonl"
 
 
 def parser() -> Parser:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace, began: float) -> None:
     made = job.produce(asked, "GSM8K")
     if args.generate_only:
         rows = [text_row(problem, text) for problem, text in zip(problems, made.texts, strict=True)]
-        print(f"{made.line()}\nwrote {command.write_rows(args, rows)}; nothing was scored")
+        print(f"{made.line()}\nwrote {command.write_rows(args, rows, TEXTS)}; nothing was scored")
         return
     report = Report(problems, made.texts)
     metrics = {**report.metrics(), **made.metrics()}

@@ -3,8 +3,9 @@
     python eval/humaneval.py --model DIR --adapter runs/a --samples 20 --temperature 0.2 --k 1 10 --output runs/a_code
 
 Writes `generations.jsonl` and `outcomes.jsonl` while it works and goes on from there after a kill; then
-`predictions.jsonl`, one record per sample, and `result.json`. `--generate_only` executes nothing; `--samples_file`
-tests completions that are there already. `--tiny` runs the same on the project's own small model and tasks.
+`predictions.jsonl`, one record per sample, and `result.json`. `--generate_only` writes `samples.jsonl` and executes
+nothing; `--samples_file` tests completions that are there already. `--tiny` runs the same on the project's own small
+model and tasks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sharelora.evaluation.programs import Runner
 
 logger = logging.getLogger("sharelora.eval.humaneval")
+# What --generate_only writes and --samples_file reads; predictions.jsonl belongs to result.json.
+SAMPLES = "samples.jsonl"
 
 
 def parser() -> Parser:
@@ -131,7 +134,7 @@ def generate(args: argparse.Namespace, began: float, tasks: Sequence[Task], runn
     made = job.produce(asked, "HumanEval")
     samples = samples_of(tasks, made.texts, args.samples)
     if args.generate_only:
-        path = command.write_rows(args, (sample.row() for sample in samples))
+        path = command.write_rows(args, (sample.row() for sample in samples), SAMPLES)
         print(f"{made.line()}\nwrote {path}; nothing was executed")
         return
     score(args, began, subject, samples, made, runner)

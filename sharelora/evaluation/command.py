@@ -166,11 +166,11 @@ def load_model(args: argparse.Namespace, subject: Subject) -> Any:
     return base if subject.adapter is None else attach_adapter(base, subject.adapter)
 
 
-def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write one record per item into `args.output`, whole or not at all; return the file."""
+def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
+    """Write one record per item into a file in `args.output`, whole or not at all; return the file."""
     from sharelora.files import write_text
 
-    path = Path(args.output) / PREDICTIONS
+    path = Path(args.output) / name
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path
 

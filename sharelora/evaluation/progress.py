@@ -32,12 +32,13 @@ class Progress:
             amount: of the unit so far: tokens that were read.
         """
         now = time.monotonic()
-        if now - self.shown < self.every or not done:
+        if now - self.shown < self.every:
             return
         self.shown, seconds = now, now - self.began
-        left = timedelta(seconds=round(seconds * (total - done) / done))
+        # Before anything is finished nothing says how long the rest will take.
+        left = f"  {timedelta(seconds=round(seconds * (total - done) / done))} left" if done else ""
         name = self.name + self._bar(done / total)
-        logger.info("%s %d/%d  %s %s/s  %s left", name, done, total, f"{amount / seconds:,.0f}", self.unit, left)
+        logger.info("%s %d/%d  %s %s/s%s", name, done, total, f"{amount / seconds:,.0f}", self.unit, left)
 
     def _bar(self, part: float) -> str:
         full = int(part * self.bar)

@@ -480,3 +480,23 @@ def test_a_prompt_without_tokens_is_refused() -> None:
 def test_bad_batch_sizes(model: Any, batch_size: Any) -> None:
     with pytest.raises(UserError, match="need a whole number of at least 1, or auto"):
         generate(model, TOKENIZER, make_prompts(2), GREEDY, batch_size)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_really_trained_model(shared_data: Path, shared_models: Path) -> None:
+    """Real problems behind a worked example, a real tokenizer, a trained model: the same texts as the plain way."""
+    from sharelora.data.gsm8k import load_gsm8k
+    from sharelora.evaluation.gsm8k import write_prompts
+    from sharelora.models import load_base, load_tokenizer
+
+    place = str(shared_models / "tiny-llama")
+    model, tokenizer = load_base(place, bits=32), load_tokenizer(place)
+    prompts = write_prompts(load_gsm8k("test", shared_data)[:3], 1)
+    for settings in (
+        GenerationSettings(12, stop=("\n\n",)),
+        GenerationSettings(12, temperature=0.6, top_p=0.95, stop=("\nQuestion:", ". ")),
+    ):
+        expected = generate_one_by_one(model, tokenizer, prompts, settings)
+        assert generate(model, tokenizer, prompts, settings) == expected
+        assert len({text.text for text in expected}) > 1

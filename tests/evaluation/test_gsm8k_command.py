@@ -69,9 +69,10 @@ def go(data: Path, model: Path, out: Path) -> Go:
     def run(*flags: str, base: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         named = ["--model", str(model)] if base else []
         main(["--output", str(out), "--data_root", str(data), *named, *SHORT, *flags])
-        result = out / "result.json"
+        result, only = out / "result.json", "--generate_only" in flags
         found = json.loads(result.read_text()) if result.exists() else {}
-        return found, [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        file = out / ("texts.jsonl" if only else "predictions.jsonl")
+        return found, [json.loads(line) for line in file.read_text().splitlines()]
 
     return run
 

@@ -127,7 +127,7 @@ def test_gsm8k_is_generated_and_scored_by_both_stages(
     first, second = (f"share/eval/GSM8K_{stage}_llama3_8b_full.sh" for stage in ("generate", "evaluate"))
     flags, settings = ("--tiny", "--limit", "4", "--max_new_tokens", "8"), {"ADAPTER": "none"}
     entry(first).main(command(first, *flags, OUTPUT_DIR=str(tmp_path), **settings)[2:])
-    assert (tmp_path / "predictions.jsonl").exists() and not (tmp_path / "result.json").exists()
+    assert (tmp_path / "texts.jsonl").exists() and not (tmp_path / "result.json").exists()
     with caplog.at_level(logging.INFO, "sharelora"):
         entry(second).main(command(second, *flags, OUTPUT_DIR=str(tmp_path), **settings)[2:])
     assert "4 of 4 texts are there already" in caplog.text
@@ -152,9 +152,9 @@ def bash(name: str, *arguments: str, **settings: str) -> str:
 @pytest.mark.parametrize("test", ["GSM8K", "HumanEval"])
 @pytest.mark.parametrize("variant", ["share", "lora"])
 def test_what_was_tuned_is_generated_with(variant: str, test: str, tmp_path: Path) -> None:
-    train, out = tmp_path / "train", tmp_path / "out"
+    train, out, file = tmp_path / "train", tmp_path / "out", "texts.jsonl" if test == "GSM8K" else "samples.jsonl"
     short = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "64")
     bash(f"{variant}/finetune_{DATA[test]}_llama3_8b_full.sh", "--tiny", *short, OUTPUT_DIR=str(train))
     settings = {"OUTPUT_DIR": str(out), "ADAPTER": str(train)}
     printed = bash(f"{variant}/eval/{test}_generate_llama3_8b_full.sh", "--tiny", "--limit", "4", **settings)
-    assert "4 texts" in printed and len((out / "predictions.jsonl").read_text().splitlines()) == 4
+    assert "4 texts" in printed and len((out / file).read_text().splitlines()) == 4

@@ -77,7 +77,8 @@ class GenerationSettings:
 
     def deciding(self) -> dict[str, Any]:
         """Return what decides a text as JSON data; how many samples there are does not."""
-        return {**asdict(self), "stop": list(self.stop), "samples": None}
+        facts = {name: value for name, value in asdict(self).items() if name != "samples"}
+        return {**facts, "stop": list(self.stop)}
 
 
 @dataclass(frozen=True)
