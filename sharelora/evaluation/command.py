@@ -6,17 +6,19 @@ import argparse
 import json
 import logging
 import os
+import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sharelora.commandline import Parser, boolean, positive
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 PREDICTIONS = "predictions.jsonl"
 # How many items a tiny run asks, unless --limit says otherwise.
@@ -38,6 +40,14 @@ class Subject:
 
     def __str__(self) -> str:
         return f"{self.base}, {self.adapter or 'no adapter'}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
+        from sharelora.attach import WEIGHTS
+        from sharelora.files import sha256
+
+        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
+        return {"base": Path(self.base).name, "adapter_sha256": weights}
 
 
 def add_flags(parser: Parser, output: str, items: str) -> None:
@@ -124,6 +134,12 @@ def count(args: argparse.Namespace) -> int | None:
     return args.limit or (TINY_LIMIT if args.tiny else None)
 
 
+def chosen(args: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
+    """Choose the items that the flags ask for, in their order; a larger choice contains every smaller one."""
+    rng, size = random.Random(args.seed), count(args)
+    return [items[place] for place in sorted(rng.sample(range(len(items)), len(items))[:size])]
+
+
 def room(args: argparse.Namespace, subject: Subject) -> int | None:
     """Return the most tokens that the model may read; None if nothing bounds them."""
     from transformers import AutoConfig
@@ -150,10 +166,19 @@ def load_model(args: argparse.Namespace, subject: Subject) -> Any:
     return base if subject.adapter is None else attach_adapter(base, subject.adapter)
 
 
+def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
+    """Write one record per item into a file in `args.output`, whole or not at all; return the file."""
+    from sharelora.files import write_text
+
+    path = Path(args.output) / name
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
 def write(
     args: argparse.Namespace,
     kind: str,
-    subject: Subject,
+    subject: Subject | None,
     model: Any,
     rows: Iterable[Mapping[str, Any]],
     metrics: Mapping[str, Any],
@@ -164,28 +189,40 @@ def write(
     Args:
         args: the command line.
         kind: of result.
-        subject: what was examined.
-        model: the same, loaded; its plan goes into the result. None where nothing had to be loaded.
+        subject: what was examined; None where that is not known, as of texts in a file.
+        model: the same, loaded; its plan goes into the result. None where nothing had to be loaded: then the adapter's
+            own file says it.
         rows: the records.
         metrics: every number.
         seconds: wall clock time of the whole command.
     """
     from sharelora.environment import peak_memory
-    from sharelora.files import write_text
     from sharelora.results import write_result
     from sharelora.training.model import plan_facts
 
-    folder = Path(args.output)
-    predictions = folder / PREDICTIONS
-    write_text(predictions, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    adapter = {} if subject.adapter is None else {"adapter": subject.adapter}
+    folder, predictions = Path(args.output), write_rows(args, rows)
+    base, adapter = (None, None) if subject is None else (subject.base, subject.adapter)
     write_result(
         folder,
         kind,
-        {**vars(args), "model": subject.base, "adapter": subject.adapter and str(subject.adapter)},
+        {**vars(args), "model": base, "adapter": adapter and str(adapter)},
         {**metrics, "peak_memory_bytes": peak_memory()},
-        {} if model is None else plan_facts(model),
-        {"predictions": predictions, **adapter},
+        _saved_plan(adapter) if model is None else plan_facts(model),
+        {"predictions": predictions, **({} if adapter is None else {"adapter": adapter})},
         seconds,
-        model=subject.base,
+        model=base,
     )
+
+
+def _saved_plan(adapter: Path | None) -> dict[str, Any]:
+    """What an adapter's file says about its plan; nothing for a plain LoRA or without an adapter."""
+    from sharelora import ShareLoraConfig, SharingPlan
+    from sharelora.config import CONFIG_FILE
+    from sharelora.files import read_json
+    from sharelora.results import describe_plan
+
+    saved = {} if adapter is None else read_json(adapter / CONFIG_FILE).get("plan")
+    if not saved:
+        return {}
+    config = ShareLoraConfig.from_pretrained(str(adapter))
+    return describe_plan(SharingPlan.from_json(saved), None if config.share_plan is not None else config.rule())

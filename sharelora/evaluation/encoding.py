@@ -1,4 +1,4 @@
-"""Turn multiple choice items into tokens: the prompt, the part of it that others share, and the answers' tokens."""
+"""Turn prompts into tokens: the part that others share, the rest, and a multiple choice item's answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sharelora.errors import UserError
 
 Ids = tuple[int, ...]
 # Prompts tokenised at once: enough for speed, few enough that memory does not grow with the test.
-_CHUNK = 256
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One question as tokens.
+    """One prompt as tokens.
 
     Args:
         start: the tokens of the prefix; empty where the prompt's tokens do not start with them.
         rest: the other tokens of the prompt, at least one.
-        answers: the token of each answer at the next position.
+        answers: the token of each answer at the next position; none where the model answers in its own words.
         group: as in the item.
     """
 
     start: Ids
     rest: Ids
-    answers: Ids
+    answers: Ids = ()
     group: str = ""
 
     @property
@@ -67,13 +67,20 @@ class _Ending:
     answers: Ids
 
 
-class _Tokens:
+class Tokens:
+    """Tokenises texts.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
+        bos: begin with the start token if the tokenizer has one, as training does.
+    """
+
     def __init__(self, tokenizer: Any, bos: bool) -> None:
         self.tokenizer = tokenizer
         self.bos: Ids = (tokenizer.bos_token_id,) if bos and tokenizer.bos_token_id is not None else ()
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        # `verbose` warns of long texts; `require_room` does, with names.
+        # `verbose` warns of long texts; whoever needs them to fit says so, with numbers.
         rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [self.bos + tuple(row) for row in rows]
 
@@ -89,14 +96,14 @@ def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> lis
     Raises:
         UserError: an answer is more than one token.
     """
-    tokens = _Tokens(tokenizer, bos)
+    tokens = Tokens(tokenizer, bos)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(item.prefix for item in items)}
     # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
     endings = {_ending_key(item): item for item in items}
     follows = {key: _ending(tokens, item) for key, item in endings.items()}
     found = []
-    for first in range(0, len(items), _CHUNK):
-        chunk = items[first : first + _CHUNK]
+    for first in range(0, len(items), CHUNK):
+        chunk = items[first : first + CHUNK]
         rows = tokens([item.prefix + item.text for item in chunk])
         found += [_split(item, ids, starts, follows) for item, ids in zip(chunk, rows, strict=True)]
     return found
@@ -109,14 +116,40 @@ def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
 def _split(
     item: Item, ids: Ids, starts: dict[str, Ids], follows: dict[tuple[str, tuple[str, ...]], _Ending]
 ) -> Encoded:
-    start, ending = starts[item.prefix], follows[_ending_key(item)]
-    ids = ids[: len(ids) - ending.off] + ending.lead
-    if not ids or len(start) >= len(ids) or ids[: len(start)] != start:
+    ending = follows[_ending_key(item)]
+    start, rest = split(starts[item.prefix], ids[: len(ids) - ending.off] + ending.lead)
+    return Encoded(start, rest, ending.answers, item.group)
+
+
+def split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
+    """Divide a prompt's tokens into those of its prefix and the rest, which is never empty.
+
+    Args:
+        start: the tokens of the prefix by itself.
+        ids: of the whole prompt.
+
+    Returns:
+        `start` and what follows, or () and everything where the prompt does not begin with these tokens.
+    """
+    if len(start) >= len(ids) or ids[: len(start)] != start:
         start = ()
-    return Encoded(start, ids[len(start) :], ending.answers, item.group)
+    return start, ids[len(start) :]
 
 
-def _ending(tokens: _Tokens, item: Item) -> _Ending:
+def by_beginning(starts: Sequence[Ids]) -> dict[Ids, list[int]]:
+    """The places of prompts by the beginning that they share; `()` for those to be read whole, which come last.
+
+    A beginning that nothing else shares is not worth a pass of its own.
+    """
+    groups: dict[Ids, list[int]] = {}
+    for place, start in enumerate(starts):
+        groups.setdefault(start, []).append(place)
+    alone = [start for start, places in groups.items() if len(places) == 1 and start]
+    whole = [*groups.pop((), []), *(place for start in alone for place in groups.pop(start))]
+    return {**groups, **({(): whole} if whole else {})}
+
+
+def _ending(tokens: Tokens, item: Item) -> _Ending:
     """Find the one token in which each answer differs from the others when it really follows the prompt.
 
     Some tokenizers write `" A"` as a space and a letter, some join the space with what is before it. What all answers

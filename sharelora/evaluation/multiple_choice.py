@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharelora.evaluation.batching import KEPT_COLUMNS, BatchSize, is_out_of_memory, most_that_fit
-from sharelora.evaluation.encoding import Encoded, Ids, Item, encode_items, require_room
+from sharelora.evaluation.encoding import Encoded, Ids, Item, by_beginning, encode_items, require_room
 from sharelora.evaluation.prefix_cache import PromptReader
 
 # Called with the number of finished items, of all items, and of the tokens read.
@@ -170,7 +170,7 @@ class _Run:
         return (max(self.encoded, key=lambda item: item.length).ids[-4:] * 4)[:4]
 
     def finish(self) -> Scored:
-        for start, members in self._groups().items():
+        for start, members in by_beginning([item.start if self.share else () for item in self.encoded]).items():
             cache = self.reader.prefix(start) if start else None
             self.tokens += len(start)
             self.whole += 0 if start else len(members)
@@ -178,16 +178,6 @@ class _Run:
         choices = tuple(self.choices[index] for index in range(len(self.encoded)))
         total = sum(item.length for item in self.encoded)
         return Scored(choices, self.tokens, total, self.whole, self.largest)
-
-    def _groups(self) -> dict[Ids, list[int]]:
-        """The indices of items by their common beginning, those that have one first; () for prompts read whole."""
-        groups: dict[Ids, list[int]] = {}
-        for index, item in enumerate(self.encoded):
-            groups.setdefault(item.start if self.share else (), []).append(index)
-        # A beginning that nothing else shares is not worth a pass of its own.
-        alone = [start for start, members in groups.items() if len(members) == 1 and start]
-        whole = [*groups.pop((), []), *(index for start in alone for index in groups.pop(start))]
-        return {**groups, **({(): whole} if whole else {})}
 
     def _read(self, members: list[int], cache: Any, length: int) -> None:
         # The longest first: if memory is short, that shows at once.

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 # What a model may raise that cannot continue from a cache of several tokens.
-_UNABLE = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError)
+UNABLE = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError)
 # Two ways to the same logits differ by rounding alone; a cache that is ignored changes them far more.
 _TOLERANCE = 0.05
 # Fills short rows; it is masked, so which token it is does not matter.
-_FILL = 0
+FILL = 0
 
 
 class PromptReader:
@@ -35,7 +35,16 @@ class PromptReader:
         self.accepted = set(inspect.signature(type(base).forward).parameters)
         self.device = model.get_input_embeddings().weight.device
 
-    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1, **options: Any) -> Any:
+    def call(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1, **options: Any) -> Any:
+        """Run the model, leaving out what it does not take.
+
+        Args:
+            ids: (B, columns).
+            mask: (B, cached columns + columns), 0 where nothing stands.
+            positions: (B or 1, columns).
+            keep: the last columns that the head is applied to.
+            options: more arguments of the model.
+        """
         known = {"position_ids": positions, "logits_to_keep": keep, **options}
         chosen = {name: value for name, value in known.items() if name in self.accepted}
         return self.model(input_ids=ids, attention_mask=mask, **chosen)
@@ -52,7 +61,7 @@ class PromptReader:
         """
         row = torch.tensor([list(ids)], device=self.device)
         positions = torch.arange(len(ids), device=self.device)[None]
-        return self._call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+        return self.call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
 
     @torch.no_grad()
     def next_logits(self, rows: Sequence[Sequence[int]], cache: Any = None, length: int = 0) -> Tensor:
@@ -70,13 +79,13 @@ class PromptReader:
             (B, vocabulary) in fp32.
         """
         sizes = [len(row) for row in rows]
-        ids = torch.tensor([[*row, *[_FILL] * (max(sizes) - len(row))] for row in rows], device=self.device)
+        ids = torch.tensor([[*row, *[FILL] * (max(sizes) - len(row))] for row in rows], device=self.device)
         columns = torch.arange(max(sizes), device=self.device)[None]
         real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
         keep = max(sizes) - min(sizes) + 1
-        options = {} if cache is None else {"past_key_values": _repeated(cache, len(rows))}
-        logits = self._call(ids, mask, length + columns, keep, use_cache=cache is not None, **options).logits
+        options = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
+        logits = self.call(ids, mask, length + columns, keep, use_cache=cache is not None, **options).logits
         # Counted from the end, a place is the same whether or not the model knew to leave out the columns before.
         places = torch.tensor(sizes) - max(sizes) - 1
         return logits[torch.arange(len(rows)), places.to(logits.device)].float()
@@ -94,22 +103,23 @@ class PromptReader:
         whole = torch.cat([self.next_logits([start + row]) for row in rows])
         try:
             parts = torch.cat([self.next_logits([row], self.prefix(start), len(start)) for row in rows])
-        except _UNABLE as error:
+        except UNABLE as error:
             logger.info("prompts are read whole: the model cannot continue from a cache (%s)", error)
             return False
-        if not _agree(whole, parts):
+        if not agree(whole, parts):
             logger.info("prompts are read whole: the model answers differently when it continues from a cache")
             return False
         return True
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether logits, (B, vocabulary), differ by rounding alone."""
     # Differences between logits are what matters: a model may shift them all.
     one, other = one - one.mean(-1, keepdim=True), other - other.mean(-1, keepdim=True)
     return bool(((one - other).norm(dim=-1) <= _TOLERANCE * one.norm(dim=-1)).all())
 
 
-def _repeated(cache: Any, rows: int) -> Any:
+def repeated(cache: Any, rows: int) -> Any:
     """A copy of a one-row cache for several rows; the model adds to the copy."""
     copied = copy.deepcopy(cache)
     copied.batch_repeat_interleave(rows)

@@ -16,27 +16,29 @@ class Progress:
         name: of the test.
         every: seconds between two lines.
         bar: characters of a bar in each line; 0 for none.
+        unit: what the speed counts.
     """
 
-    def __init__(self, name: str, every: float = 5.0, bar: int = 0) -> None:
-        self.name, self.every, self.bar = name, every, bar
+    def __init__(self, name: str, every: float = 5.0, bar: int = 0, unit: str = "tokens") -> None:
+        self.name, self.every, self.bar, self.unit = name, every, bar, unit
         self.began = self.shown = time.monotonic()
 
-    def __call__(self, done: int, total: int, tokens: int) -> None:
+    def __call__(self, done: int, total: int, amount: int) -> None:
         """Say it if it is time.
 
         Args:
             done: finished items.
             total: all items.
-            tokens: read so far.
+            amount: of the unit so far: tokens that were read.
         """
         now = time.monotonic()
-        if now - self.shown < self.every or not done:
+        if now - self.shown < self.every:
             return
         self.shown, seconds = now, now - self.began
-        left = timedelta(seconds=round(seconds * (total - done) / done))
+        # Before anything is finished nothing says how long the rest will take.
+        left = f"  {timedelta(seconds=round(seconds * (total - done) / done))} left" if done else ""
         name = self.name + self._bar(done / total)
-        logger.info("%s %d/%d  %s tokens/s  %s left", name, done, total, f"{tokens / seconds:,.0f}", left)
+        logger.info("%s %d/%d  %s %s/s%s", name, done, total, f"{amount / seconds:,.0f}", self.unit, left)
 
     def _bar(self, part: float) -> str:
         full = int(part * self.bar)

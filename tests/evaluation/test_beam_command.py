@@ -205,9 +205,9 @@ def test_a_finished_run_loads_no_model_and_writes_nothing(go: Go, out: Path, mon
 
 def test_texts_of_other_settings_are_not_mixed(go: Go, model: Path, out: Path, tmp_path: Path) -> None:
     go()
-    with pytest.raises(UserError, match="holds texts decoded with beam 3, this run has 2; choose another --work_dir"):
+    with pytest.raises(UserError, match="was made with beam 3, this run has 2; choose another --work_dir"):
         go("--beam", "2")
-    with pytest.raises(UserError, match="decoded with inputs 4, this run has 2"):
+    with pytest.raises(UserError, match="made with inputs 4, this run has 2"):
         go("--limit", "2")
     adapter = save_adapter(model, tmp_path / "adapter")
     with pytest.raises(UserError, match="adapter_sha256 None"):
@@ -220,7 +220,7 @@ def test_texts_of_other_settings_are_not_mixed(go: Go, model: Path, out: Path, t
     ("text", "message"),
     [
         ("nonsense\n", "is damaged .* in line 1"),
-        ('{"settings": {}}\n{"input": 1}\n', "decoded with base None"),
+        ('{"settings": {}}\n{"input": 1}\n', "made with base None"),
     ],
 )
 def test_a_file_that_is_something_else(go: Go, out: Path, text: str, message: str) -> None:
@@ -235,7 +235,7 @@ def test_a_damaged_line_is_named(go: Go, out: Path) -> None:
     file = out / "hypotheses.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:2], "{}", *lines[3:]]) + "\n")
-    with pytest.raises(UserError, match=r"damaged \('predict' in line 3\)"):
+    with pytest.raises(UserError, match=r"damaged \('input' in line 3\)"):
         go()
 
 

@@ -239,3 +239,14 @@ def test_progress_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: 
             now[0] += 1
             tell(done, 30, 100 * done)
     assert caplog.messages == ["Test 5/30  100 tokens/s  0:00:25 left", "Test 10/30  100 tokens/s  0:00:20 left"]
+
+
+def test_progress_is_told_before_anything_is_finished(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sharelora.evaluation.progress.time.monotonic", lambda: now[0])
+    tell, now[0] = Progress("Test", every=5, unit="programs"), 10.0
+    with caplog.at_level("INFO", logger="sharelora"):
+        tell(0, 30, 50)
+    assert caplog.messages == ["Test 0/30  5 programs/s"]

@@ -18,7 +18,15 @@ GLUE = [f"{model}_{task}.sh" for model in ENCODERS for task in TASKS]
 GLUE += [f"deberta_v2_xxlarge_mnli_{regularizer}.sh" for regularizer in ("rdrop", "cutoff")]
 NLG = [f"gpt2_{size}_{data}.sh" for size in ("medium", "large") for data in ("e2e", "webnlg", "dart")]
 TRAINING = sorted(LLAMA + GLUE + NLG)
-EVALUATION = sorted(f"MMLU_evaluate_{model}_full.sh" for model in LLAMA_1_2 + LLAMA_3)
+MMLU = [f"MMLU_evaluate_{model}_full.sh" for model in LLAMA_1_2 + LLAMA_3]
+GENERATION = [
+    f"{test}_{stage}_{model}_{bits}.sh"
+    for test in ("GSM8K", "HumanEval")
+    for stage in ("generate", "evaluate")
+    for model in LLAMA_3
+    for bits in ("full", "4bit")
+]
+EVALUATION = sorted(MMLU + GENERATION)
 PATHS = [
     f"{variant}/{name}" for variant in ("share", "lora") for name in TRAINING + [f"eval/{name}" for name in EVALUATION]
 ]
@@ -28,7 +36,7 @@ PATHS = [
 def test_the_scripts_are_exactly_those_that_are_promised(scripts: Path, variant: str) -> None:
     assert sorted(file.name for file in (scripts / variant).glob("*.sh")) == TRAINING
     assert sorted(file.name for file in (scripts / variant / "eval").glob("*.sh")) == EVALUATION
-    assert (len(LLAMA), len(GLUE), len(NLG), len(EVALUATION)) == (22, 26, 6, 7)
+    assert (len(LLAMA), len(GLUE), len(NLG), len(MMLU), len(GENERATION)) == (22, 26, 6, 7, 16)
 
 
 @pytest.mark.parametrize("path", PATHS)

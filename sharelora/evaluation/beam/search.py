@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharelora.evaluation.beam.cache import BeamCache
 from sharelora.evaluation.beam.settings import BeamSettings
+from sharelora.evaluation.row_cache import RowCache
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def beam_search(
     """
     run = _Run(model, input_ids, search, model_kwargs)
     output = run.read_prompts()
-    cache = BeamCache(output.past_key_values, search.beam, search.eval_len - 1)
+    cache = RowCache(output.past_key_values, search.beam, search.eval_len - 1)
     for step in range(1, search.eval_len + 1):
         rows = run.advance(logits_processor(run.sequences, _last_logits(output, input_ids.device)))
         if step == search.eval_len:
@@ -111,7 +111,7 @@ class _Run:
     def read_prompts(self) -> Any:
         return self.model(input_ids=self.sequences, **{**self.given, "use_cache": True, "logits_to_keep": 1})
 
-    def read_tokens(self, cache: BeamCache) -> Any:
+    def read_tokens(self, cache: RowCache) -> Any:
         """Let the model read the last token of every live beam."""
         self.tokens += len(self.sequences)
         beam = self.search.beam

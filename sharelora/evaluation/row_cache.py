@@ -1,4 +1,4 @@
-"""Keys and values during a beam search: allocated once, written in place, moved only where beams differ."""
+"""Keys and values of texts that grow: allocated once, written in place, moved only where rows change."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-class BeamLayer(DynamicLayer):
+class RowLayer(DynamicLayer):
     """One layer's keys and values.
 
-    All beams of a prompt have the prompt's columns in common, so beams that change places move only what was generated;
-    a cache that grows by concatenation would copy everything twice at every step.
+    A cache that grows by concatenation would copy everything twice at every step. All beams of a prompt have the
+    prompt's columns in common, so beams that change places move only what was generated.
 
     Args:
         keys: of the prompts, (prompts, heads, columns, size).
         values: likewise.
-        beams: rows per prompt.
+        rows: rows per prompt: its beams, or 1.
         more: columns that will be added.
     """
 
     keys: Any
     values: Any
 
-    def __init__(self, keys: Tensor, values: Tensor, beams: int, more: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, rows: int, more: int) -> None:
         super().__init__()
         self.prompt = self.length = keys.shape[-2]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.keys, self.values = (_widened(states, beams, more) for states in (keys, values))
+        self.keys, self.values = (_widened(states, rows, more) for states in (keys, values))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
         """Write the next columns and return everything up to them."""
@@ -56,28 +56,28 @@ class BeamLayer(DynamicLayer):
             generated.copy_(generated.index_select(0, rows))
 
 
-def _widened(states: Tensor, beams: int, more: int) -> Tensor:
+def _widened(states: Tensor, rows: int, more: int) -> Tensor:
     prompts, heads, columns, size = states.shape
-    wide = states.new_empty(prompts * beams, heads, columns + more, size)
-    wide[:, :, :columns] = states.repeat_interleave(beams, dim=0)
+    wide = states.new_empty(prompts * rows, heads, columns + more, size)
+    wide[:, :, :columns] = states.repeat_interleave(rows, dim=0) if rows > 1 else states
     return wide
 
 
-class BeamCache(Cache):
-    """The cache of a beam search.
+class RowCache(Cache):
+    """The cache behind prompts that were read.
 
     Args:
-        prompts: the cache after the prompts were read, one row each.
-        beams: rows per prompt.
+        prompts: the cache after the prompts were read, one row each, with all of their columns.
+        rows: rows per prompt: its beams, or 1.
         more: columns that will be added.
     """
 
-    def __init__(self, prompts: Any, beams: int, more: int) -> None:
-        layers: list[Any] = [BeamLayer(layer.keys, layer.values, beams, more) for layer in prompts.layers]
+    def __init__(self, prompts: Any, rows: int, more: int) -> None:
+        layers: list[Any] = [RowLayer(layer.keys, layer.values, rows, more) for layer in prompts.layers]
         super().__init__(layers=layers)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with some of the rows; see `BeamLayer.take`."""
+        """Go on with some of the rows; see `RowLayer.take`."""
         for layer in self.layers:
-            assert isinstance(layer, BeamLayer)
+            assert isinstance(layer, RowLayer)
             layer.take(rows.to(layer.device))

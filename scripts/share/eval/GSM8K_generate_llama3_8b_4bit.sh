@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Write worked answers to the GSM8K test questions with LLaMA-3-8B tuned on GSM8K with ShareA adapters; 4-bit base.
+# Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/GSM8K_generate_llama3_8b_4bit.sh [--tiny] [FLAGS]
+set -euo pipefail
+test=GSM8K stage=generate model=llama3_8b precision=4bit share=a
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/generation.sh"

@@ -1,0 +1,164 @@
+"""The same generation by vLLM, where it is installed: faster on a GPU; it draws with random numbers of its own.
+
+vLLM reads plain LoRA only, so an adapter of this project is first exported to that form, into a folder that is gone
+afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.checkpoint import export_lora
+from sharelora.config import CONFIG_FILE
+from sharelora.errors import UserError
+from sharelora.evaluation.encoding import Encoded
+from sharelora.evaluation.generation.choosing import seed_of
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
+from sharelora.evaluation.generation.store import TextStore
+from sharelora.evaluation.multiple_choice import Listener
+from sharelora.files import read_json
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# The ranks that vLLM can reserve room for.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# Texts given to vLLM at once; it makes batches itself, and after each lot they are kept on disk.
+LOT = 512
+
+
+@dataclass(frozen=True)
+class VllmModel:
+    """A model as vLLM is to load it.
+
+    Args:
+        base: folder or hub id of the base.
+        adapter: the adapter's folder; None for the base alone.
+        dtype: as `--dtype`.
+        context: most tokens of prompt and text together; None leaves it to the model.
+    """
+
+    base: str
+    adapter: Path | None
+    dtype: str = "auto"
+    context: int | None = None
+
+
+def require_vllm() -> Any:
+    """Return the module.
+
+    Raises:
+        UserError: it is not installed, or cannot be imported here.
+    """
+    try:
+        import vllm
+        import vllm.lora.request
+    except ImportError as error:
+        raise UserError(
+            f"found --engine vllm, but vllm cannot be imported ({error}); need it, and a GPU; run pip install vllm, or "
+            "leave out --engine"
+        ) from error
+    return vllm
+
+
+def generate_with_vllm(
+    model: VllmModel,
+    encoded: Sequence[Encoded],
+    names: Sequence[str],
+    settings: GenerationSettings,
+    missing: Sequence[Key],
+    store: TextStore,
+    listener: Listener,
+) -> None:
+    """Generate texts into a store.
+
+    Args:
+        model: what generates.
+        encoded: the prompts.
+        names: theirs, see `Prompt`.
+        settings: of the generation.
+        missing: which texts.
+        store: takes every lot as soon as it is there.
+        listener: called after every lot with the finished and all texts, and the tokens generated.
+
+    Raises:
+        UserError: vLLM is not installed, or cannot load the model or the adapter.
+    """
+    vllm = require_vllm()
+    with _plain_adapter(model.adapter) as adapter:
+        engine, request = _load(vllm, model, adapter, settings)
+        done = tokens = 0
+        for first in range(0, len(missing), LOT):
+            lot = missing[first : first + LOT]
+            began = time.perf_counter()
+            outputs = engine.generate(
+                [{"prompt_token_ids": list(encoded[place].ids)} for place, _ in lot],
+                [_sampling(vllm, settings, names[place] or str(place), sample) for place, sample in lot],
+                lora_request=request,
+                use_tqdm=False,
+            )
+            seconds = (time.perf_counter() - began) / len(lot)
+            new = {key: _text(output.outputs[0], seconds) for key, output in zip(lot, outputs, strict=True)}
+            store.add(new)
+            done, tokens = done + len(lot), tokens + sum(text.tokens for text in new.values())
+            listener(done, len(missing), tokens)
+
+
+@contextmanager
+def _plain_adapter(adapter: Path | None) -> Iterator[Path | None]:
+    """The adapter in the form that vLLM reads."""
+    if adapter is None or read_json(adapter / CONFIG_FILE).get("peft_type") == "LORA":
+        yield adapter
+        return
+    with tempfile.TemporaryDirectory(prefix="sharelora-") as folder:
+        yield export_lora(adapter, Path(folder) / "plain").folder
+
+
+def _load(vllm: Any, model: VllmModel, adapter: Path | None, settings: GenerationSettings) -> tuple[Any, Any]:
+    """The engine, and what tells it to use the adapter."""
+    options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "max_model_len": model.context, "seed": settings.seed}
+    if adapter is not None:
+        options |= {"enable_lora": True, "max_lora_rank": _room_for_rank(adapter)}
+    try:
+        engine = vllm.LLM(model=model.base, enable_prefix_caching=True, **options)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"vllm cannot load {model.base}: {reason}; leave out --engine to do without it") from error
+    return engine, None if adapter is None else vllm.lora.request.LoRARequest("adapter", 1, str(adapter))
+
+
+def _room_for_rank(adapter: Path) -> int:
+    rank = int(read_json(adapter / CONFIG_FILE)["r"])
+    room = next((size for size in RANKS if size >= rank), None)
+    if room is None:
+        raise UserError(f"found an adapter of rank {rank}; need at most {RANKS[-1]} for vllm; leave out --engine")
+    return room
+
+
+def _sampling(vllm: Any, settings: GenerationSettings, name: str, sample: int) -> Any:
+    return vllm.SamplingParams(
+        n=1,
+        temperature=settings.temperature,
+        top_p=1.0 if settings.greedy else settings.top_p,
+        max_tokens=settings.max_new_tokens,
+        stop=list(settings.stop) or None,
+        seed=None if settings.greedy else seed_of(settings.seed, name, sample),
+        skip_special_tokens=True,
+        spaces_between_special_tokens=False,
+    )
+
+
+def _text(output: Any, seconds: float) -> Generated:
+    """One of vLLM's completions; its stop reason is the stop string, or the end token's id or None."""
+    if output.finish_reason == "length":
+        return Generated(output.text, len(output.token_ids), "length", seconds)
+    return Generated(
+        output.text, len(output.token_ids), "stop" if isinstance(output.stop_reason, str) else "eos", seconds
+    )

@@ -1,0 +1,372 @@
+"""The HumanEval command: samples, their programs and what comes of them. No generated program is executed here.
+
+The sandbox is a stand-in that looks at a program's text; only two fixed programs of these tests are ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from entry_points import load_command
+from toy import make_model, make_tokenizer
+
+from sharelora.data.humaneval import STOP, Task, load_humaneval
+from sharelora.errors import UserError, run_main
+from sharelora.evaluation import command
+from sharelora.evaluation.generation import GenerationSettings
+from sharelora.evaluation.generation.reference import generate_one_by_one
+from sharelora.evaluation.humaneval import Report, Sample, write_prompts
+from sharelora.evaluation.programs import OutcomeStore, Verdict, digest, judge
+from sharelora.metrics.pass_at_k import pass_at_k
+from sharelora.models import load_base, load_tokenizer
+
+main = load_command("humaneval").main
+Go = Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
+RIGHT, WRONG = "    return x + 1\n", "    return x + 2\n"
+SHORT = ("--max_new_tokens", "6")
+
+
+def make_row(number: int) -> dict[str, str]:
+    return {
+        "task_id": f"Toy/{number}",
+        "prompt": f'def add_{number}(x):\n    """Add {number} to x."""\n',
+        "entry_point": f"add_{number}",
+        "canonical_solution": f"    return x + {number}\n",
+        "test": f"def check(candidate):\n    assert candidate(3) == {number + 3}\n",
+    }
+
+
+TASKS = [Task(*make_row(number).values()) for number in range(4)]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """An outcome."""
+
+    passed: bool
+    status: str
+    detail: str = ""
+
+
+class StandIn:
+    """Passes programs that hold a certain text, and notes what it was given."""
+
+    def __init__(self, text: str = "return x + 1\n") -> None:
+        self.text, self.seen = text, []
+
+    def __call__(self, source: str, seconds: float) -> Looked:
+        self.seen.append((source, seconds))
+        return Looked(True, "passed") if self.text in source else Looked(False, "failed", "AssertionError")
+
+
+def write_data(folder: Path, content: list[dict[str, Any]] | None = None) -> Path:
+    (folder / "humaneval").mkdir(parents=True, exist_ok=True)
+    found = [make_row(number) for number in range(4)] if content is None else content
+    (folder / "humaneval" / "HumanEval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A module in the sandbox's place."""
+    module, found = ModuleType("sharelora.evaluation.sandbox"), StandIn()
+    module.run_program = found  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sharelora.evaluation.sandbox", module)
+    return found
+
+
+@pytest.fixture
+def go(data: Path, model: Path, out: Path) -> Go:
+    """Run the command with more flags; returns the result, if there is one, and the records."""
+
+    def run(*flags: str, base: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        named = ["--model", str(model)] if base else []
+        main(["--output", str(out), "--data_root", str(data), *named, *SHORT, *flags])
+        result, only = out / "result.json", "--generate_only" in flags
+        found = json.loads(result.read_text()) if result.exists() else {}
+        file = out / ("samples.jsonl" if only else "predictions.jsonl")
+        return found, [json.loads(line) for line in file.read_text().splitlines()]
+
+    return run
+
+
+def samples_file(folder: Path, completions: dict[str, list[str]]) -> Path:
+    path = folder / "samples.jsonl"
+    rows = [{"task_id": name, "completion": text} for name, texts in completions.items() for text in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# Programs
+
+
+@pytest.mark.parametrize(("completion", "code"), [(RIGHT, 0), (WRONG, 1)])
+def test_a_program_ends_well_if_its_completion_is_right(completion: str, code: int) -> None:
+    """Two fixed programs, written here."""
+    program = TASKS[1].program(completion)
+    assert program.startswith(TASKS[1].prompt + completion) and program.endswith("check(add_1)\n")
+    assert subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, timeout=60).returncode == code
+
+
+def test_equal_programs_are_run_once_and_verdicts_stay_in_order() -> None:
+    run, programs = StandIn("good"), ["good 1", "bad", "good 1", "good 2", "bad"]
+    seen: list[tuple[int, int, int]] = []
+    found = judge(programs, run, 2.5, 3, listener=lambda *values: seen.append(values))
+    assert [verdict.passed for verdict in found] == [True, False, True, True, False]
+    assert found[1] == Verdict(False, "failed", "AssertionError")
+    assert sorted(run.seen) == [("bad", 2.5), ("good 1", 2.5), ("good 2", 2.5)]
+    assert seen == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+
+
+def test_several_programs_run_at_once() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def run(source: str, seconds: float) -> Looked:
+        both.wait()
+        return Looked(True, "passed")
+
+    assert len(judge(["a", "b"], run, 1.0, 2)) == 2
+
+
+def test_an_interrupted_test_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    programs = [f"program {n}" for n in range(6)]
+
+    def run(source: str, seconds: float) -> Looked:
+        if source == "program 3":
+            raise KeyboardInterrupt
+        return Looked(True, "passed")
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(programs, run, 1.0, 1, OutcomeStore(tmp_path))
+    kept = OutcomeStore(tmp_path)
+    assert set(kept.found) == {digest(program, 1.0) for program in programs[:3]}
+    again = StandIn()
+    assert len(judge(programs, again, 1.0, 1, kept)) == 6 and [source for source, _ in again.seen] == programs[3:]
+    judge(programs[:1], again, 2.0, 1, OutcomeStore(tmp_path))
+    assert again.seen[-1] == ("program 0", 2.0), "with more time a program may come to another end"
+
+
+def test_a_failing_sandbox_is_no_failing_program() -> None:
+    def run(source: str, seconds: float) -> Looked:
+        raise UserError("the sandbox cannot be started")
+
+    with pytest.raises(UserError, match="the sandbox cannot be started"):
+        judge(["a", "b"], run, 1.0, 2)
+
+
+# What it generates and writes
+
+
+def test_the_samples_are_those_of_the_prompts(go: Go, model: Path, sandbox: StandIn) -> None:
+    result, found = go("--samples", "3", "--temperature", "0.8", "--top_p", "0.95", "--k", "1", "3")
+    settings = GenerationSettings(6, 0.8, 0.95, STOP, samples=3)
+    texts = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), write_prompts(TASKS), settings)
+    assert [row["completion"] for row in found] == [text.text for text in texts]
+    assert [(row["task_id"], row["sample"]) for row in found] == [(f"Toy/{n}", s) for n in range(4) for s in range(3)]
+    assert {(row["passed"], row["status"], row["detail"]) for row in found} == {(False, "failed", "AssertionError")}
+    programs = {TASKS[place // 3].program(text.text) for place, text in enumerate(texts)}
+    assert {source for source, _ in sandbox.seen} == programs and {seconds for _, seconds in sandbox.seen} == {3.0}
+    metrics = result["metrics"]
+    assert result["kind"] == "humaneval" and (metrics["pass@1"], metrics["pass@3"], metrics["passed"]) == (0, 0, 0)
+    assert metrics["samples"] == metrics["texts"] == 12 and metrics["task_count"] == 4
+    assert metrics["statuses"] == {"failed": 12} and metrics["tokens_per_second"] > 0
+
+
+def test_generation_and_testing_can_be_two_runs(
+    go: Go, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--samples", "2", "--temperature", "1")
+    result, found = go(*flags, "--generate_only", "true")
+    assert result == {} and sandbox.seen == [] and len(found) == 8 and "passed" not in found[0]
+    assert "nothing was executed" in capsys.readouterr().out
+    head, *lines = (out / "generations.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rows = [{**row, "text": RIGHT if (row["prompt"], row["sample"]) in ((1, 0), (2, 1)) else WRONG} for row in rows]
+    (out / "generations.jsonl").write_text("\n".join([head, *map(json.dumps, rows)]) + "\n")
+    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    result, found = go(*flags, "--k", "1", "2")
+    metrics = result["metrics"]
+    assert [row["passed"] for row in found] == [False, False, True, False, False, True, False, False]
+    assert metrics["pass@1"] == 0.25 and metrics["pass@2"] == 0.5 and metrics["texts_found_before"] == 8
+    assert metrics["tasks"]["Toy/1"] == {"samples": 2, "passed": 1, "pass@1": 0.5, "pass@2": 1.0}
+    assert metrics["generation_seconds"] > 0
+    count = len(sandbox.seen)
+    assert go(*flags, "--k", "1", "2")[1] == found and len(sandbox.seen) == count
+    assert "pass@2" in capsys.readouterr().out
+
+
+def test_more_samples_are_added_to_those_that_are_there(go: Go, sandbox: StandIn) -> None:
+    flags = ("--temperature", "1", "--seed", "2")
+    one, three = go(*flags)[1], go(*flags, "--samples", "3")
+    assert [row["completion"] for row in three[1]][::3] == [row["completion"] for row in one]
+    assert three[0]["metrics"]["texts_found_before"] == 4
+
+
+def test_samples_of_a_file_are_tested_without_a_model(go: Go, tmp_path: Path, sandbox: StandIn) -> None:
+    texts = {"Toy/0": [RIGHT, WRONG, WRONG], "Toy/2": [WRONG, WRONG], "Toy/1": [RIGHT, RIGHT], "Toy/3": [WRONG, RIGHT]}
+    path = samples_file(tmp_path, texts)
+    result, found = go("--samples_file", str(path), "--k", "2", base=False)
+    metrics = result["metrics"]
+    expected = [pass_at_k(3, 1, 2), 0.0, 1.0, 1.0]
+    assert metrics["pass@2"] == pytest.approx(sum(expected) / 4) and "tokens" not in metrics
+    assert [row["task_id"] for row in found] == [name for name, each in texts.items() for _ in each]
+    assert result["model"] is None and len(sandbox.seen) == 6, "each program once"
+    records = tmp_path / "out" / "predictions.jsonl"
+    go("--samples_file", str(records), "--k", "2", "--output", str(tmp_path / "again"), base=False)
+    assert json.loads((tmp_path / "again" / "result.json").read_text())["metrics"]["pass@2"] == metrics["pass@2"]
+
+
+def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
+    go: Go, tmp_path: Path, sandbox: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT, WRONG] for n in range(4)})
+    result, _ = go("--samples_file", str(path), "--limit", "3", base=False)
+    assert result["metrics"]["task_count"] == 3
+    assert "2 samples of tasks that are not among the 3 chosen are LEFT OUT" in caplog.text
+
+
+def test_pass_at_k_is_the_mean_over_tasks() -> None:
+    samples = [Sample(task, str(n)) for task in TASKS[:2] for n in range(3)]
+    verdicts = [Verdict(passed, "x", "") for passed in (True, False, False, True, True, False)]
+    metrics = Report(samples, verdicts, [2, 1, 2]).metrics()
+    assert metrics["pass@1"] == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert metrics["pass@2"] == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics["pass@1_stderr"] == pytest.approx(((1 / 6) ** 2 * 2 / 2) ** 0.5)
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--samples", "0"), "found --samples 0"),
+        (("--samples", "3"), "found --samples 3 with --temperature 0"),
+        (
+            ("--samples", "3", "--temperature", "1", "--k", "1", "5"),
+            r"found --k 5 with 3 samples of a task \(--samples\)",
+        ),
+        (("--k", "0"), "--k"),
+        (("--k",), "--k"),
+        (("--seconds", "0"), "found --seconds 0.0; need a number above 0"),
+        (("--seconds", "inf"), "found --seconds inf"),
+        (("--workers", "0"), "--workers"),
+        (("--temperature", "-1"), "found --temperature -1.0"),
+        (("--top_p", "1.5"), "found --top_p 1.5"),
+        (("--stop", ""), "found --stop"),
+        (("--engine", "other"), "--engine"),
+        (("--max_length", "30"), "found 4 of 4 prompts with more than 24 tokens"),
+        (("--generate_only", "--samples_file", "x"), "found --generate_only with --samples_file"),
+        (("--samples_file", "nowhere.jsonl"), "found no file nowhere.jsonl; need samples to score"),
+        (("--data_root", "nowhere"), "no humaneval test split in nowhere; need one of humaneval/HumanEval.jsonl"),
+        (("--sample", "3"), "did you mean --samples"),
+    ],
+)
+def test_bad_input(
+    go: Go, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError, match=message):
+        go(*flags)
+    assert not out.exists() and sandbox.seen == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"entry_point": "sub_1"}, "row 2: no function 'sub_1' in column prompt"),
+        ({"entry_point": "add_1(x):\n    pass\n#"}, "row 2: no function"),
+        ({"test": "assert add_1(1) == 2"}, "row 2: no function 'check' in column test"),
+        ({"prompt": None}, "row 2: nothing in column prompt"),
+        ({"task_id": "Toy/0"}, "found task Toy/0 again in row 2"),
+    ],
+)
+def test_a_malformed_task_is_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    folder = write_data(tmp_path, [make_row(0), {**make_row(1), **changed}])
+    with pytest.raises(UserError, match=message):
+        load_humaneval(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"task_id": "Toy/9", "completion": ""}', "row 5: the task_id 'Toy/9', which no task has"),
+        ('{"task_id": "Toy/1"}', "row 5: nothing in column completion"),
+        ('{"task_id": "Toy/1", "completion": "\\ud800"}', "row 5: half a character"),
+        ('{"task_id": "Toy/1", "comp', "has a damaged line 5"),
+    ],
+)
+def test_a_malformed_sample_is_named(go: Go, tmp_path: Path, sandbox: StandIn, line: str, message: str) -> None:
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
+    with open(path, "a") as handle:
+        handle.write(line + "\n")
+    with pytest.raises(UserError, match=f"samples.jsonl.*{message}"):
+        go("--samples_file", str(path), base=False)
+
+
+def test_too_few_samples_in_a_file_are_refused(go: Go, tmp_path: Path, sandbox: StandIn) -> None:
+    path = samples_file(tmp_path, {"Toy/0": [RIGHT], "Toy/1": [RIGHT, WRONG], "Toy/2": [RIGHT, WRONG]})
+    with pytest.raises(UserError, match=r"found no samples of 1 of 4 tasks in .*, first Toy/3"):
+        go("--samples_file", str(path), base=False)
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] * (1 + n) for n in range(4)})
+    with pytest.raises(UserError, match=r"found --k 2 with 1 samples of a task \(.*samples.jsonl\)"):
+        go("--samples_file", str(path), "--k", "2", base=False)
+
+
+def test_without_a_sandbox_nothing_is_generated_in_vain(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sharelora.evaluation.sandbox", None)
+    with pytest.raises(UserError, match=r"found no sandbox .*; need one to test programs; pass --generate_only"):
+        go()
+    assert not out.exists()
+    assert len(go("--generate_only")[1]) == 4
+
+
+@pytest.mark.parametrize("flags", [(), ("--samples_file", "FILE")])
+def test_a_dry_run_writes_nothing(go: Go, out: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
+    with pytest.raises(FileNotFoundError):
+        go("--dry_run", *(str(path) if flag == "FILE" else flag for flag in flags))
+    assert not out.exists()
+
+
+def test_a_bad_command_line_ends_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_main(lambda: main(["--second", "5"]))
+    assert end.value.code == 2 and capsys.readouterr().err.endswith("did you mean --seconds?\n")
+
+
+@pytest.mark.realdata
+def test_the_published_tasks(shared_data: Path) -> None:
+    tasks = load_humaneval(shared_data)
+    assert len(tasks) == 164 and tasks[0].entry_point == "has_close_elements"
+    for task in tasks:
+        compile(task.program(task.solution), task.task_id, "exec")
+        # No published solution would be cut by a stop string.
+        assert not any(stop in task.solution for stop in STOP), task.task_id
