@@ -154,8 +154,15 @@ def by_name(names: Sequence[str]) -> str:
     return ", ".join(f"{name or 'unnamed'} {count}" for name, count in sorted(Counter(names).items()))
 
 
-def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
+def require_room(
+    encoded: Sequence[Encoded], limit: int | None, ways: str = "use a model with a longer context, or raise the limit"
+) -> None:
     """Refuse prompts that are longer than the model's context, or a given limit; nothing is ever cut.
+
+    Args:
+        encoded: the prompts.
+        limit: most tokens; None for no limit.
+        ways: what to do, for the message.
 
     Raises:
         UserError: how many there are, of which groups, and the longest.
@@ -165,5 +172,5 @@ def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
         raise UserError(
             f"found {len(long)} of {len(encoded)} prompts with more than {limit} tokens, the longest "
             f"{max(item.length for item in long)} ({by_name([item.group for item in long])}); need prompts that fit "
-            "whole; use a model with a longer context, raise the limit if one was given, or pass --skip_too_long"
+            f"whole; {ways}"
         )

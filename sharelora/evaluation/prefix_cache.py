@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,10 +36,36 @@ class PromptReader:
         self.accepted = set(inspect.signature(type(base).forward).parameters)
         self.device = model.get_input_embeddings().weight.device
 
-    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1, **options: Any) -> Any:
-        known = {"position_ids": positions, "logits_to_keep": keep, **options}
+    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, ends: Tensor, **options: Any) -> Any:
+        known = {"position_ids": positions, **options}
         chosen = {name: value for name, value in known.items() if name in self.accepted}
-        return self.model(input_ids=ids, attention_mask=mask, **chosen)
+        with self._head_sees(ends, ids.shape):
+            return self.model(input_ids=ids, attention_mask=mask, **chosen)
+
+    @contextmanager
+    def _head_sees(self, ends: Tensor, shape: torch.Size) -> Iterator[None]:
+        """Give the model's head one position of each row: logits of all would take more memory than anything else.
+
+        `logits_to_keep` would not do: it takes the same positions of every row. A head that is not called as a module
+        sees all positions.
+        """
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        if head is None:
+            yield
+            return
+
+        def choose(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            hidden = inputs[0] if inputs else None
+            if hidden is None or hidden.shape[:2] != shape:
+                return None
+            rows = torch.arange(len(hidden), device=hidden.device)
+            return hidden[rows, ends.to(hidden.device)][:, None], *inputs[1:]
+
+        handle = head.register_forward_pre_hook(choose)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
     def prefix(self, ids: Sequence[int]) -> Any:
@@ -52,14 +79,14 @@ class PromptReader:
         """
         row = torch.tensor([list(ids)], device=self.device)
         positions = torch.arange(len(ids), device=self.device)[None]
-        return self._call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+        return self._call(row, torch.ones_like(row), positions, positions[:, -1], use_cache=True).past_key_values
 
     @torch.no_grad()
     def next_logits(self, rows: Sequence[Sequence[int]], cache: Any = None, length: int = 0) -> Tensor:
         """The logits after each prompt.
 
         Rows are filled on the right: a gap between the cached beginning and a row would shift a sliding window. The
-        model's head is applied from the column on in which the shortest row ends.
+        model's head is applied to the last position of each row alone.
 
         Args:
             rows: B token rows, each at least one token: whole prompts, or what follows the shared beginning.
@@ -74,10 +101,12 @@ class PromptReader:
         columns = torch.arange(max(sizes), device=self.device)[None]
         real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
-        keep = max(sizes) - min(sizes) + 1
+        ends = torch.tensor(sizes, device=self.device) - 1
         options = {} if cache is None else {"past_key_values": _repeated(cache, len(rows))}
-        logits = self._call(ids, mask, length + columns, keep, use_cache=cache is not None, **options).logits
-        # Counted from the end, a place is the same whether or not the model knew to leave out the columns before.
+        logits = self._call(ids, mask, length + columns, ends, use_cache=cache is not None, **options).logits
+        if logits.shape[1] == 1:
+            return logits[:, 0].float()
+        # Counted from the end, as virtual tokens of an adapter may stand before the first.
         places = torch.tensor(sizes) - max(sizes) - 1
         return logits[torch.arange(len(rows)), places.to(logits.device)].float()
 

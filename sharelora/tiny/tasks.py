@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.mmlu import Question
+from sharelora.data.questions import Question
 from sharelora.files import write_text
 from sharelora.tiny.glue import write_glue
 from sharelora.tiny.nlg import write_nlg

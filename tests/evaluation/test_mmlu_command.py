@@ -14,9 +14,10 @@ from peft import LoraConfig, get_peft_model
 from toy import WORDS, make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.data.mmlu import Question, load_mmlu
+from sharelora.data.mmlu import load_mmlu
+from sharelora.data.questions import Question
 from sharelora.errors import UserError, run_main
-from sharelora.evaluation.mmlu import Exam, choose, examine, prepare
+from sharelora.evaluation.exam import Exam, choose, examine, prepare
 from sharelora.evaluation.multiple_choice import score_one_by_one
 
 _SPEC = importlib.util.spec_from_file_location("eval_mmlu", Path(__file__).parents[2] / "eval" / "mmlu.py")
@@ -96,6 +97,13 @@ def test_cache_and_whole_prompts_agree(score: Any) -> None:
     assert [row["prediction"] for row in shared[1]] == [row["prediction"] for row in whole[1]]
     assert shared[0]["metrics"]["tokens"] < 0.4 * whole[0]["metrics"]["tokens"]
     assert shared[0]["metrics"]["prompts_read_whole"] == 0 and whole[0]["metrics"]["prompts_read_whole"] == 30
+
+
+def test_some_subjects_only(score: Any) -> None:
+    every, some = score("--shots", "2"), score("--shots", "2", "--subjects", "virology, anatomy")
+    assert some[1] == [row for row in every[1] if row["subject"] != "sociology"]
+    assert set(some[0]["metrics"]["subjects"]) == {"anatomy", "virology"}
+    assert some[0]["metrics"]["tokens"] < every[0]["metrics"]["tokens"]
 
 
 @pytest.mark.parametrize("kind", ["share", "lora"])
@@ -200,7 +208,10 @@ def test_qlora_prompt_text() -> None:
         (("--spilt", "val"), "did you mean --split"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
         (("--data_root", "nowhere"), "no MMLU test split in nowhere"),
-        (("--max_length", "9"), "with more than 9 tokens"),
+        (("--max_length", "9"), "with more than 9 tokens.* or pass --skip_too_long"),
+        (("--subjects", "anatomie"), "found subject 'anatomie'; need one of the 3 that .*; did you mean anatomy"),
+        (("--subjects", "anatomy,xyz"), "found subject 'xyz'; .*there are anatomy, sociology, virology"),
+        (("--subjects", "anatomy,"), "need names separated by commas"),
     ],
 )
 def test_bad_input(score: Any, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:

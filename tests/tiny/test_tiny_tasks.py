@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sharelora.data import DataArguments, load_splits
-from sharelora.data.mmlu import LETTERS, PROMPTS, load_mmlu
+from sharelora.data.mmlu import load_mmlu
+from sharelora.data.questions import LETTERS, PROMPTS
 from sharelora.tiny import tiny_data
 from sharelora.tiny.tasks import MMLU_SIZES, write_tasks
 from sharelora.tiny.text import documents, question_columns
