@@ -56,18 +56,7 @@ def load(args: argparse.Namespace, tokenizer: Any, room: int | None) -> Exam:
     """
     from sharelora.evaluation.mmlu import load_exam
 
-    return load_exam(
-        tokenizer,
-        args.split,
-        args.shots,
-        room,
-        args.prompt,
-        command.count(args),
-        args.seed,
-        command.data_root(args),
-        leave_out=args.skip_too_long,
-        subjects=args.subjects,
-    )
+    return load_exam(tokenizer, args.split, args.shots, room, **exam_command.choice(args))
 
 
 if __name__ == "__main__":

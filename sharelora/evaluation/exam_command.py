@@ -12,7 +12,8 @@ from sharelora.commandline import Parser
 from sharelora.evaluation import command
 
 if TYPE_CHECKING:
-    from sharelora.evaluation.exam import Exam, Report
+    from sharelora.evaluation.exam import Exam
+    from sharelora.evaluation.exam_report import Report
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,18 @@ def add_flags(parser: Parser, output: str) -> None:
     add("--subjects", type=names, metavar="A,B", help="ask only about these; by default about all")
     parser.switch("--skip_too_long", help="leave out, and count, questions that are too long even without examples")
     parser.switch("--no_cache", help="read every prompt whole instead of encoding the examples once")
+
+
+def choice(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags of `add_flags` say about the questions, as every `load_exam` takes it."""
+    return {
+        "prompt": args.prompt,
+        "count": command.count(args),
+        "seed": args.seed,
+        "root": command.data_root(args),
+        "leave_out": args.skip_too_long,
+        "subjects": args.subjects,
+    }
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -59,7 +72,7 @@ def run(
     Raises:
         UserError: anything that a person can put right; found before the model is loaded wherever it can be.
     """
-    from sharelora.evaluation.exam import examine
+    from sharelora.evaluation.exam_report import examine
     from sharelora.evaluation.progress import Progress
     from sharelora.files import require_writable
     from sharelora.models import load_tokenizer

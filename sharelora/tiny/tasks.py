@@ -15,6 +15,8 @@ from typing import Any
 from sharelora.data.questions import Question
 from sharelora.files import write_text
 from sharelora.tiny.glue import write_glue
+from sharelora.tiny.mmlu_pro import SIZES as MMLU_PRO_SIZES
+from sharelora.tiny.mmlu_pro import mmlu_pro_rows
 from sharelora.tiny.nlg import write_nlg
 from sharelora.tiny.text import (
     Columns,
@@ -146,6 +148,7 @@ def write_tasks(folder: Path) -> None:
         "gsm8k/test.jsonl": gsm8k_rows(world, GSM8K_ROWS // 8, _SEEDS["gsm8k"] + 100),
         "humaneval/HumanEval.jsonl": humaneval_rows(),
         **{f"mmlu/{split}.jsonl": mmlu_rows(world, split) for split in MMLU_SIZES},
+        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in MMLU_PRO_SIZES},
     }
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))

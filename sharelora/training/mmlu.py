@@ -11,7 +11,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from sharelora.architectures import model_config
-from sharelora.evaluation.exam import Exam, Report, examine
+from sharelora.evaluation.exam import Exam
+from sharelora.evaluation.exam_report import Report, examine
 from sharelora.evaluation.mmlu import load_exam
 from sharelora.evaluation.multiple_choice import context_length
 from sharelora.training.arguments import Arguments

@@ -13,6 +13,7 @@ import pytest
 
 from sharelora.data import DataArguments, load_splits
 from sharelora.data.mmlu import load_mmlu
+from sharelora.data.mmlu_pro import load_mmlu_pro
 from sharelora.data.questions import LETTERS, PROMPTS
 from sharelora.tiny import tiny_data
 from sharelora.tiny.tasks import MMLU_SIZES, write_tasks
@@ -29,7 +30,9 @@ def test_the_data_are_made_once_and_always_the_same(folder: Path, tmp_path: Path
     assert tiny_data(folder.parent.parent) == folder
     write_tasks(tmp_path)
     names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert {"alpaca", "codealpaca", "glue", "gsm8k", "humaneval", "mmlu"} <= {name.parts[0] for name in names}
+    assert {"alpaca", "codealpaca", "glue", "gsm8k", "humaneval", "mmlu", "mmlu_pro"} <= {
+        name.parts[0] for name in names
+    }
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
@@ -46,6 +49,21 @@ def test_mmlu_questions_are_right_and_balanced(folder: Path, split: str) -> None
     # Whoever always gives the same letter is right in a quarter of the cases.
     if split != "dev":
         assert set(Counter(question.answer for question in questions).values()) == {len(questions) // 4}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_mmlu_pro_questions_have_one_right_answer(folder: Path, split: str) -> None:
+    world, found = make_world(), load_mmlu_pro(split, folder)
+    assert found.disagreeing == () and len({question.id for question in found.questions}) == len(found.questions)
+    if split == "test":
+        assert Counter(len(question.choices) for question in found.questions) == dict.fromkeys(range(3, 11), 15)
+    for question in found.questions:
+        known = world.facts[{"kinds": "kind", "colours": "colour", "places": "place"}[question.subject]]
+        values = [known[thing] for thing in question.choices]
+        right = values[LETTERS.index(question.answer)]
+        assert values.count(right) == 1 and right in question.question.rstrip("?").split()
+    ids = [{question.id for question in load_mmlu_pro(name, folder).questions} for name in ("val", "test")]
+    assert not ids[0] & ids[1]
 
 
 def test_no_test_question_is_tuned_on(folder: Path) -> None:
