@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharelora.data.hub import load_from_hub
-from sharelora.data.questions import Question, find_file, letter, options, parse, texts
-from sharelora.data.readers import Row, read_rows
+from sharelora.data.questions import Question, letter, options, parse, texts
+from sharelora.data.readers import Row, find_file, read_rows
 from sharelora.errors import UserError
 
 HUB = "cais/mmlu"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.hub import load_from_hub
-from sharelora.data.questions import LETTERS, Question, find_file, letter, options, parse, texts
-from sharelora.data.readers import Row, read_rows
+from sharelora.data.questions import LETTERS, Question, letter, options, parse, texts
+from sharelora.data.readers import Row, find_file, read_rows
 from sharelora.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -6,13 +6,13 @@ A prompt is a prefix, the same for every question of a subject, and an item; eng
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from sharelora.data.readers import EXTENSIONS, Row
+from sharelora.data.cells import BadCell
+from sharelora.data.readers import Row
 from sharelora.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
@@ -113,19 +113,14 @@ def of_subjects(questions: Sequence[Question], names: Sequence[str] | None) -> l
     return [question for question in questions if question.subject in names]
 
 
-def find_file(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first file of these names, given without extension, that a folder has."""
-    files = (folder / (name + ending) for name in names for ending in EXTENSIONS)
-    return next((file for file in files if file.is_file()), None)
-
-
 def parse(rows: Sequence[Row], origin: str, make: Callable[[Row], T], needed: str) -> list[T]:
     """Make something of every row.
 
     Args:
         rows: as read.
         origin: where they are from, for messages.
-        make: does it; raises KeyError for a missing column, ValueError, TypeError or AttributeError for a bad value.
+        make: does it; raises KeyError for a missing column, and for a bad value BadCell, ValueError, TypeError or
+            AttributeError.
         needed: what a row needs, for messages.
 
     Raises:
@@ -135,7 +130,7 @@ def parse(rows: Sequence[Row], origin: str, make: Callable[[Row], T], needed: st
     for number, row in enumerate(rows, 1):
         try:
             found.append(make(row))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (BadCell, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{origin}, row {number}: {reason}; need {needed}; repair or remove it") from error
     if not found:

@@ -78,6 +78,33 @@ class _Tokens:
         return [self.bos + tuple(row) for row in rows]
 
 
+def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool = True) -> list[tuple[Ids, Ids]]:
+    """Tokenise prompts that begin alike.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
+        prompts: the beginning and the rest of each.
+        bos: begin with the start token if the tokenizer has one, as training does.
+
+    Returns:
+        For each its beginning's tokens, none where the whole does not start with them, and the others, at least one.
+    """
+    tokens = _Tokens(tokenizer, bos)
+    starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
+    found = []
+    for first in range(0, len(prompts), _CHUNK):
+        chunk = prompts[first : first + _CHUNK]
+        rows = tokens([prefix + text for prefix, text in chunk])
+        found += [_split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
+    return found
+
+
+def _split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
+    if len(start) >= len(ids) or ids[: len(start)] != start:
+        start = ()
+    return start, ids[len(start) :]
+
+
 def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> list[Encoded]:
     """Tokenise items; every prompt is tokenised whole, so sharing a prefix changes no token.
 
@@ -90,30 +117,22 @@ def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> lis
         UserError: an answer is more than one token.
     """
     tokens = _Tokens(tokenizer, bos)
-    starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(item.prefix for item in items)}
     # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
     endings = {_ending_key(item): item for item in items}
     follows = {key: _ending(tokens, item) for key, item in endings.items()}
-    found = []
-    for first in range(0, len(items), _CHUNK):
-        chunk = items[first : first + _CHUNK]
-        rows = tokens([item.prefix + item.text for item in chunk])
-        found += [_split(item, ids, starts, follows) for item, ids in zip(chunk, rows, strict=True)]
-    return found
+    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], bos)
+    return [_ended(item, *ids, follows[_ending_key(item)]) for item, ids in zip(items, prompts, strict=True)]
 
 
 def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
     return item.text.rpartition("\n")[2], item.answers
 
 
-def _split(
-    item: Item, ids: Ids, starts: dict[str, Ids], follows: dict[tuple[str, tuple[str, ...]], _Ending]
-) -> Encoded:
-    start, ending = starts[item.prefix], follows[_ending_key(item)]
-    ids = ids[: len(ids) - ending.off] + ending.lead
-    if not ids or len(start) >= len(ids) or ids[: len(start)] != start:
-        start = ()
-    return Encoded(start, ids[len(start) :], ending.answers, item.group)
+def _ended(item: Item, start: Ids, rest: Ids, ending: _Ending) -> Encoded:
+    """Put a prompt's ending in its place; where that reaches into the beginning, nothing is shared."""
+    if len(rest) <= ending.off:
+        start, rest = (), start + rest
+    return Encoded(start, rest[: len(rest) - ending.off] + ending.lead, ending.answers, item.group)
 
 
 def _ending(tokens: _Tokens, item: Item) -> _Ending:
@@ -127,18 +146,18 @@ def _ending(tokens: _Tokens, item: Item) -> _Ending:
     """
     text = item.prefix + item.text
     prompt, *continued = tokens([text, *(text + answer for answer in item.answers)])
-    same = _common(continued)
+    same = common(continued)
     if any(len(ids) != same + 1 for ids in continued):
         counts = {answer: len(ids) - same for answer, ids in zip(item.answers, continued, strict=True)}
         raise UserError(
             f"found answers of other than one token, {counts}; need one token for each letter; "
             "use a tokenizer that has the letters"
         )
-    kept = _common([prompt, continued[0][:same]])
+    kept = common([prompt, continued[0][:same]])
     return _Ending(len(prompt) - kept, continued[0][kept:same], tuple(ids[same] for ids in continued))
 
 
-def _common(rows: Sequence[Ids]) -> int:
+def common(rows: Sequence[Ids]) -> int:
     """The number of tokens with which all rows begin."""
     columns = zip(*rows, strict=False)
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))

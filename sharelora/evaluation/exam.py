@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sharelora.data.questions import LETTERS, PROMPTS, Question, examples_for
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Encoded, Item, by_name, encode_items, require_room, too_long
+from sharelora.evaluation.sampling import spread
 
 logger = logging.getLogger(__name__)
 
@@ -55,34 +54,8 @@ class Exam:
 
 
 def choose(questions: Sequence[Question], count: int | None, seed: int = 0) -> list[Question]:
-    """Choose a sample that is spread evenly over the subjects and depends on the seed alone.
-
-    Subjects in a random order each give one random question in turn; a longer sample contains every shorter one.
-
-    Args:
-        questions: all.
-        count: how many to choose; None, or more than there are, takes all.
-        seed: of the choice.
-
-    Returns:
-        The chosen ones in their original order.
-
-    Raises:
-        UserError: none is asked for.
-    """
-    if count is not None and count < 1:
-        raise UserError(f"found a limit of {count} questions; need at least 1; leave it out to ask all")
-    if count is None or count >= len(questions):
-        return list(questions)
-    rng = random.Random(seed)
-    places: dict[str, list[int]] = {}
-    for index in rng.sample(range(len(questions)), len(questions)):
-        places.setdefault(questions[index].subject, []).append(index)
-    subjects = sorted(places)
-    rng.shuffle(subjects)
-    turns = ((turn, place, places[subject]) for place, subject in enumerate(subjects) for turn in range(count))
-    ranked = sorted((turn, place, mine[turn]) for turn, place, mine in turns if turn < len(mine))
-    return [questions[index] for index in sorted(index for _, _, index in ranked[:count])]
+    """Choose a sample of questions, spread evenly over the subjects; see `spread`."""
+    return [questions[index] for index in spread([question.subject for question in questions], count, seed)]
 
 
 def prepare(

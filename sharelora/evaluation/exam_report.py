@@ -80,7 +80,7 @@ class Report:
             "seconds": self.seconds,
             "tokens_per_second": self.scored.tokens / max(self.seconds, 1e-9),
             "categories": self._by_category(subjects),
-            "subjects": _table(subjects),
+            "subjects": choice.table(subjects),
             "fewer_examples": self.exam.shortened,
             "left_out": dict(self.exam.left_out),
             **self.exam.remarks,
@@ -88,20 +88,13 @@ class Report:
 
     def _by_category(self, subjects: Mapping[str, choice.Accuracy]) -> dict[str, dict[str, Any]]:
         categories = self.exam.categories
-        return _table(choice.by_category(subjects, lambda name: categories[name])) if categories else {}
+        return choice.table(choice.by_category(subjects, lambda name: categories[name])) if categories else {}
 
     @property
     def loss(self) -> float:
         """The mean of -log p(right letter)."""
         pairs = zip(self.exam.questions, self.scored.choices, strict=True)
         return -math.fsum(found.scores[LETTERS.index(question.answer)] for question, found in pairs) / len(self.right)
-
-
-def _table(scores: Mapping[str, choice.Accuracy]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"accuracy": score.mean, "stderr": score.standard_error, "right": score.right, "count": score.count}
-        for name, score in sorted(scores.items())
-    }
 
 
 def examine(

@@ -14,6 +14,7 @@ from typing import Any
 
 from sharelora.data.questions import Question
 from sharelora.files import write_text
+from sharelora.tiny.commonsense import write_commonsense
 from sharelora.tiny.glue import write_glue
 from sharelora.tiny.mmlu_pro import SIZES as MMLU_PRO_SIZES
 from sharelora.tiny.mmlu_pro import mmlu_pro_rows
@@ -153,5 +154,6 @@ def write_tasks(folder: Path) -> None:
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
     write_text(folder / "codealpaca" / "code_alpaca_2k.json", json.dumps(list(code_rows()), indent=1) + "\n")
+    write_commonsense(folder / "commonsense", world)
     write_glue(folder / "glue", world)
     write_nlg(folder, world)
