@@ -83,7 +83,7 @@ def prepare(
     Raises:
         UserError: a question is too long even without examples, or a subject has too few examples.
     """
-    write = _Writer(solved, prompt)
+    write = Writer(solved, prompt)
     shown = [shots] * len(questions)
     encoded: list[Encoded | None] = [None] * len(questions)
     waiting = list(range(len(questions)))
@@ -121,7 +121,7 @@ def _without(exam: Exam, long: Sequence[int], limit: int | None) -> Exam:
     return replace(exam.only(kept), left_out=dict(sorted(Counter(names).items())))
 
 
-class _Writer:
+class Writer:
     """Writes questions as items; the beginning of a subject's prompts is written once."""
 
     def __init__(self, solved: Sequence[Question], prompt: str) -> None:
