@@ -11,7 +11,7 @@ from sharelora.errors import UserError
 
 Ids = tuple[int, ...]
 # Prompts tokenised at once: enough for speed, few enough that memory does not grow with the test.
-_CHUNK = 256
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,14 @@ class _Ending:
     answers: Ids
 
 
-class _Tokens:
+class Tokens:
+    """Tokenises texts.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
+        bos: begin with the start token if the tokenizer has one, as training does.
+    """
+
     def __init__(self, tokenizer: Any, bos: bool) -> None:
         self.tokenizer = tokenizer
         self.bos: Ids = (tokenizer.bos_token_id,) if bos and tokenizer.bos_token_id is not None else ()
@@ -89,17 +96,26 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool
     Returns:
         For each its beginning's tokens, none where the whole does not start with them, and the others, at least one.
     """
-    tokens = _Tokens(tokenizer, bos)
+    tokens = Tokens(tokenizer, bos)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
     found = []
-    for first in range(0, len(prompts), _CHUNK):
-        chunk = prompts[first : first + _CHUNK]
+    for first in range(0, len(prompts), CHUNK):
+        chunk = prompts[first : first + CHUNK]
         rows = tokens([prefix + text for prefix, text in chunk])
-        found += [_split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
+        found += [split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
     return found
 
 
-def _split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
+def split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
+    """Divide a prompt's tokens into those of its prefix and the rest, which is never empty.
+
+    Args:
+        start: the tokens of the prefix by itself.
+        ids: of the whole prompt.
+
+    Returns:
+        `start` and what follows, or () and everything where the prompt does not begin with these tokens.
+    """
     if len(start) >= len(ids) or ids[: len(start)] != start:
         start = ()
     return start, ids[len(start) :]
@@ -116,7 +132,7 @@ def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> lis
     Raises:
         UserError: an answer is more than one token.
     """
-    tokens = _Tokens(tokenizer, bos)
+    tokens = Tokens(tokenizer, bos)
     # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
     endings = {_ending_key(item): item for item in items}
     follows = {key: _ending(tokens, item) for key, item in endings.items()}
@@ -135,7 +151,7 @@ def _ended(item: Item, start: Ids, rest: Ids, ending: _Ending) -> Encoded:
     return Encoded(start, rest[: len(rest) - ending.off] + ending.lead, ending.answers, item.group)
 
 
-def _ending(tokens: _Tokens, item: Item) -> _Ending:
+def _ending(tokens: Tokens, item: Item) -> _Ending:
     """Find the one token in which each answer differs from the others when it really follows the prompt.
 
     Some tokenizers write `" A"` as a space and a letter, some join the space with what is before it. What all answers

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,10 +36,19 @@ class PromptReader:
         self.accepted = set(inspect.signature(type(base).forward).parameters)
         self.device = model.get_input_embeddings().weight.device
 
-    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, ends: Tensor, **options: Any) -> Any:
-        known = {"position_ids": positions, **options}
+    def call(self, ids: Tensor, mask: Tensor, positions: Tensor, ends: Tensor | None = None, **options: Any) -> Any:
+        """Run the model, leaving out what it does not take.
+
+        Args:
+            ids: (B, columns).
+            mask: (B, cached columns + columns), 0 where nothing stands.
+            positions: (B or 1, columns).
+            ends: (B), the column of each row whose logits are wanted; None for the last one of all.
+            options: more arguments of the model.
+        """
+        known = {"position_ids": positions, **({"logits_to_keep": 1} if ends is None else {}), **options}
         chosen = {name: value for name, value in known.items() if name in self.accepted}
-        with self._head_sees(ends, ids.shape):
+        with nullcontext() if ends is None else self._head_sees(ends, ids.shape):
             return self.model(input_ids=ids, attention_mask=mask, **chosen)
 
     @contextmanager
@@ -79,7 +88,7 @@ class PromptReader:
         """
         row = torch.tensor([list(ids)], device=self.device)
         positions = torch.arange(len(ids), device=self.device)[None]
-        return self._call(row, torch.ones_like(row), positions, positions[:, -1], use_cache=True).past_key_values
+        return self.call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
 
     @torch.no_grad()
     def next_logits(self, rows: Sequence[Sequence[int]], cache: Any = None, length: int = 0) -> Tensor:
@@ -103,7 +112,7 @@ class PromptReader:
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
         ends = torch.tensor(sizes, device=self.device) - 1
         options = {} if cache is None else {"past_key_values": _repeated(cache, len(rows))}
-        logits = self._call(ids, mask, length + columns, ends, use_cache=cache is not None, **options).logits
+        logits = self.call(ids, mask, length + columns, ends, use_cache=cache is not None, **options).logits
         if logits.shape[1] == 1:
             return logits[:, 0].float()
         # Counted from the end, as virtual tokens of an adapter may stand before the first.
