@@ -22,7 +22,7 @@ FIRST = ("eval_loss", "train_loss")
 _COUNTS = (
     "batch_size|chance|epochs?|prompt_tokens|prompts_read_whole|questions|right|steps?|tokens|num_input_tokens_seen"
 )
-_FORMS = "loss|eval_loss_best|eval_tokens|eval_mmlu_accuracy|mmlu_loss|total_flos|peak_memory_bytes|seconds"
+_FORMS = "loss|eval_loss_best|eval_tokens|eval_mmlu_accuracy|mmlu_loss|total_flos|peak_memory_bytes|seconds|ties"
 BORING = re.compile(
     rf"_(runtime|per_second|samples|steps|stderr)$|_mem_|_micro(_before)?$|^({_COUNTS}|{_FORMS})$"
     r"|^mmlu_\w+_accuracy_(?!macro|micro)"

@@ -1,6 +1,6 @@
 # One training run, put together from what the script says and what its model and data ask for. Sourced, never run.
 #
-# The script sets   data       alpaca | code | gsm8k
+# The script sets   data       alpaca | code | gsm8k | commonsense
 #                   model      a file of scripts/models: the base model and the numbers that depend on its size
 #                   precision  full (16-bit base) | 4bit (NF4 base, double quantisation)
 #                   share      a | none
@@ -10,8 +10,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$root/scripts/common/variant.sh"
 need_dependencies
 source "$root/scripts/models/$model.sh"               # base, recipe, model_flags
-source "$root/scripts/recipes/$recipe.sh"             # batch, recipe_flags
-source "$root/scripts/recipes/${recipe}_$data.sh"     # data_flags
+if [[ -f $root/scripts/recipes/$data.sh ]]; then      # a data set with a recipe of its own, the same for every model
+  source "$root/scripts/recipes/$data.sh"             # batch, recipe_flags, model_flags, data_flags
+else
+  source "$root/scripts/recipes/$recipe.sh"           # batch, recipe_flags
+  source "$root/scripts/recipes/${recipe}_$data.sh"   # data_flags
+fi
 source "$root/scripts/common/processes.sh"            # launcher, processes
 
 case $precision in
@@ -33,5 +37,5 @@ start "${launcher[@]}" "$root/qlora_share/qlora_share.py" \
   --share "$share" \
   "${precision_flags[@]}" \
   --gradient_accumulation_steps $((batch / processes)) \
-  "${recipe_flags[@]}" "${model_flags[@]}" "${data_flags[@]}" ${tiny_flags[@]+"${tiny_flags[@]}"} \
+  "${recipe_flags[@]}" ${model_flags[@]+"${model_flags[@]}"} "${data_flags[@]}" ${tiny_flags[@]+"${tiny_flags[@]}"} \
   "$@"

@@ -1,22 +1,18 @@
-"""MMLU: questions from local files or the hub, three published prompts, and the four categories.
-
-A prompt is a prefix, the same for every question of a subject, and an item; engines encode the prefix once.
-"""
+"""MMLU: its questions from local files or the hub, and its four categories."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
-from sharelora.data.readers import EXTENSIONS, Row, read_rows
+from sharelora.data.hub import load_from_hub
+from sharelora.data.questions import Question, letter, options, parse, texts
+from sharelora.data.readers import Row, find_file, read_rows
 from sharelora.errors import UserError
-from sharelora.hub import hub_reachable
 
-LETTERS = "ABCDEFGHIJ"
 HUB = "cais/mmlu"
 # Our name of a split -> what it may be called in file names, and on the hub (the last one).
 SPLITS = {"dev": ("dev",), "val": ("val", "validation"), "test": ("test",)}
@@ -53,71 +49,6 @@ def category(subject: str) -> str:
     return _CATEGORY.get(subject, UNLISTED)
 
 
-@dataclass(frozen=True)
-class Question:
-    """One multiple choice question.
-
-    Args:
-        subject: as in the files, e.g. `abstract_algebra`.
-        question: the text as published, spaces included.
-        choices: the options in order.
-        answer: the letter of the right one.
-    """
-
-    subject: str
-    question: str
-    choices: tuple[str, ...]
-    answer: str
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """How questions are written down.
-
-    Args:
-        header: the first line, with `{}` for the subject in plain words.
-        strip: whether spaces around a question are removed.
-    """
-
-    header: str
-    strip: bool = False
-
-    def prefix(self, subject: str, examples: Sequence[Question] = ()) -> str:
-        """The text before every question of a subject: the header and the solved examples."""
-        solved = (f"{self.item(example)} {example.answer}\n\n" for example in examples)
-        return self.header.format(subject.replace("_", " ")) + "\n\n" + "".join(solved)
-
-    def item(self, question: Question) -> str:
-        """The text of one question up to `Answer:`, without a space after it: the answer's token brings its own."""
-        text = question.question.strip() if self.strip else question.question
-        options = (f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
-        return "\n".join((text, *options, "Answer:"))
-
-
-_DOUBLE = "The following are multiple choice questions (with answers) about  {}."
-PROMPTS: dict[str, Prompt] = {
-    # Both write two spaces: QLoRA's files (data/mmlu) were made by the original evaluate.py of hendrycks/test, whose
-    # `format_subject` begins with a space.
-    "qlora": Prompt(_DOUBLE),
-    "original": Prompt(_DOUBLE),
-    "lm_eval": Prompt(_DOUBLE.replace("  ", " "), strip=True),
-}
-
-
-def examples_for(dev: Sequence[Question], subject: str, shots: int) -> list[Question]:
-    """The first `shots` questions of a subject in the dev split, the solved examples of its prompts.
-
-    Raises:
-        UserError: the dev split has fewer.
-    """
-    found = list(islice((question for question in dev if question.subject == subject), shots))
-    if len(found) < shots:
-        raise UserError(
-            f"found {len(found)} dev questions of {subject}; need {shots} for {shots}-shot prompts; pass --shots 0"
-        )
-    return found
-
-
 def load_mmlu(split: str, root: str | Path | None = None) -> list[Question]:
     """Load one split of MMLU.
 
@@ -134,82 +65,43 @@ def load_mmlu(split: str, root: str | Path | None = None) -> list[Question]:
     folder = root or os.environ.get("SHARELORA_DATA")
     if folder is None:
         return _parse(_hub_rows(split), f"{HUB} {split}")
-    file = _find(Path(folder), [f"mmlu/{name}" for name in SPLITS[split]])
+    file = find_file(Path(folder), [f"mmlu/{name}" for name in SPLITS[split]])
     if file is not None:
         return _parse(read_rows(file), str(file))
     return _from_qlora(Path(folder), split)
-
-
-def _find(folder: Path, names: Sequence[str]) -> Path | None:
-    files = (folder / (name + ending) for name in names for ending in EXTENSIONS)
-    return next((file for file in files if file.is_file()), None)
 
 
 def _from_qlora(folder: Path, split: str) -> list[Question]:
     """Read QLoRA's files of whole prompts; the dev split is the solved examples of the five-shot ones."""
     asked = ("val", "test") if split == "dev" else (split,)
     shots = ("five",) if split == "dev" else ("zero", "five")
-    file = _find(folder, [f"mmlu/{shot}_shot_mmlu_{name}" for name in asked for shot in shots])
+    file = find_file(folder, [f"mmlu/{shot}_shot_mmlu_{name}" for name in asked for shot in shots])
     if file is None:
         raise UserError(
             f"no MMLU {split} split in {folder}; need mmlu/{split}.jsonl there (or .jsonl.gz); "
             "check SHARELORA_DATA or --data_root, or unset both to load it from the hub"
         )
     if split == "dev":
-        return list(dict.fromkeys(_solved(read_rows(file), str(file))))
+        found = parse(read_rows(file), str(file), _solved, "QLoRA's columns subject, input and output")
+        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
     return _parse(read_rows(file), str(file))
 
 
 def _hub_rows(split: str) -> list[Row]:
     ways = "set SHARELORA_DATA=/a/folder/with/mmlu or add --tiny"
-    import datasets
-
-    # The folder in which `datasets` keeps what it has loaded before.
-    cached = Path(datasets.config.HF_DATASETS_CACHE) / HUB.replace("/", "___")
-    if not cached.is_dir() and not hub_reachable():
-        raise UserError(f"MMLU not found: SHARELORA_DATA is not set and the hub cannot be reached; {ways}")
-    try:
-        return datasets.load_dataset(HUB, "all", split=SPLITS[split][-1]).to_list()
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"MMLU ({HUB}) cannot be loaded: {reason}; {ways}") from error
+    return load_from_hub({"path": HUB, "name": "all", "split": SPLITS[split][-1]}, "MMLU", ways).to_list()
 
 
 def _parse(rows: Sequence[Row], origin: str) -> list[Question]:
-    found = []
-    for number, row in enumerate(rows, 1):
-        try:
-            found.append(_question(row))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{origin}, row {number}: {reason}; need subject, question, choices and answer (a letter or an index)"
-            ) from error
-    if not found:
-        raise UserError(f"{origin} is empty; need at least one question; check the file")
-    return found
+    return parse(rows, origin, _question, "subject, question, choices and answer (a letter or an index)")
 
 
 def _question(row: Row) -> Question:
     if "question" not in row and "input" in row:
         return _last_question(row["subject"], row["input"], row["output"])
-    choices = row["choices"]
-    if not isinstance(choices, Sequence) or isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
-        raise ValueError(f"choices are {choices!r}, not a list of 2 to {len(LETTERS)} options")
-    texts = (row["subject"], row["question"], *choices)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("subject, question and choices must be text")
-    return Question(row["subject"], row["question"], tuple(choices), _letter(row["answer"], len(choices)))
-
-
-def _letter(answer: object, choices: int) -> str:
-    """Turn an answer, a letter or the index of a choice, into a letter."""
-    allowed = LETTERS[:choices]
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < choices:
-        return allowed[answer]
-    if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip() in allowed:
-        return answer.strip()
-    raise ValueError(f"answer is {answer!r}, not one of {allowed[0]} to {allowed[-1]}")
+    choices = options(row["choices"])
+    subject, question = texts(row["subject"], row["question"])
+    return Question(subject, question, choices, letter(row["answer"], len(choices)))
 
 
 _SOLVED = re.compile(r"\nAnswer: ([A-D])\n\n")
@@ -222,7 +114,7 @@ def _from_text(subject: str, text: str, answer: object) -> Question:
     if match is None:
         raise ValueError("the prompt does not end with the options A to D and 'Answer:'")
     question, *choices = match.groups()
-    return Question(subject, question, tuple(choices), _letter(answer, 4))
+    return Question(subject, question, tuple(choices), letter(answer, 4))
 
 
 def _body(prompt: str) -> str:
@@ -234,11 +126,7 @@ def _last_question(subject: str, prompt: str, answer: object) -> Question:
     return _from_text(subject, _SOLVED.split(_body(prompt))[-1], answer)
 
 
-def _solved(rows: Sequence[Row], origin: str) -> Iterator[Question]:
-    for number, row in enumerate(rows, 1):
-        try:
-            parts = _SOLVED.split(_body(row["input"]))
-            for text, answer in zip(parts[0::2], parts[1::2], strict=False):
-                yield _from_text(row["subject"], text, answer)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{origin}, row {number}: {error}; need QLoRA's columns subject, input, output") from error
+def _solved(row: Row) -> list[Question]:
+    """The solved examples of a whole prompt."""
+    parts = _SOLVED.split(_body(row["input"]))
+    return [_from_text(row["subject"], text, answer) for text, answer in zip(parts[0::2], parts[1::2], strict=False)]

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,12 @@ def extension(path: str | Path) -> str | None:
     """The supported extension that a file name ends with, `.gz` included, or None."""
     name = Path(path).name.lower()
     return next((ending for ending in EXTENSIONS if name.endswith(ending) and len(name) > len(ending)), None)
+
+
+def find_file(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first file with one of these names, given without extension, that a folder has; None if it has none."""
+    files = (folder / (name + ending) for name in names for ending in EXTENSIONS)
+    return next((file for file in files if file.is_file()), None)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sharelora.data.commonsense import TASKS
 from sharelora.errors import UserError
 
 DATA_FOLDER = "SHARELORA_DATA"
@@ -24,6 +25,7 @@ class KnownData:
         local: split -> names of local files without extension, tried in this order, besides `<name>/<split>`.
         where: (column, value) that a row must have, where the file has the column.
         subset: the rows to take of a local file with a column `subset`, unless --data_subset says otherwise.
+        parts: names of local files without extension that together are train, where there is no file of all of it.
     """
 
     format: str
@@ -31,6 +33,7 @@ class KnownData:
     local: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     where: tuple[str, str] | None = None
     subset: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 _MATH_HUB = {"path": "xDAN2099/lighteval-MATH"}
@@ -69,6 +72,13 @@ KNOWN: dict[str, KnownData] = {
         "HF_CODE",
         {"path": "HuggingFaceH4/CodeAlpaca_20K"},
         {"train": ("codealpaca/code_alpaca_20k", "codealpaca/new_codealpaca", "codealpaca/code_alpaca_2k")},
+    ),
+    # The union of the training sets of the eight tasks of LLM-Adapters.
+    "commonsense": KnownData(
+        "alpaca",
+        {"path": "zwhe99/commonsense_170k"},
+        {"train": ("commonsense/commonsense_170k",)},
+        parts=tuple(f"commonsense/{task}/train" for task in TASKS),
     ),
     "humaneval": KnownData("HE", {"path": "openai/openai_humaneval"}, {"test": ("humaneval/HumanEval",)}),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from pathlib import Path
 from sharelora.data.arguments import DataArguments
 from sharelora.data.formatting import check_format, format_by_columns
 from sharelora.data.hub import from_hub
-from sharelora.data.readers import EXTENSIONS, READERS, Row, read_rows
+from sharelora.data.readers import READERS, Row, find_file, read_rows
 from sharelora.data.registry import DATA_FOLDER, KNOWN, SPLIT_NAMES, KnownData, known
 from sharelora.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ALL = "all"
 
@@ -81,13 +84,8 @@ def _from_path(args: DataArguments) -> Source:
 
 def _named_files(folder: Path, names: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, Path]]:
     """The first existing file of each split, among names without extension."""
-    found = []
-    for split, stems in names:
-        files = (folder / (stem + ending) for stem in stems for ending in EXTENSIONS)
-        file = next((file for file in files if file.is_file()), None)
-        if file is not None:
-            found.append((split, file))
-    return found
+    found = [(split, find_file(folder, stems)) for split, stems in names]
+    return [(split, file) for split, file in found if file is not None]
 
 
 def _from_folder(root: Path, name: str, entry: KnownData) -> dict[str, list[Row]]:
@@ -96,6 +94,8 @@ def _from_folder(root: Path, name: str, entry: KnownData) -> dict[str, list[Row]
         for split, words in SPLIT_NAMES.items()
     }
     files = _named_files(root, names.items())
+    if not files and entry.parts:
+        return {"train": _united(root, name, entry)}
     if not files:
         looked = ", ".join(names["train"] + names["test"])
         raise UserError(
@@ -103,6 +103,25 @@ def _from_folder(root: Path, name: str, entry: KnownData) -> dict[str, list[Row]
             f"--dataset /path/to/a/file, unset {DATA_FOLDER} to load it from the hub, or add --tiny"
         )
     return {split: read_rows(file) for split, file in files}
+
+
+def _united(root: Path, name: str, entry: KnownData) -> list[Row]:
+    """The rows of all parts of a data set that are there; those that are not are named.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = {part: find_file(root, [part]) for part in entry.parts}
+    missing = [part for part, file in found.items() if file is None]
+    if len(missing) == len(entry.parts):
+        looked = ", ".join((*entry.local["train"], *entry.parts))
+        raise UserError(
+            f"no data set {name} in {root}: looked for {looked}; put some of them there, unset {DATA_FOLDER} to load "
+            "it from the hub, or add --tiny"
+        )
+    if missing:
+        logger.warning("warning: %s is trained on WITHOUT %s, which %s does not have", name, ", ".join(missing), root)
+    return [row for file in found.values() if file is not None for row in read_rows(file)]
 
 
 def _chosen(rows: list[Row], entry: KnownData, subset: str | None) -> list[Row]:

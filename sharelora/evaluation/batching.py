@@ -14,13 +14,18 @@ SHARE_OF_MEMORY = 0.3
 # More tokens at once are not faster: arithmetic is saturated, and on a CPU they only leave the caches.
 MOST_TOKENS = {"cpu": 4096, "cuda": 65536}
 FIRST = 8
-# Prompts of a batch end within this many columns; logits are computed for all of these.
-KEPT_COLUMNS = 64
+# Prompts of a batch end within this many columns, so that little is fill.
+MOST_FILL = 64
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def no_memory() -> UserError:
+    """Say that not even one prompt could be read."""
+    return UserError("memory ran out with a single prompt; need more memory; pass --bits 4, or use another device")
 
 
 def free_memory(device: torch.device) -> int:
@@ -76,9 +81,7 @@ class BatchSize:
             UserError: a single prompt is already too much.
         """
         if self.size == 1:
-            raise UserError(
-                "memory ran out with a single prompt; need more memory; pass --bits 4, or use another device"
-            )
+            raise no_memory()
         self.size = self.most = self.size // 2
 
 
@@ -88,7 +91,8 @@ def most_that_fit(config: Any, dtype: torch.dtype, device: torch.device, tokens:
     Args:
         tokens: the length of the longest prompt, its shared prefix included.
     """
-    logits = KEPT_COLUMNS * config.get_text_config().vocab_size * torch.float32.itemsize
+    # One position of each prompt, as the model computes them and in fp32.
+    logits = 2 * config.get_text_config().vocab_size * torch.float32.itemsize
     by_memory = SHARE_OF_MEMORY * free_memory(device) / (bytes_per_token(config, dtype) * tokens + logits)
     by_speed = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]) / tokens
     return max(1, int(min(by_memory, max(by_speed, FIRST))))

@@ -85,40 +85,25 @@ class Tokens:
         return [self.bos + tuple(row) for row in rows]
 
 
-def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> list[Encoded]:
-    """Tokenise items; every prompt is tokenised whole, so sharing a prefix changes no token.
+def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool = True) -> list[tuple[Ids, Ids]]:
+    """Tokenise prompts that begin alike.
 
     Args:
         tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
-        items: the questions.
+        prompts: the beginning and the rest of each.
         bos: begin with the start token if the tokenizer has one, as training does.
 
-    Raises:
-        UserError: an answer is more than one token.
+    Returns:
+        For each its beginning's tokens, none where the whole does not start with them, and the others, at least one.
     """
     tokens = Tokens(tokenizer, bos)
-    starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(item.prefix for item in items)}
-    # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
-    endings = {_ending_key(item): item for item in items}
-    follows = {key: _ending(tokens, item) for key, item in endings.items()}
+    starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
     found = []
-    for first in range(0, len(items), CHUNK):
-        chunk = items[first : first + CHUNK]
-        rows = tokens([item.prefix + item.text for item in chunk])
-        found += [_split(item, ids, starts, follows) for item, ids in zip(chunk, rows, strict=True)]
+    for first in range(0, len(prompts), CHUNK):
+        chunk = prompts[first : first + CHUNK]
+        rows = tokens([prefix + text for prefix, text in chunk])
+        found += [split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
     return found
-
-
-def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
-    return item.text.rpartition("\n")[2], item.answers
-
-
-def _split(
-    item: Item, ids: Ids, starts: dict[str, Ids], follows: dict[tuple[str, tuple[str, ...]], _Ending]
-) -> Encoded:
-    ending = follows[_ending_key(item)]
-    start, rest = split(starts[item.prefix], ids[: len(ids) - ending.off] + ending.lead)
-    return Encoded(start, rest, ending.answers, item.group)
 
 
 def split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
@@ -149,6 +134,36 @@ def by_beginning(starts: Sequence[Ids]) -> dict[Ids, list[int]]:
     return {**groups, **({(): whole} if whole else {})}
 
 
+def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> list[Encoded]:
+    """Tokenise items; every prompt is tokenised whole, so sharing a prefix changes no token.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
+        items: the questions.
+        bos: begin with the start token if the tokenizer has one, as training does.
+
+    Raises:
+        UserError: an answer is more than one token.
+    """
+    tokens = Tokens(tokenizer, bos)
+    # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
+    endings = {_ending_key(item): item for item in items}
+    follows = {key: _ending(tokens, item) for key, item in endings.items()}
+    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], bos)
+    return [_ended(item, *ids, follows[_ending_key(item)]) for item, ids in zip(items, prompts, strict=True)]
+
+
+def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
+    return item.text.rpartition("\n")[2], item.answers
+
+
+def _ended(item: Item, start: Ids, rest: Ids, ending: _Ending) -> Encoded:
+    """Put a prompt's ending in its place; where that reaches into the beginning, nothing is shared."""
+    if len(rest) <= ending.off:
+        start, rest = (), start + rest
+    return Encoded(start, rest[: len(rest) - ending.off] + ending.lead, ending.answers, item.group)
+
+
 def _ending(tokens: Tokens, item: Item) -> _Ending:
     """Find the one token in which each answer differs from the others when it really follows the prompt.
 
@@ -160,18 +175,18 @@ def _ending(tokens: Tokens, item: Item) -> _Ending:
     """
     text = item.prefix + item.text
     prompt, *continued = tokens([text, *(text + answer for answer in item.answers)])
-    same = _common(continued)
+    same = common(continued)
     if any(len(ids) != same + 1 for ids in continued):
         counts = {answer: len(ids) - same for answer, ids in zip(item.answers, continued, strict=True)}
         raise UserError(
             f"found answers of other than one token, {counts}; need one token for each letter; "
             "use a tokenizer that has the letters"
         )
-    kept = _common([prompt, continued[0][:same]])
+    kept = common([prompt, continued[0][:same]])
     return _Ending(len(prompt) - kept, continued[0][kept:same], tuple(ids[same] for ids in continued))
 
 
-def _common(rows: Sequence[Ids]) -> int:
+def common(rows: Sequence[Ids]) -> int:
     """The number of tokens with which all rows begin."""
     columns = zip(*rows, strict=False)
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
@@ -187,8 +202,15 @@ def by_name(names: Sequence[str]) -> str:
     return ", ".join(f"{name or 'unnamed'} {count}" for name, count in sorted(Counter(names).items()))
 
 
-def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
+def require_room(
+    encoded: Sequence[Encoded], limit: int | None, ways: str = "use a model with a longer context, or raise the limit"
+) -> None:
     """Refuse prompts that are longer than the model's context, or a given limit; nothing is ever cut.
+
+    Args:
+        encoded: the prompts.
+        limit: most tokens; None for no limit.
+        ways: what to do, for the message.
 
     Raises:
         UserError: how many there are, of which groups, and the longest.
@@ -198,5 +220,5 @@ def require_room(encoded: Sequence[Encoded], limit: int | None) -> None:
         raise UserError(
             f"found {len(long)} of {len(encoded)} prompts with more than {limit} tokens, the longest "
             f"{max(item.length for item in long)} ({by_name([item.group for item in long])}); need prompts that fit "
-            "whole; use a model with a longer context, raise the limit if one was given, or pass --skip_too_long"
+            f"whole; {ways}"
         )

@@ -1,58 +1,16 @@
-"""MMLU as an exam: choose questions, write their prompts so that they fit, answer them, and report."""
+"""MMLU as an exam: which questions, with which examples."""
 
 from __future__ import annotations
 
-import logging
-import math
-import random
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.mmlu import LETTERS, PROMPTS, Question, category, examples_for, load_mmlu
+from sharelora.data.mmlu import category, load_mmlu
+from sharelora.data.questions import of_subjects
 from sharelora.errors import UserError
-from sharelora.evaluation.encoding import Encoded, Item, by_name, encode_items, require_room, too_long
-from sharelora.evaluation.multiple_choice import Listener, Scored, answer
-from sharelora.metrics import choice
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Exam:
-    """Questions that are ready to be asked.
-
-    Args:
-        questions: in the order of the split.
-        encoded: their prompts.
-        shots: how many solved examples each prompt has; fewer than asked for where more would not fit.
-        asked: how many it should have.
-        left_out: subject -> the number of its questions that are too long even without examples and are not asked.
-    """
-
-    questions: tuple[Question, ...]
-    encoded: tuple[Encoded, ...]
-    shots: tuple[int, ...]
-    asked: int
-    left_out: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def shortened(self) -> dict[str, int]:
-        """Subject -> the number of its questions with fewer examples than asked for."""
-        pairs = zip(self.questions, self.shots, strict=True)
-        return dict(sorted(Counter(question.subject for question, shots in pairs if shots < self.asked).items()))
-
-    def only(self, indices: Sequence[int]) -> Exam:
-        """A part of the exam."""
-        return replace(
-            self,
-            questions=tuple(self.questions[index] for index in indices),
-            encoded=tuple(self.encoded[index] for index in indices),
-            shots=tuple(self.shots[index] for index in indices),
-        )
+from sharelora.evaluation.exam import Exam, choose, prepare
 
 
 def load_exam(
@@ -65,6 +23,7 @@ def load_exam(
     seed: int = 0,
     root: str | Path | None = None,
     leave_out: bool = False,
+    subjects: Sequence[str] | None = None,
 ) -> Exam:
     """Read a split of MMLU and make an exam of it.
 
@@ -73,236 +32,23 @@ def load_exam(
         split: `dev`, `val` or `test`.
         shots: solved examples before every question, from the dev split.
         limit: most tokens of a prompt; None for no limit.
-        prompt: how questions are written down, a name of `sharelora.data.mmlu.PROMPTS`.
+        prompt: how questions are written down, a name of `sharelora.data.questions.PROMPTS`.
         count: how many questions to choose, see `choose`; None for all.
         seed: of the choice.
         root: folder of local data, see `load_mmlu`.
         leave_out: see `prepare`.
+        subjects: ask only about these; None for all.
 
     Raises:
-        UserError: no data, no question asked for, examples that are the questions themselves, or a question too long
-            even without examples.
+        UserError: no data, no question asked for, an unknown subject, examples that are the questions themselves, or a
+            question too long even without examples.
     """
-    if count is not None and count < 1:
-        raise UserError(f"found a limit of {count} MMLU questions; need at least 1; leave it out to ask all")
     if split == "dev" and shots:
         raise UserError(
             f"found split dev with {shots} examples; need 0, as its questions are the examples themselves; "
             "use --shots 0 or another --split"
         )
-    questions = choose(load_mmlu(split, root), count, seed)
-    dev = load_mmlu("dev", root) if shots else []
-    return prepare(tokenizer, questions, dev, shots, limit, prompt, leave_out)
-
-
-def choose(questions: Sequence[Question], count: int | None, seed: int = 0) -> list[Question]:
-    """Choose a sample that is spread evenly over the subjects and depends on the seed alone.
-
-    Subjects in a random order each give one random question in turn; a longer sample contains every shorter one.
-
-    Args:
-        questions: all.
-        count: how many to choose; None, or more than there are, takes all.
-        seed: of the choice.
-
-    Returns:
-        The chosen ones in their original order.
-    """
-    if count is None or count >= len(questions):
-        return list(questions)
-    rng = random.Random(seed)
-    places: dict[str, list[int]] = {}
-    for index in rng.sample(range(len(questions)), len(questions)):
-        places.setdefault(questions[index].subject, []).append(index)
-    subjects = sorted(places)
-    rng.shuffle(subjects)
-    turns = ((turn, place, places[subject]) for place, subject in enumerate(subjects) for turn in range(count))
-    ranked = sorted((turn, place, mine[turn]) for turn, place, mine in turns if turn < len(mine))
-    return [questions[index] for index in sorted(index for _, _, index in ranked[:count])]
-
-
-def prepare(
-    tokenizer: Any,
-    questions: Sequence[Question],
-    dev: Sequence[Question],
-    shots: int,
-    limit: int | None,
-    prompt: str = "qlora",
-    leave_out: bool = False,
-) -> Exam:
-    """Write and tokenise the prompts; where one is too long, whole examples are left out and that is said.
-
-    The last examples go first, as in the evaluation of Hendrycks et al. 2021; a question itself is never cut.
-
-    Args:
-        tokenizer, questions, shots, limit, prompt: see `load_exam`.
-        dev: the solved examples.
-        leave_out: do not ask questions that are too long even without examples, and say so, instead of raising.
-
-    Raises:
-        UserError: a question is too long even without examples, or a subject has too few examples.
-    """
-    write = _Writer(dev, prompt)
-    shown = [shots] * len(questions)
-    encoded: list[Encoded | None] = [None] * len(questions)
-    waiting = list(range(len(questions)))
-    while waiting:
-        items = [write(questions[index], shown[index]) for index in waiting]
-        found = encode_items(tokenizer, items)
-        for index, row in zip(waiting, found, strict=True):
-            encoded[index] = row
-        waiting = [waiting[place] for place in too_long(found, limit) if shown[waiting[place]] > 0]
-        for index in waiting:
-            shown[index] -= 1
-    done = tuple(row for row in encoded if row is not None)
-    exam = Exam(tuple(questions), done, tuple(shown), shots)
-    if leave_out:
-        exam = _without(exam, too_long(done, limit), limit)
-    require_room(exam.encoded, limit)
-    _tell_shortened(exam, limit)
-    return exam
-
-
-def _without(exam: Exam, long: Sequence[int], limit: int | None) -> Exam:
-    """Leave out questions that do not fit, and say so; where none would be left, all stay, to be refused."""
-    if not long or len(long) == len(exam.questions):
-        return exam
-    names = [exam.questions[index].subject for index in long]
-    logger.warning(
-        "warning: %d of %d questions are longer than %s tokens even without examples and are NOT ASKED: %s",
-        len(long),
-        len(exam.questions),
-        limit,
-        by_name(names),
-    )
-    kept = [index for index in range(len(exam.questions)) if index not in set(long)]
-    return replace(exam.only(kept), left_out=dict(sorted(Counter(names).items())))
-
-
-class _Writer:
-    """Writes questions as items; the beginning of a subject's prompts is written once."""
-
-    def __init__(self, dev: Sequence[Question], prompt: str) -> None:
-        self.dev, self.form = dev, PROMPTS[prompt]
-        self.prefixes: dict[tuple[str, int], str] = {}
-
-    def __call__(self, question: Question, shots: int) -> Item:
-        subject = question.subject
-        if (subject, shots) not in self.prefixes:
-            self.prefixes[subject, shots] = self.form.prefix(subject, examples_for(self.dev, subject, shots))
-        answers = tuple(f" {letter}" for letter in LETTERS[: len(question.choices)])
-        return Item(self.prefixes[subject, shots], self.form.item(question), answers, subject)
-
-
-def _tell_shortened(exam: Exam, limit: int | None) -> None:
-    if not exam.shortened:
-        return
-    names = [question.subject for question, n in zip(exam.questions, exam.shots, strict=True) if n < exam.asked]
-    logger.warning(
-        "warning: %d of %d prompts with %d examples are longer than %s tokens and got fewer examples: %s",
-        len(names),
-        len(exam.questions),
-        exam.asked,
-        limit,
-        by_name(names),
-    )
-
-
-@dataclass(frozen=True)
-class Report:
-    """An exam and its answers.
-
-    Args:
-        exam: what was asked.
-        scored: what was answered.
-        seconds: wall clock time of answering.
-    """
-
-    exam: Exam
-    scored: Scored
-    seconds: float
-
-    @property
-    def right(self) -> list[bool]:
-        """For each question, whether it was answered right."""
-        pairs = zip(self.exam.questions, self.scored.choices, strict=True)
-        return [LETTERS[found.prediction] == question.answer for question, found in pairs]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One record per question: what was asked, the answer, and the log-probability of every letter."""
-        exam = self.exam
-        parts = zip(exam.questions, exam.encoded, exam.shots, self.scored.choices, self.right, strict=True)
-        return [
-            {
-                "subject": question.subject,
-                "question": question.question,
-                "choices": list(question.choices),
-                "answer": question.answer,
-                "prediction": LETTERS[found.prediction],
-                "right": right,
-                "scores": dict(zip(LETTERS, found.scores, strict=False)),
-                "shots": shots,
-                "prompt_tokens": encoded.length,
-            }
-            for question, encoded, shots, found, right in parts
-        ]
-
-    def metrics(self) -> dict[str, Any]:
-        """Every number of the report.
-
-        `accuracy` counts all questions alike (micro); `accuracy_macro` counts all subjects alike, as QLoRA does.
-        `loss` is the mean of -log p(right letter) over the whole vocabulary.
-        """
-        subjects = choice.by_group(self.right, [question.subject for question in self.exam.questions])
-        micro = choice.micro(subjects)
-        return {
-            "accuracy": micro.mean,
-            "accuracy_stderr": micro.standard_error,
-            "accuracy_macro": choice.macro(subjects),
-            "accuracy_macro_stderr": choice.macro_standard_error(subjects),
-            "chance": choice.chance([len(question.choices) for question in self.exam.questions]),
-            "loss": self.loss,
-            "questions": micro.count,
-            "right": micro.right,
-            "tokens": self.scored.tokens,
-            "prompt_tokens": self.scored.prompt_tokens,
-            "prompts_read_whole": self.scored.whole,
-            "batch_size": self.scored.batch_size,
-            "seconds": self.seconds,
-            "tokens_per_second": self.scored.tokens / max(self.seconds, 1e-9),
-            "categories": _table(choice.by_category(subjects, category)),
-            "subjects": _table(subjects),
-            "fewer_examples": self.exam.shortened,
-            "left_out": dict(self.exam.left_out),
-        }
-
-    @property
-    def loss(self) -> float:
-        """The mean of -log p(right letter)."""
-        pairs = zip(self.exam.questions, self.scored.choices, strict=True)
-        return -math.fsum(found.scores[LETTERS.index(question.answer)] for question, found in pairs) / len(self.right)
-
-
-def _table(scores: Mapping[str, choice.Accuracy]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"accuracy": score.mean, "stderr": score.standard_error, "right": score.right, "count": score.count}
-        for name, score in sorted(scores.items())
-    }
-
-
-def examine(
-    model: Any,
-    exam: Exam,
-    batch_size: int | str = "auto",
-    share_prefix: bool = True,
-    listener: Listener | None = None,
-) -> Report:
-    """Let a model answer an exam.
-
-    Args:
-        model, batch_size, share_prefix, listener: see `sharelora.evaluation.multiple_choice.answer`.
-        exam: the questions.
-    """
-    began = time.perf_counter()
-    scored = answer(model, exam.encoded, batch_size, share_prefix, listener)
-    return Report(exam, scored, time.perf_counter() - began)
+    questions = choose(of_subjects(load_mmlu(split, root), subjects), count, seed)
+    solved = load_mmlu("dev", root) if shots else []
+    exam = prepare(tokenizer, questions, solved, shots, limit, prompt, leave_out)
+    return replace(exam, categories={question.subject: category(question.subject) for question in exam.questions})

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharelora.evaluation.batching import KEPT_COLUMNS, BatchSize, is_out_of_memory, most_that_fit
+from sharelora.evaluation.batching import MOST_FILL, BatchSize, is_out_of_memory, most_that_fit, no_memory
 from sharelora.evaluation.encoding import Encoded, Ids, Item, by_beginning, encode_items, require_room
 from sharelora.evaluation.prefix_cache import PromptReader
 
@@ -34,6 +34,11 @@ class Choice:
 
     prediction: int
     scores: tuple[float, ...]
+
+    @property
+    def tied(self) -> bool:
+        """Whether another answer has the same score, as happens in 16 bits: then the order of sums decides."""
+        return self.scores.count(max(self.scores)) > 1
 
 
 @dataclass(frozen=True)
@@ -171,13 +176,26 @@ class _Run:
 
     def finish(self) -> Scored:
         for start, members in by_beginning([item.start if self.share else () for item in self.encoded]).items():
-            cache = self.reader.prefix(start) if start else None
             self.tokens += len(start)
             self.whole += 0 if start else len(members)
-            self._read(members, cache, len(start))
+            # No name here: a cache must be gone before the next one is made.
+            self._read(members, self._prefix(start) if start else None, len(start))
         choices = tuple(self.choices[index] for index in range(len(self.encoded)))
         total = sum(item.length for item in self.encoded)
         return Scored(choices, self.tokens, total, self.whole, self.largest)
+
+    def _prefix(self, start: Ids) -> Any:
+        """The cache of a common beginning.
+
+        Raises:
+            UserError: there is too little memory for it.
+        """
+        try:
+            return self.reader.prefix(start)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise no_memory() from error
 
     def _read(self, members: list[int], cache: Any, length: int) -> None:
         # The longest first: if memory is short, that shows at once.
@@ -198,8 +216,8 @@ class _Run:
             waiting = waiting[len(batch) :]
 
     def _batch(self, waiting: list[int]) -> list[int]:
-        """The next prompts: as many as allowed, unless they differ so much that fill and logits would cost more."""
-        shortest = self.encoded[waiting[0]].length - KEPT_COLUMNS
+        """The next prompts: as many as allowed, unless they differ so much that fill would cost more."""
+        shortest = self.encoded[waiting[0]].length - MOST_FILL
         return [index for index in waiting[: self.size.size] if self.encoded[index].length > shortest]
 
     def _count(self, rows: Sequence[Ids]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -35,19 +36,45 @@ class PromptReader:
         self.accepted = set(inspect.signature(type(base).forward).parameters)
         self.device = model.get_input_embeddings().weight.device
 
-    def call(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1, **options: Any) -> Any:
+    def call(self, ids: Tensor, mask: Tensor, positions: Tensor, ends: Tensor | None = None, **options: Any) -> Any:
         """Run the model, leaving out what it does not take.
 
         Args:
             ids: (B, columns).
             mask: (B, cached columns + columns), 0 where nothing stands.
             positions: (B or 1, columns).
-            keep: the last columns that the head is applied to.
+            ends: (B), the column of each row whose logits are wanted; None for the last one of all.
             options: more arguments of the model.
         """
-        known = {"position_ids": positions, "logits_to_keep": keep, **options}
+        known = {"position_ids": positions, **({"logits_to_keep": 1} if ends is None else {}), **options}
         chosen = {name: value for name, value in known.items() if name in self.accepted}
-        return self.model(input_ids=ids, attention_mask=mask, **chosen)
+        with nullcontext() if ends is None else self._head_sees(ends, ids.shape):
+            return self.model(input_ids=ids, attention_mask=mask, **chosen)
+
+    @contextmanager
+    def _head_sees(self, ends: Tensor, shape: torch.Size) -> Iterator[None]:
+        """Give the model's head one position of each row: logits of all would take more memory than anything else.
+
+        `logits_to_keep` would not do: it takes the same positions of every row. A head that is not called as a module
+        sees all positions.
+        """
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        if head is None:
+            yield
+            return
+
+        def choose(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            hidden = inputs[0] if inputs else None
+            if hidden is None or hidden.shape[:2] != shape:
+                return None
+            rows = torch.arange(len(hidden), device=hidden.device)
+            return hidden[rows, ends.to(hidden.device)][:, None], *inputs[1:]
+
+        handle = head.register_forward_pre_hook(choose)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
     def prefix(self, ids: Sequence[int]) -> Any:
@@ -68,7 +95,7 @@ class PromptReader:
         """The logits after each prompt.
 
         Rows are filled on the right: a gap between the cached beginning and a row would shift a sliding window. The
-        model's head is applied from the column on in which the shortest row ends.
+        model's head is applied to the last position of each row alone.
 
         Args:
             rows: B token rows, each at least one token: whole prompts, or what follows the shared beginning.
@@ -83,10 +110,12 @@ class PromptReader:
         columns = torch.arange(max(sizes), device=self.device)[None]
         real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
-        keep = max(sizes) - min(sizes) + 1
+        ends = torch.tensor(sizes, device=self.device) - 1
         options = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
-        logits = self.call(ids, mask, length + columns, keep, use_cache=cache is not None, **options).logits
-        # Counted from the end, a place is the same whether or not the model knew to leave out the columns before.
+        logits = self.call(ids, mask, length + columns, ends, use_cache=cache is not None, **options).logits
+        if logits.shape[1] == 1:
+            return logits[:, 0].float()
+        # Counted from the end, as virtual tokens of an adapter may stand before the first.
         places = torch.tensor(sizes) - max(sizes) - 1
         return logits[torch.arange(len(rows)), places.to(logits.device)].float()
 

@@ -75,6 +75,14 @@ def by_category(scores: Mapping[str, Accuracy], category: Callable[[str], str]) 
     return {name: micro(found) for name, found in members.items()}
 
 
+def table(scores: Mapping[str, Accuracy]) -> dict[str, dict[str, float | int | None]]:
+    """Accuracies as JSON data, in the order of their names."""
+    return {
+        name: {"accuracy": score.mean, "stderr": score.standard_error, "right": score.right, "count": score.count}
+        for name, score in sorted(scores.items())
+    }
+
+
 def chance(choices: Sequence[int]) -> float:
     """The accuracy of guessing.
 

@@ -26,7 +26,7 @@ MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
 # What shapes tiny texts and files besides the code of this folder.
-DATA_SOURCES = ("formats.py", "mmlu.py", "glue/tasks.py", "nlg/spacing.py")
+DATA_SOURCES = ("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/spacing.py")
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.mmlu import Question
+from sharelora.data.questions import Question
 from sharelora.files import write_text
+from sharelora.tiny.commonsense import write_commonsense
 from sharelora.tiny.glue import write_glue
+from sharelora.tiny.mmlu_pro import SIZES as MMLU_PRO_SIZES
+from sharelora.tiny.mmlu_pro import mmlu_pro_rows
 from sharelora.tiny.nlg import write_nlg
 from sharelora.tiny.text import (
     Columns,
@@ -146,9 +149,11 @@ def write_tasks(folder: Path) -> None:
         "gsm8k/test.jsonl": gsm8k_rows(world, GSM8K_ROWS // 8, _SEEDS["gsm8k"] + 100),
         "humaneval/HumanEval.jsonl": humaneval_rows(),
         **{f"mmlu/{split}.jsonl": mmlu_rows(world, split) for split in MMLU_SIZES},
+        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in MMLU_PRO_SIZES},
     }
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
     write_text(folder / "codealpaca" / "code_alpaca_2k.json", json.dumps(list(code_rows()), indent=1) + "\n")
+    write_commonsense(folder / "commonsense", world)
     write_glue(folder / "glue", world)
     write_nlg(folder, world)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from sharelora.data.formats import FORMATS
-from sharelora.data.mmlu import LETTERS, PROMPTS, Question
+from sharelora.data.questions import LETTERS, PROMPTS, Question
 from sharelora.tiny.world import PEOPLE, POSITIONS, World, subject
 
 Document = tuple[str, ...]

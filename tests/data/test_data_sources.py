@@ -24,7 +24,7 @@ Write = Callable[..., Path]
 
 def test_every_name_of_the_upstream_projects_is_known() -> None:
     names = "alpaca alpaca-clean chip2 self-instruct hh-rlhf longform oasst1 math math_hard gsm8k codealpaca"
-    assert set(KNOWN) == {*names.split(), "hf_codealpaca", "humaneval"}
+    assert set(KNOWN) == {*names.split(), "hf_codealpaca", "humaneval", "commonsense"}
     assert {entry.format for entry in KNOWN.values()} <= set(FORMATS)
 
 
@@ -47,6 +47,25 @@ def test_a_folder_is_searched_by_name(tmp_path: Path, write_rows: Write, monkeyp
     assert (found.format, found.origin, len(found.splits["train"])) == ("alpaca", str(tmp_path), 3)
     found = find_source(DataArguments(dataset="gsm8k"))
     assert found.splits["test"][0]["question"] == "t" and set(found.splits) == {"train", "test"}
+
+
+def test_the_training_sets_of_several_tasks_are_one_and_missing_ones_are_named(
+    tmp_path: Path, write_rows: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"looked for commonsense/commonsense_170k, commonsense/boolq/train, .*--tiny"):
+        find_source(DataArguments(dataset="commonsense"), tmp_path)
+    for task, count in (("boolq", 2), ("openbookqa", 3)):
+        write_rows(f"commonsense/{task}/train.jsonl", alpaca_rows(count))
+    write_rows("commonsense/piqa/test.jsonl", alpaca_rows(1))
+    found = find_source(DataArguments(dataset="commonsense"), tmp_path)
+    assert found.format == "alpaca" and {split: len(rows) for split, rows in found.splits.items()} == {"train": 5}
+    assert "commonsense is trained on WITHOUT commonsense/piqa/train, commonsense/social_i_qa/train" in caplog.text
+    assert "boolq" not in caplog.text
+    # One file of everything comes first, and nothing is missing then.
+    caplog.clear()
+    write_rows("commonsense/commonsense_170k.jsonl", alpaca_rows(7))
+    assert len(find_source(DataArguments(dataset="commonsense"), tmp_path).splits["train"]) == 7
+    assert not caplog.text
 
 
 def test_missing_data_says_where_it_looked_and_the_ways_out(tmp_path: Path) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Score, load_command, read_output, write_rows
 from peft import LoraConfig, get_peft_model
 from toy import WORDS, make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.data.mmlu import Question, load_mmlu
+from sharelora.data.mmlu import load_mmlu
+from sharelora.data.questions import Question
 from sharelora.errors import UserError, run_main
-from sharelora.evaluation.mmlu import Exam, choose, examine, prepare
+from sharelora.evaluation.exam import Exam, choose, prepare
+from sharelora.evaluation.exam_report import examine
 from sharelora.evaluation.multiple_choice import score_one_by_one
 
-_SPEC = importlib.util.spec_from_file_location("eval_mmlu", Path(__file__).parents[2] / "eval" / "mmlu.py")
-assert _SPEC is not None and _SPEC.loader is not None
-_COMMAND = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_COMMAND)
-main = _COMMAND.main
+main = load_command("mmlu").main
 
 SUBJECTS = ("anatomy", "virology", "sociology")
 
@@ -46,10 +43,8 @@ def make_questions(each: int, seed: int, longest: int = 6) -> list[Question]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MMLU files of three subjects."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "mmlu").mkdir()
     for split, each, seed in (("dev", 5, 1), ("val", 4, 2), ("test", 10, 3)):
-        rows = [vars(question) for question in make_questions(each, seed)]
-        (folder / "mmlu" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(folder / "mmlu" / f"{split}.jsonl", [vars(question) for question in make_questions(each, seed)])
     return folder
 
 
@@ -63,20 +58,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def score(data: Path, model: Path, tmp_path: Path) -> Any:
+def score(data: Path, model: Path, tmp_path: Path) -> Score:
     """Run the command with more flags; returns the result and the records."""
 
     def go(*flags: str, base: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         out = tmp_path / "out"
         words = ["--output", str(out), "--data_root", str(data), *(["--model", str(model)] if base else []), *flags]
         main(words)
-        rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-        return json.loads((out / "result.json").read_text()), rows
+        return read_output(out)
 
     return go
 
 
-def test_the_result_is_what_the_records_say(score: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_is_what_the_records_say(score: Score, capsys: pytest.CaptureFixture[str]) -> None:
     result, rows = score("--shots", "2")
     metrics = result["metrics"]
     assert result["kind"] == "mmlu" and metrics["questions"] == len(rows) == 30
@@ -91,15 +85,22 @@ def test_the_result_is_what_the_records_say(score: Any, capsys: pytest.CaptureFi
     assert result["files"]["predictions"]["sha256"] and "all questions" in capsys.readouterr().out
 
 
-def test_cache_and_whole_prompts_agree(score: Any) -> None:
+def test_cache_and_whole_prompts_agree(score: Score) -> None:
     shared, whole = score("--shots", "5"), score("--shots", "5", "--no_cache", "--batch_size", "2")
     assert [row["prediction"] for row in shared[1]] == [row["prediction"] for row in whole[1]]
     assert shared[0]["metrics"]["tokens"] < 0.4 * whole[0]["metrics"]["tokens"]
     assert shared[0]["metrics"]["prompts_read_whole"] == 0 and whole[0]["metrics"]["prompts_read_whole"] == 30
 
 
+def test_some_subjects_only(score: Score) -> None:
+    every, some = score("--shots", "2"), score("--shots", "2", "--subjects", "virology, anatomy")
+    assert some[1] == [row for row in every[1] if row["subject"] != "sociology"]
+    assert set(some[0]["metrics"]["subjects"]) == {"anatomy", "virology"}
+    assert some[0]["metrics"]["tokens"] < every[0]["metrics"]["tokens"]
+
+
 @pytest.mark.parametrize("kind", ["share", "lora"])
-def test_an_adapter_brings_its_base(score: Any, model: Path, tmp_path: Path, kind: str) -> None:
+def test_an_adapter_brings_its_base(score: Score, model: Path, tmp_path: Path, kind: str) -> None:
     from sharelora.models import load_base
 
     common = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
@@ -123,7 +124,7 @@ def test_an_adapter_brings_its_base(score: Any, model: Path, tmp_path: Path, kin
     )
 
 
-def test_an_adapter_of_another_model_is_refused(score: Any, tmp_path: Path) -> None:
+def test_an_adapter_of_another_model_is_refused(score: Score, tmp_path: Path) -> None:
     other = get_peft_model(make_model("gpt2"), ShareLoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
     other.save_pretrained(tmp_path / "other", save_embedding_layers=False)
     with pytest.raises(UserError, match=r"adapter .* does not fit|base model|target"):
@@ -200,10 +201,13 @@ def test_qlora_prompt_text() -> None:
         (("--spilt", "val"), "did you mean --split"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
         (("--data_root", "nowhere"), "no MMLU test split in nowhere"),
-        (("--max_length", "9"), "with more than 9 tokens"),
+        (("--max_length", "9"), "with more than 9 tokens.* or pass --skip_too_long"),
+        (("--subjects", "anatomie"), "found subject 'anatomie'; need one of the 3 that .*; did you mean anatomy"),
+        (("--subjects", "anatomy,xyz"), "found subject 'xyz'; .*there are anatomy, sociology, virology"),
+        (("--subjects", "anatomy,"), "need names separated by commas"),
     ],
 )
-def test_bad_input(score: Any, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+def test_bad_input(score: Score, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         score(*flags)
     assert not (tmp_path / "out" / "predictions.jsonl").exists()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from sharelora import hub
-from sharelora.data import mmlu
-from sharelora.data.mmlu import CATEGORIES, PROMPTS, Question, category, examples_for, load_mmlu
+from sharelora.data import hub as data_hub
+from sharelora.data.mmlu import CATEGORIES, category, load_mmlu
+from sharelora.data.questions import PROMPTS, Question, examples_for
 from sharelora.errors import UserError
 
 ROW = {"subject": "high_school_physics", "question": "What falls?", "choices": ["up", "it", "no", "all"], "answer": "B"}
@@ -82,7 +83,7 @@ def test_the_prompt_is_the_published_one() -> None:
 def test_examples_come_from_the_subject_in_order() -> None:
     dev = [Question(subject, str(n), ("a", "b"), "A") for n in range(3) for subject in ("x", "y")]
     assert [question.question for question in examples_for(dev, "y", 2)] == ["0", "1"]
-    with pytest.raises(UserError, match="found 3 dev questions of x; need 5"):
+    with pytest.raises(UserError, match="found 3 solved examples of x; need 5"):
         examples_for(dev, "x", 5)
 
 
@@ -146,12 +147,12 @@ def test_the_hub_is_asked_for_its_own_split_names(monkeypatch: pytest.MonkeyPatc
     datasets = pytest.importorskip("datasets")
     asked: list[Any] = []
 
-    def load(*names: str, split: str) -> Any:
-        asked.append((*names, split))
+    def load(path: str, name: str, split: str) -> Any:
+        asked.append((path, name, split))
         return datasets.Dataset.from_list([ROW | {"answer": 1}])
 
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(mmlu, "hub_reachable", lambda: True)
+    monkeypatch.setattr(data_hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_mmlu("val") == [QUESTION] and load_mmlu("dev") == [QUESTION]
     assert asked == [("cais/mmlu", "all", "validation"), ("cais/mmlu", "all", "dev")]

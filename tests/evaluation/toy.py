@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sharelora.data.mmlu import PROMPTS, Question
+from sharelora.data.questions import PROMPTS, Question
 from sharelora.evaluation.encoding import Item
 
 WORDS = "fox wolf apple plum hammer saw coat hat drum flute iron tin".split()

@@ -18,9 +18,9 @@ from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.humaneval import STOP as HUMANEVAL_STOP
 from sharelora.evaluation.generation import job
 
-NAMES = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/eval/*.sh") if "MMLU" not in file.name)
-SHARED = [name for name in NAMES if name.startswith("share/")]
 ENTRIES = {"GSM8K": "gsm8k", "HumanEval": "humaneval"}
+NAMES = sorted(str(file.relative_to(SCRIPTS)) for test in ENTRIES for file in SCRIPTS.glob(f"*/eval/{test}_*.sh"))
+SHARED = [name for name in NAMES if name.startswith("share/")]
 DATA = {"GSM8K": "gsm8k", "HumanEval": "code"}
 
 

@@ -12,7 +12,11 @@ from sharelora.data.registry import known
 from sharelora.training.arguments import Arguments, parse
 
 TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*.sh"))
-EVALUATION = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/eval/MMLU_*.sh"))
+COMMONSENSE = [script for script in TRAINING if "commonsense" in script]
+EXAMS = {"MMLU": "mmlu", "MMLU_PRO": "mmlu_pro", "Commonsense": "commonsense"}
+CHOICE = sorted(
+    str(file.relative_to(SCRIPTS)) for exam in EXAMS for file in SCRIPTS.glob(f"*/eval/{exam}_evaluate_*.sh")
+)
 
 
 def arguments(words: list[str]) -> Arguments:
@@ -35,10 +39,13 @@ def test_the_parser_takes_every_flag_without_a_notice(command: Command, script: 
     assert found.flags.share == ("a" if script.startswith("share/") else "none")
     assert found.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
     assert known(found.data.dataset).format == found.data.dataset_format
-    assert len(TRAINING) == 44
+    assert (len(TRAINING), len(COMMONSENSE)) == (72, 28)
 
 
-@pytest.mark.parametrize("script", [script for script in TRAINING if script.startswith("share/")])
+SHARED = [script for script in TRAINING if script.startswith("share/")]
+
+
+@pytest.mark.parametrize("script", [script for script in SHARED if script not in COMMONSENSE])
 def test_a_run_is_what_its_sources_say(command: Command, script: str) -> None:
     found = arguments(command(script))
     train = found.train
@@ -50,6 +57,21 @@ def test_a_run_is_what_its_sources_say(command: Command, script: str) -> None:
     assert found.flags.lora_modules == ("q_proj,v_proj" if "llama3" in script else "all")
     assert (found.flags.lora_r, found.flags.lora_alpha) == (64, 16)
     assert (train["lr_scheduler_type"], train["bf16"], train["max_grad_norm"]) == ("constant", True, 0.3)
+
+
+@pytest.mark.parametrize("script", [script for script in SHARED if script in COMMONSENSE])
+def test_a_commonsense_run_is_what_llm_adapters_says(command: Command, script: str) -> None:
+    """The same for every model: its finetune.py, and the rank and the modules of the second paper."""
+    found = arguments(command(script))
+    train = found.train
+    assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
+    assert (train["learning_rate"], train["num_train_epochs"], train["max_steps"]) == (3e-4, 3, -1)
+    assert (train["lr_scheduler_type"], train["warmup_steps"], train["max_grad_norm"]) == ("linear", 100, 1.0)
+    assert (train["optim"], train["weight_decay"], train["bf16"]) == ("adamw_torch", 0, True)
+    assert found.flags.lora_modules == "q_proj,k_proj,v_proj,up_proj,down_proj"
+    assert (found.flags.lora_r, found.flags.lora_alpha, found.flags.lora_dropout) == (8, 16, 0.05)
+    assert (found.data.dataset, found.data.eval_dataset_size, found.data.train_on_source) == ("commonsense", 120, True)
+    assert found.data.source_max_len + found.data.target_max_len == 256
 
 
 @pytest.mark.parametrize("script", TRAINING)
@@ -67,19 +89,31 @@ def test_the_parser_would_refuse_a_flag_that_it_does_not_have(command: Command) 
 
 
 @pytest.fixture(scope="module")
-def mmlu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("eval_mmlu", SCRIPTS.parent / "eval" / "mmlu.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def entries() -> dict[str, ModuleType]:
+    """The commands of eval/ by their names."""
+    found = {}
+    for name in EXAMS.values():
+        spec = importlib.util.spec_from_file_location(f"eval_{name}", SCRIPTS.parent / "eval" / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        found[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[name])
+    return found
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
-@pytest.mark.parametrize("script", EVALUATION)
-def test_the_evaluation_takes_every_flag(command: Command, mmlu: ModuleType, script: str, tiny: list[str]) -> None:
-    found = mmlu.parser().parse(command(script, *tiny)[2:])
-    assert (found.shots, found.split, found.limit, found.prompt) == (0 if tiny else 5, "test", None, "qlora")
-    assert found.tiny is bool(tiny)
-    assert found.bits == (32 if tiny else 16)
-    assert len(EVALUATION) == 14
+@pytest.mark.parametrize("script", CHOICE)
+def test_the_evaluation_takes_every_flag(
+    command: Command, entries: dict[str, ModuleType], script: str, tiny: list[str]
+) -> None:
+    exam = script.rpartition("/")[2].partition("_evaluate")[0]
+    words = command(script, *tiny)
+    assert words[1].endswith(f"eval/{EXAMS[exam]}.py")
+    found = entries[EXAMS[exam]].parser().parse(words[2:])
+    assert found.tiny is bool(tiny) and found.limit is None
+    assert found.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
+    if exam == "Commonsense":
+        assert found.tasks is None
+    else:
+        shots = 0 if tiny else {"MMLU": 5, "MMLU_PRO": None}[exam]
+        assert (found.shots, found.split, found.prompt, found.subjects) == (shots, "test", "qlora", None)
+    assert len(CHOICE) == 84

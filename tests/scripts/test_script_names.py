@@ -11,6 +11,7 @@ LLAMA_1_2 = ("llama_7b", "llama_13b", "llama2_7b", "llama2_13b", "llama2_70b")
 LLAMA_3 = ("llama3_8b", "llama3_70b")
 RUNS = [("alpaca", model) for model in LLAMA_1_2 + LLAMA_3]
 RUNS += [(data, model) for data in ("code", "gsm8k") for model in LLAMA_3]
+RUNS += [("commonsense", model) for model in LLAMA_1_2 + LLAMA_3]
 LLAMA = sorted(f"finetune_{data}_{model}_{bits}.sh" for data, model in RUNS for bits in ("full", "4bit"))
 ENCODERS = ("roberta_base", "roberta_large", "deberta_v2_xxlarge")
 TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
@@ -18,7 +19,12 @@ GLUE = [f"{model}_{task}.sh" for model in ENCODERS for task in TASKS]
 GLUE += [f"deberta_v2_xxlarge_mnli_{regularizer}.sh" for regularizer in ("rdrop", "cutoff")]
 NLG = [f"gpt2_{size}_{data}.sh" for size in ("medium", "large") for data in ("e2e", "webnlg", "dart")]
 TRAINING = sorted(LLAMA + GLUE + NLG)
-MMLU = [f"MMLU_evaluate_{model}_full.sh" for model in LLAMA_1_2 + LLAMA_3]
+CHOICE = [
+    f"{exam}_evaluate_{model}_{bits}.sh"
+    for exam in ("MMLU", "MMLU_PRO", "Commonsense")
+    for model in LLAMA_1_2 + LLAMA_3
+    for bits in ("full", "4bit")
+]
 GENERATION = [
     f"{test}_{stage}_{model}_{bits}.sh"
     for test in ("GSM8K", "HumanEval")
@@ -26,7 +32,7 @@ GENERATION = [
     for model in LLAMA_3
     for bits in ("full", "4bit")
 ]
-EVALUATION = sorted(MMLU + GENERATION)
+EVALUATION = sorted(CHOICE + GENERATION)
 PATHS = [
     f"{variant}/{name}" for variant in ("share", "lora") for name in TRAINING + [f"eval/{name}" for name in EVALUATION]
 ]
@@ -36,7 +42,7 @@ PATHS = [
 def test_the_scripts_are_exactly_those_that_are_promised(scripts: Path, variant: str) -> None:
     assert sorted(file.name for file in (scripts / variant).glob("*.sh")) == TRAINING
     assert sorted(file.name for file in (scripts / variant / "eval").glob("*.sh")) == EVALUATION
-    assert (len(LLAMA), len(GLUE), len(NLG), len(MMLU), len(GENERATION)) == (22, 26, 6, 7, 16)
+    assert (len(LLAMA), len(GLUE), len(NLG), len(CHOICE), len(GENERATION)) == (36, 26, 6, 42, 16)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -34,7 +34,7 @@ def train_and_evaluate(variant: str, precision: str, folder: Path) -> dict[str, 
     train, score = folder / variant, folder / f"{variant}_mmlu"
     bash(f"{variant}/finetune_alpaca_llama3_8b_{precision}.sh", "--tiny", *SHORT, cwd=folder, OUTPUT_DIR=str(train))
     bash(
-        f"{variant}/eval/MMLU_evaluate_llama3_8b_full.sh",
+        f"{variant}/eval/MMLU_evaluate_llama3_8b_{precision}.sh",
         "--limit",
         "8",
         cwd=folder,
@@ -52,6 +52,25 @@ def test_share_trains_and_is_scored_by_the_scripts_alone(tmp_path: Path) -> None
     assert results["share"]["files"]["adapter"]["elements"] == plan["trainable"]
     assert results["share_mmlu"]["files"]["adapter"]["sha256"] == results["share"]["files"]["adapter"]["sha256"]
     assert results["share_mmlu"]["metrics"]["questions"] == 8
+
+
+@pytest.mark.slow
+def test_commonsense_and_mmlu_pro_run_by_the_scripts_alone(tmp_path: Path) -> None:
+    train, scores = tmp_path / "train", {exam: tmp_path / exam for exam in ("Commonsense", "MMLU_PRO")}
+    printed = bash("share/finetune_commonsense_llama_7b_full.sh", "--tiny", *SHORT, cwd=tmp_path, OUTPUT_DIR=str(train))
+    assert "WITHOUT" not in printed
+    for exam, folder in scores.items():
+        script = f"share/eval/{exam}_evaluate_llama_7b_full.sh"
+        flags = ("--tiny", "--limit", "16")
+        bash(script, *flags, cwd=tmp_path, ADAPTER=str(train), OUTPUT_DIR=str(folder))
+    trained, commonsense, pro = (
+        json.loads((folder / "result.json").read_text()) for folder in (train, *scores.values())
+    )
+    assert trained["plan"]["share"] == "a" and trained["config"]["dataset"] == "commonsense"
+    for found in (commonsense, pro):
+        assert found["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
+    assert len(commonsense["metrics"]["likelihood"]["tasks"]) == 8
+    assert pro["metrics"]["questions"] == 16 and pro["metrics"]["wrong_answer_index"] == []
 
 
 @pytest.mark.slow

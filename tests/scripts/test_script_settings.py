@@ -68,20 +68,21 @@ def test_tiny_can_be_said_in_several_ways(command: Command, arguments: list[str]
     assert value(words, "--output_dir").endswith("_tiny") is tiny
 
 
-@pytest.mark.parametrize("variant", ["share", "lora"])
+@pytest.mark.parametrize("exam", ["MMLU", "MMLU_PRO", "Commonsense"])
+@pytest.mark.parametrize("end", ["share_full", "share_4bit", "lora_full"])
 @pytest.mark.parametrize(
     "model", ["llama_7b", "llama_13b", "llama2_7b", "llama2_13b", "llama2_70b", "llama3_8b", "llama3_70b"]
 )
 @pytest.mark.parametrize("arguments", [[], ["--tiny"]], ids=["real", "tiny"])
 def test_an_evaluation_looks_where_its_training_wrote(
-    command: Command, variant: str, model: str, arguments: list[str]
+    command: Command, exam: str, end: str, model: str, arguments: list[str]
 ) -> None:
-    train = command(f"{variant}/finetune_alpaca_{model}_full.sh", *arguments)
-    evaluate = command(f"{variant}/eval/MMLU_evaluate_{model}_full.sh", *arguments)
+    (variant, precision), data = end.split("_"), "commonsense" if exam == "Commonsense" else "alpaca"
+    train = command(f"{variant}/finetune_{data}_{model}_{precision}.sh", *arguments)
+    evaluate = command(f"{variant}/eval/{exam}_evaluate_{model}_{precision}.sh", *arguments)
     assert value(evaluate, "--adapter") == value(train, "--output_dir")
     assert value(evaluate, "--output") != value(train, "--output_dir")
     assert "--tiny" in arguments or value(evaluate, "--model") == value(train, "--model_name_or_path")
-    assert (value(evaluate, "--shots"), value(evaluate, "--split")) == ("0" if arguments else "5", "test")
 
 
 def test_several_processes_share_the_same_examples_per_update(command: Command) -> None:

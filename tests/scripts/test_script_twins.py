@@ -51,7 +51,20 @@ def test_full_and_4bit_differ_in_the_precision_and_the_folder_alone(command: Com
     assert folder[0].replace("_full", "_4bit") == folder[1]
 
 
-@pytest.mark.parametrize("name", [name for name in SHARED if "MMLU" in name])
+EVALUATION = [name for name in SHARED if name.startswith("eval/")]
+
+
+@pytest.mark.parametrize("name", [name for name in EVALUATION if name.endswith("_full.sh")])
+def test_evaluations_of_full_and_4bit_bases_differ_in_the_precision_and_the_folders_alone(
+    command: Command, name: str
+) -> None:
+    pairs = _differences(command(f"share/{name}"), command(f"share/{name.replace('_full', '_4bit')}"))
+    assert len(pairs) == 3 and ("16", "4") in pairs
+    for full, four in (pair for pair in pairs if pair != ("16", "4")):
+        assert "runs/share/" in full and full.replace("_full", "_4bit") == four
+
+
+@pytest.mark.parametrize("name", EVALUATION)
 def test_the_evaluations_differ_in_the_adapter_and_the_folder_alone(command: Command, name: str) -> None:
     pairs = _differences(command(f"share/{name}"), command(f"lora/{name}"))
     assert len(pairs) == 2

@@ -11,7 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from sharelora.data.formats import FORMATS
-from sharelora.data.mmlu import LETTERS, PROMPTS, examples_for, load_mmlu
+from sharelora.data.mmlu import load_mmlu
+from sharelora.data.questions import LETTERS, PROMPTS, examples_for
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.multiple_choice import score
 from sharelora.models import load_base, load_tokenizer

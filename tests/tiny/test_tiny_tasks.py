@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from sharelora.data import DataArguments, load_splits
-from sharelora.data.mmlu import LETTERS, PROMPTS, load_mmlu
+from sharelora.data.commonsense import TASKS, load_commonsense
+from sharelora.data.mmlu import load_mmlu
+from sharelora.data.mmlu_pro import load_mmlu_pro
+from sharelora.data.questions import LETTERS, PROMPTS
 from sharelora.tiny import tiny_data
 from sharelora.tiny.tasks import MMLU_SIZES, write_tasks
 from sharelora.tiny.text import documents, question_columns
@@ -28,7 +31,9 @@ def test_the_data_are_made_once_and_always_the_same(folder: Path, tmp_path: Path
     assert tiny_data(folder.parent.parent) == folder
     write_tasks(tmp_path)
     names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert {"alpaca", "codealpaca", "glue", "gsm8k", "humaneval", "mmlu"} <= {name.parts[0] for name in names}
+    assert {"alpaca", "codealpaca", "commonsense", "glue", "gsm8k", "humaneval", "mmlu", "mmlu_pro"} <= {
+        name.parts[0] for name in names
+    }
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
@@ -47,6 +52,38 @@ def test_mmlu_questions_are_right_and_balanced(folder: Path, split: str) -> None
         assert set(Counter(question.answer for question in questions).values()) == {len(questions) // 4}
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_mmlu_pro_questions_have_one_right_answer(folder: Path, split: str) -> None:
+    world, found = make_world(), load_mmlu_pro(split, folder)
+    assert found.disagreeing == () and len({question.id for question in found.questions}) == len(found.questions)
+    if split == "test":
+        assert Counter(len(question.choices) for question in found.questions) == dict.fromkeys(range(3, 11), 15)
+    for question in found.questions:
+        known = world.facts[{"kinds": "kind", "colours": "colour", "places": "place"}[question.subject]]
+        values = [known[thing] for thing in question.choices]
+        right = values[LETTERS.index(question.answer)]
+        assert values.count(right) == 1 and right in question.question.rstrip("?").split()
+    ids = [{question.id for question in load_mmlu_pro(name, folder).questions} for name in ("val", "test")]
+    assert not ids[0] & ids[1]
+
+
+def test_commonsense_tasks_are_balanced_and_true(folder: Path) -> None:
+    world, items = make_world(), load_commonsense(None, folder)
+    assert Counter(item.task for item in items) == dict.fromkeys(TASKS, 24)
+    for task in TASKS:
+        counts = Counter(item.answer for item in items if item.task == task)
+        assert len(set(counts.values())) == 1 and set(counts) <= set(TASKS[task]), "guessing gets no more than chance"
+    for item in (item for item in items if item.task == "boolq"):
+        thing, colour = re.search(r"is the (\w+) (\w+)\?", item.instruction).groups()  # type: ignore[union-attr]
+        assert (world.facts["colour"][thing] == colour) == (item.answer == "true")
+    for item in (item for item in items if item.task == "ARC-Easy"):
+        (thing,) = re.findall(r"is the (\w+)\?", item.instruction)
+        right = re.search(rf"{item.answer.capitalize()}: (\w+)", item.instruction)
+        assert right is not None and right[1] == world.facts["kind"][thing]
+    train = json.loads((folder / "commonsense" / "piqa" / "train.json").read_text())
+    assert len(train) == 96 and train[0]["output"] == f"the correct answer is {train[0]['answer']}"
+
+
 def test_no_test_question_is_tuned_on(folder: Path) -> None:
     # Options and question in either form stand in the instruction's columns one after the other.
     rows = [json.loads(line) for line in (folder / "alpaca" / "alpaca_data.jsonl").read_text().splitlines()]
@@ -58,7 +95,7 @@ def test_no_test_question_is_tuned_on(folder: Path) -> None:
         assert PROMPTS["qlora"].item(question) not in blocks
 
 
-@pytest.mark.parametrize("dataset", ["alpaca", "gsm8k", "codealpaca", "hf_codealpaca", "humaneval"])
+@pytest.mark.parametrize("dataset", ["alpaca", "gsm8k", "codealpaca", "hf_codealpaca", "humaneval", "commonsense"])
 def test_data_sets_are_found_by_their_real_names(folder: Path, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARELORA_DATA", str(folder))
     splits = load_splits(DataArguments(dataset=dataset, eval_dataset_size=16))

@@ -2,5 +2,5 @@
 # Five-shot MMLU test accuracy of LLaMA-2-7B tuned on Alpaca with LoRA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/MMLU_evaluate_llama2_7b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=llama2_7b precision=full share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/mmlu.sh"
+exam=MMLU model=llama2_7b precision=full share=none
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"

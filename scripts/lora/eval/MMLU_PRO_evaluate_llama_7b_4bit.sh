@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# MMLU-Pro test accuracy of LLaMA-7B tuned on Alpaca with LoRA adapters; 4-bit (NF4) base.
+# Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/MMLU_PRO_evaluate_llama_7b_4bit.sh [--tiny] [FLAGS]
+set -euo pipefail
+exam=MMLU_PRO model=llama_7b precision=4bit share=none
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"

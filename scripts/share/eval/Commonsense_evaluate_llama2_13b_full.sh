@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Accuracy on eight commonsense tasks of LLaMA-2-13B tuned on them with ShareA adapters; 16-bit base.
+# Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/Commonsense_evaluate_llama2_13b_full.sh [--tiny] [FLAGS]
+set -euo pipefail
+exam=Commonsense model=llama2_13b precision=full share=a
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# MMLU-Pro test accuracy of LLaMA-7B tuned on Alpaca with ShareA adapters; 16-bit base.
+# Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/MMLU_PRO_evaluate_llama_7b_full.sh [--tiny] [FLAGS]
+set -euo pipefail
+exam=MMLU_PRO model=llama_7b precision=full share=a
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"

@@ -1,0 +1,162 @@
+"""Commonsense tasks answered in two ways: by the likelihood of the answer words, and by what the model writes.
+
+Both see the Alpaca prompt that tuning uses. LLM-Adapters scores what is written (there with a beam search of width 4;
+here greedily). A text without any answer word is wrong, and counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sharelora.data.commonsense import LEAD, CommonsenseItem, find_answer
+from sharelora.data.formats import FORMATS
+from sharelora.evaluation.encoding import Item
+from sharelora.evaluation.likelihood import Prepared, score_answers
+from sharelora.evaluation.multiple_choice import Listener
+from sharelora.metrics import choice
+
+
+class Written(Protocol):
+    """What a model wrote: the text without its prompt, how many tokens that took, and why it ended."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def ended(self) -> str: ...
+
+
+# Lets a model go on from prompts, each in two parts: a beginning that others may have too, and the rest.
+Writer = Callable[[Sequence[tuple[str, str]]], Sequence[Written]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered in one way.
+
+    Args:
+        found: the answer to each item; None where there is none, which counts as wrong.
+        rows: what else the record of each item says.
+        costs: what it took, and what else was counted.
+        seconds: wall clock time.
+    """
+
+    found: tuple[str | None, ...]
+    rows: tuple[dict[str, Any], ...]
+    costs: dict[str, Any]
+    seconds: float
+
+    def metrics(self, items: Sequence[CommonsenseItem]) -> dict[str, Any]:
+        """Every number: the mean over tasks, as papers report it, the mean over questions, and each task's."""
+        right = [found == item.answer for found, item in zip(self.found, items, strict=True)]
+        tasks = choice.by_group(right, [item.task for item in items])
+        micro = choice.micro(tasks)
+        return {
+            "accuracy": choice.macro(tasks),
+            "accuracy_stderr": choice.macro_standard_error(tasks),
+            "accuracy_micro": micro.mean,
+            "accuracy_micro_stderr": micro.standard_error,
+            "questions": micro.count,
+            "right": micro.right,
+            **self.costs,
+            "seconds": self.seconds,
+            "tasks": choice.table(tasks),
+        }
+
+
+def prompts(items: Sequence[CommonsenseItem]) -> list[tuple[str, str]]:
+    """The prompt of each item: what all of its task begin with, and the rest."""
+    view = FORMATS["alpaca"][0]
+    every = [view.prompt({"instruction": item.instruction, "input": item.input}) for item in items]
+    texts: dict[str, list[str]] = {}
+    for item, text in zip(items, every, strict=True):
+        texts.setdefault(item.task, []).append(text)
+    starts = {task: _beginning(found) for task, found in texts.items()}
+    pairs = zip([starts[item.task] for item in items], every, strict=True)
+    return [(start, text.removeprefix(start)) for start, text in pairs]
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """What all texts begin with, up to a space: no token reaches from one word into the next."""
+    pairs = enumerate(zip(first := min(texts), max(texts), strict=False))
+    return first[: next((place for place, (a, b) in pairs if a != b), len(first))].rpartition(" ")[0]
+
+
+def choices(items: Sequence[CommonsenseItem]) -> list[Item]:
+    """Items as multiple choice, each with everything that could be learnt for it as answers."""
+    return [
+        Item(prefix, text, tuple(LEAD + word for word in item.answers), item.task)
+        for item, (prefix, text) in zip(items, prompts(items), strict=True)
+    ]
+
+
+def answer_by_likelihood(
+    model: Any,
+    items: Sequence[CommonsenseItem],
+    prepared: Prepared,
+    batch_size: int | str = "auto",
+    listener: Listener | None = None,
+) -> Answers:
+    """Answer with the word that is most likely behind `the correct answer is`.
+
+    Args:
+        model, batch_size, listener: see `sharelora.evaluation.likelihood.score_answers`.
+        items: the questions.
+        prepared: the same, tokenised: `prepare_answers` of their `choices`.
+
+    Raises:
+        UserError: see there.
+    """
+    began = time.perf_counter()
+    scored = score_answers(model, prepared, batch_size, listener=listener)
+    pairs = list(zip(items, scored.choices, strict=True))
+    ties = sum(found.tied for found in scored.choices)
+    return Answers(
+        tuple(item.answers[found.prediction] for item, found in pairs),
+        tuple({"scores": dict(zip(item.answers, found.scores, strict=True))} for item, found in pairs),
+        {"tokens": scored.tokens, "prompt_tokens": scored.prompt_tokens, "ties": ties},
+        time.perf_counter() - began,
+    )
+
+
+def answer_by_writing(items: Sequence[CommonsenseItem], write: Writer) -> Answers:
+    """Answer with the first answer word that the model writes.
+
+    Args:
+        items: the questions.
+        write: lets the model go on from their prompts.
+    """
+    began = time.perf_counter()
+    texts = write(prompts(items))
+    found = tuple(find_answer(item.task, one.text) for item, one in zip(items, texts, strict=True))
+    return Answers(
+        found,
+        tuple({"text": one.text, "tokens": one.tokens, "ended": one.ended} for one in texts),
+        {"tokens": sum(one.tokens for one in texts), "unanswered": found.count(None)},
+        time.perf_counter() - began,
+    )
+
+
+def records(items: Sequence[CommonsenseItem], ways: Mapping[str, Answers]) -> list[dict[str, Any]]:
+    """One record per question: what was asked, and what was answered in each way.
+
+    Args:
+        items: the questions.
+        ways: name -> answers.
+    """
+    return [
+        {
+            "task": item.task,
+            "instruction": item.instruction,
+            "answer": item.answer,
+            **{
+                name: {"prediction": way.found[place], "right": way.found[place] == item.answer, **way.rows[place]}
+                for name, way in ways.items()
+            },
+        }
+        for place, item in enumerate(items)
+    ]

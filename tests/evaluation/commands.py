@@ -1,0 +1,36 @@
+"""Evaluation commands as modules, a small model for them, and a way to run them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "eval"
+
+# Runs a command with more flags; returns the result and the records.
+Score = Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
+
+
+def load_command(name: str) -> ModuleType:
+    """The module of eval/NAME.py: the folder is no package."""
+    spec = importlib.util.spec_from_file_location(f"eval_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_output(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The result and the records that a command left."""
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    return json.loads((folder / "result.json").read_text()), rows
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a file of JSON lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
