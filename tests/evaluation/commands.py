@@ -24,10 +24,11 @@ def load_command(name: str) -> ModuleType:
     return module
 
 
-def read_output(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The result and the records that a command left."""
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    return json.loads((folder / "result.json").read_text()), rows
+def read_output(folder: Path, records: str = "predictions.jsonl") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The result that a command left, empty if none, and the records."""
+    rows = [json.loads(line) for line in (folder / records).read_text().splitlines()]
+    result = folder / "result.json"
+    return json.loads(result.read_text()) if result.exists() else {}, rows
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:

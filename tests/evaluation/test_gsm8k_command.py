@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from entry_points import load_command
+from commands import Score, load_command, read_output, write_rows
 from peft import LoraConfig, get_peft_model
 from toy import WORDS, make_model, make_tokenizer
 
@@ -26,7 +25,6 @@ from sharelora.evaluation.gsm8k import Report, write_prompts
 from sharelora.models import load_base, load_tokenizer
 
 main = load_command("gsm8k").main
-Go = Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
 SHORT = ("--shots", "1", "--max_new_tokens", "8")
 
 
@@ -38,9 +36,7 @@ def rows(count: int = 6) -> list[dict[str, str]]:
 
 
 def write_data(folder: Path, content: list[dict[str, Any]] | None = None) -> Path:
-    (folder / "gsm8k").mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in (rows() if content is None else content))
-    (folder / "gsm8k" / "test.jsonl").write_text(text)
+    write_rows(folder / "gsm8k" / "test.jsonl", rows() if content is None else content)
     return folder
 
 
@@ -63,16 +59,13 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def go(data: Path, model: Path, out: Path) -> Go:
+def go(data: Path, model: Path, out: Path) -> Score:
     """Run the command with more flags; returns the result, if there is one, and the records."""
 
     def run(*flags: str, base: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         named = ["--model", str(model)] if base else []
         main(["--output", str(out), "--data_root", str(data), *named, *SHORT, *flags])
-        result, only = out / "result.json", "--generate_only" in flags
-        found = json.loads(result.read_text()) if result.exists() else {}
-        file = out / ("texts.jsonl" if only else "predictions.jsonl")
-        return found, [json.loads(line) for line in file.read_text().splitlines()]
+        return read_output(out, "texts.jsonl" if "--generate_only" in flags else "predictions.jsonl")
 
     return run
 
@@ -88,7 +81,7 @@ def answer_as(out: Path, texts: dict[int, str]) -> None:
 # What it asks and writes
 
 
-def test_the_texts_are_those_of_the_prompts(go: Go, model: Path, data: Path) -> None:
+def test_the_texts_are_those_of_the_prompts(go: Score, model: Path, data: Path) -> None:
     result, found = go()
     assert [row["question"] for row in found] == [row["question"] for row in rows()]
     assert [row["answer"] for row in found] == ["0", "2", "4", "6", "8", "10"]
@@ -112,7 +105,7 @@ def test_the_prompt_is_what_models_are_tuned_on() -> None:
     assert eight.prefix.startswith("Question: ") and eight.prefix.endswith("\n\n")
 
 
-def test_drawn_texts_do_not_depend_on_the_batch_or_on_the_other_questions(go: Go, out: Path) -> None:
+def test_drawn_texts_do_not_depend_on_the_batch_or_on_the_other_questions(go: Score, out: Path) -> None:
     drawn = ("--temperature", "0.8", "--top_p", "0.9", "--seed", "4")
     texts = {row["question"]: row["text"] for row in go(*drawn, "--batch_size", "1")[1]}
     some = {row["question"]: row["text"] for row in go(*drawn, "--limit", "3", "--overwrite")[1]}
@@ -144,7 +137,7 @@ def test_a_third_is_shown_as_it_is() -> None:
 
 
 def test_generation_and_scoring_can_be_two_runs(
-    go: Go, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    go: Score, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result, found = go("--generate_only", "true")
     assert result == {} and "right" not in found[0] and len(found) == 6
@@ -163,7 +156,7 @@ def test_generation_and_scoring_can_be_two_runs(
 # What it goes on from
 
 
-def test_a_killed_run_goes_on(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep, kept = TextStore.add, []
 
     def add(store: TextStore, new: Any) -> None:
@@ -181,7 +174,9 @@ def test_a_killed_run_goes_on(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch
     assert found == go("--overwrite")[1]
 
 
-def test_texts_of_other_settings_or_another_model_are_refused(go: Go, model: Path, out: Path, tmp_path: Path) -> None:
+def test_texts_of_other_settings_or_another_model_are_refused(
+    go: Score, model: Path, out: Path, tmp_path: Path
+) -> None:
     go()
     adapter = save_adapter(model, tmp_path / "adapter", "share")
     for flags, message in (
@@ -210,7 +205,7 @@ def save_adapter(model: Path, folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["share", "lora"])
-def test_an_adapter_brings_its_base_and_its_plan(go: Go, model: Path, out: Path, tmp_path: Path, kind: str) -> None:
+def test_an_adapter_brings_its_base_and_its_plan(go: Score, model: Path, out: Path, tmp_path: Path, kind: str) -> None:
     adapter = save_adapter(model, tmp_path / "adapter", kind)
     go()
     texts = [json.loads(line)["text"] for line in (out / "predictions.jsonl").read_text().splitlines()]
@@ -245,7 +240,7 @@ def test_an_adapter_brings_its_base_and_its_plan(go: Go, model: Path, out: Path,
         (("--limt", "3"), "did you mean --limit"),
     ],
 )
-def test_bad_input(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str) -> None:
+def test_bad_input(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str) -> None:
     monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=message):
@@ -265,13 +260,13 @@ def test_bad_input(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch, flags: tu
         ({"question": ["q"], "answer": "#### 7"}, "row 2: a list in column question"),
     ],
 )
-def test_a_malformed_problem_is_named(go: Go, tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_a_malformed_problem_is_named(go: Score, tmp_path: Path, row: dict[str, Any], message: str) -> None:
     folder = write_data(tmp_path / "bad", [rows()[0], row])
     with pytest.raises(UserError, match=f"test.jsonl, {message}"):
         go("--data_root", str(folder))
 
 
-def test_a_damaged_line_is_named(go: Go, tmp_path: Path) -> None:
+def test_a_damaged_line_is_named(go: Score, tmp_path: Path) -> None:
     folder = write_data(tmp_path / "bad")
     with open(folder / "gsm8k" / "test.jsonl", "a") as handle:
         handle.write('{"question": "q", "ans')
@@ -279,13 +274,13 @@ def test_a_damaged_line_is_named(go: Go, tmp_path: Path) -> None:
         go("--data_root", str(folder))
 
 
-def test_a_quantised_base_is_nothing_for_vllm(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quantised_base_is_nothing_for_vllm(go: Score, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharelora.evaluation.generation.job.require_vllm", lambda: None)
     with pytest.raises(UserError, match="found --engine vllm with --bits 4; need 16 or 32"):
         go("--engine", "vllm", "--bits", "4")
 
 
-def test_vllm_is_given_what_the_flags_say(go: Go, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_given_what_the_flags_say(go: Score, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def stand_in(there: Any, encoded: Any, names: Any, settings: Any, missing: Any, store: Any, listener: Any) -> None:
@@ -302,7 +297,7 @@ def test_vllm_is_given_what_the_flags_say(go: Go, model: Path, monkeypatch: pyte
     assert result["metrics"]["right"] == 1
 
 
-def test_a_dry_run_writes_nothing(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_writes_nothing(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(FileNotFoundError):
         go("--dry_run")

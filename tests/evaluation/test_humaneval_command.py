@@ -9,14 +9,13 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from entry_points import load_command
+from commands import Score, load_command, read_output, write_rows
 from toy import make_model, make_tokenizer
 
 from sharelora.data.humaneval import STOP, Task, load_humaneval
@@ -30,7 +29,6 @@ from sharelora.metrics.pass_at_k import pass_at_k
 from sharelora.models import load_base, load_tokenizer
 
 main = load_command("humaneval").main
-Go = Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
 RIGHT, WRONG = "    return x + 1\n", "    return x + 2\n"
 SHORT = ("--max_new_tokens", "6")
 
@@ -69,9 +67,8 @@ class StandIn:
 
 
 def write_data(folder: Path, content: list[dict[str, Any]] | None = None) -> Path:
-    (folder / "humaneval").mkdir(parents=True, exist_ok=True)
     found = [make_row(number) for number in range(4)] if content is None else content
-    (folder / "humaneval" / "HumanEval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    write_rows(folder / "humaneval" / "HumanEval.jsonl", found)
     return folder
 
 
@@ -103,16 +100,13 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 
 @pytest.fixture
-def go(data: Path, model: Path, out: Path) -> Go:
+def go(data: Path, model: Path, out: Path) -> Score:
     """Run the command with more flags; returns the result, if there is one, and the records."""
 
     def run(*flags: str, base: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         named = ["--model", str(model)] if base else []
         main(["--output", str(out), "--data_root", str(data), *named, *SHORT, *flags])
-        result, only = out / "result.json", "--generate_only" in flags
-        found = json.loads(result.read_text()) if result.exists() else {}
-        file = out / ("samples.jsonl" if only else "predictions.jsonl")
-        return found, [json.loads(line) for line in file.read_text().splitlines()]
+        return read_output(out, "samples.jsonl" if "--generate_only" in flags else "predictions.jsonl")
 
     return run
 
@@ -184,7 +178,7 @@ def test_a_failing_sandbox_is_no_failing_program() -> None:
 # What it generates and writes
 
 
-def test_the_samples_are_those_of_the_prompts(go: Go, model: Path, sandbox: StandIn) -> None:
+def test_the_samples_are_those_of_the_prompts(go: Score, model: Path, sandbox: StandIn) -> None:
     result, found = go("--samples", "3", "--temperature", "0.8", "--top_p", "0.95", "--k", "1", "3")
     settings = GenerationSettings(6, 0.8, 0.95, STOP, samples=3)
     texts = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), write_prompts(TASKS), settings)
@@ -200,7 +194,7 @@ def test_the_samples_are_those_of_the_prompts(go: Go, model: Path, sandbox: Stan
 
 
 def test_generation_and_testing_can_be_two_runs(
-    go: Go, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    go: Score, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--samples", "2", "--temperature", "1")
     result, found = go(*flags, "--generate_only", "true")
@@ -222,14 +216,14 @@ def test_generation_and_testing_can_be_two_runs(
     assert "pass@2" in capsys.readouterr().out
 
 
-def test_more_samples_are_added_to_those_that_are_there(go: Go, sandbox: StandIn) -> None:
+def test_more_samples_are_added_to_those_that_are_there(go: Score, sandbox: StandIn) -> None:
     flags = ("--temperature", "1", "--seed", "2")
     one, three = go(*flags)[1], go(*flags, "--samples", "3")
     assert [row["completion"] for row in three[1]][::3] == [row["completion"] for row in one]
     assert three[0]["metrics"]["texts_found_before"] == 4
 
 
-def test_samples_of_a_file_are_tested_without_a_model(go: Go, tmp_path: Path, sandbox: StandIn) -> None:
+def test_samples_of_a_file_are_tested_without_a_model(go: Score, tmp_path: Path, sandbox: StandIn) -> None:
     texts = {"Toy/0": [RIGHT, WRONG, WRONG], "Toy/2": [WRONG, WRONG], "Toy/1": [RIGHT, RIGHT], "Toy/3": [WRONG, RIGHT]}
     path = samples_file(tmp_path, texts)
     result, found = go("--samples_file", str(path), "--k", "2", base=False)
@@ -244,7 +238,7 @@ def test_samples_of_a_file_are_tested_without_a_model(go: Go, tmp_path: Path, sa
 
 
 def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
-    go: Go, tmp_path: Path, sandbox: StandIn, caplog: pytest.LogCaptureFixture
+    go: Score, tmp_path: Path, sandbox: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT, WRONG] for n in range(4)})
     result, _ = go("--samples_file", str(path), "--limit", "3", base=False)
@@ -290,7 +284,7 @@ def test_pass_at_k_is_the_mean_over_tasks() -> None:
     ],
 )
 def test_bad_input(
-    go: Go, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
+    go: Score, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(UserError, match=message):
@@ -323,7 +317,7 @@ def test_a_malformed_task_is_named(tmp_path: Path, changed: dict[str, Any], mess
         ('{"task_id": "Toy/1", "comp', "has a damaged line 5"),
     ],
 )
-def test_a_malformed_sample_is_named(go: Go, tmp_path: Path, sandbox: StandIn, line: str, message: str) -> None:
+def test_a_malformed_sample_is_named(go: Score, tmp_path: Path, sandbox: StandIn, line: str, message: str) -> None:
     path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
     with open(path, "a") as handle:
         handle.write(line + "\n")
@@ -331,7 +325,7 @@ def test_a_malformed_sample_is_named(go: Go, tmp_path: Path, sandbox: StandIn, l
         go("--samples_file", str(path), base=False)
 
 
-def test_too_few_samples_in_a_file_are_refused(go: Go, tmp_path: Path, sandbox: StandIn) -> None:
+def test_too_few_samples_in_a_file_are_refused(go: Score, tmp_path: Path, sandbox: StandIn) -> None:
     path = samples_file(tmp_path, {"Toy/0": [RIGHT], "Toy/1": [RIGHT, WRONG], "Toy/2": [RIGHT, WRONG]})
     with pytest.raises(UserError, match=r"found no samples of 1 of 4 tasks in .*, first Toy/3"):
         go("--samples_file", str(path), base=False)
@@ -340,7 +334,7 @@ def test_too_few_samples_in_a_file_are_refused(go: Go, tmp_path: Path, sandbox: 
         go("--samples_file", str(path), "--k", "2", base=False)
 
 
-def test_without_a_sandbox_nothing_is_generated_in_vain(go: Go, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_sandbox_nothing_is_generated_in_vain(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sharelora.evaluation.sandbox", None)
     with pytest.raises(UserError, match=r"found no sandbox .*; need one to test programs; pass --generate_only"):
         go()
@@ -349,7 +343,7 @@ def test_without_a_sandbox_nothing_is_generated_in_vain(go: Go, out: Path, monke
 
 
 @pytest.mark.parametrize("flags", [(), ("--samples_file", "FILE")])
-def test_a_dry_run_writes_nothing(go: Go, out: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_a_dry_run_writes_nothing(go: Score, out: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
     path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
     with pytest.raises(FileNotFoundError):
         go("--dry_run", *(str(path) if flag == "FILE" else flag for flag in flags))
