@@ -94,10 +94,12 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool
         bos: begin with the start token if the tokenizer has one, as training does.
 
     Returns:
-        For each its beginning's tokens, none where the whole does not start with them, and the others, at least one.
+        For each its beginning's tokens, none where the whole does not start with them or the beginning is empty, and
+        the others, at least one if there is any text.
     """
     tokens = Tokens(tokenizer, bos)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
+    starts[""] = ()  # A start token alone is not worth a pass of its own.
     found = []
     for first in range(0, len(prompts), CHUNK):
         chunk = prompts[first : first + CHUNK]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharelora.evaluation.batching import MOST_FILL, BatchSize, is_out_of_memory, most_that_fit, no_memory
+from sharelora.evaluation.batching import MOST_FILL, BatchSize, is_out_of_memory, most_that_fit
 from sharelora.evaluation.encoding import Encoded, Ids, Item, by_beginning, encode_items, require_room
 from sharelora.evaluation.prefix_cache import PromptReader
 
@@ -179,23 +179,10 @@ class _Run:
             self.tokens += len(start)
             self.whole += 0 if start else len(members)
             # No name here: a cache must be gone before the next one is made.
-            self._read(members, self._prefix(start) if start else None, len(start))
+            self._read(members, self.reader.prefix(start) if start else None, len(start))
         choices = tuple(self.choices[index] for index in range(len(self.encoded)))
         total = sum(item.length for item in self.encoded)
         return Scored(choices, self.tokens, total, self.whole, self.largest)
-
-    def _prefix(self, start: Ids) -> Any:
-        """The cache of a common beginning.
-
-        Raises:
-            UserError: there is too little memory for it.
-        """
-        try:
-            return self.reader.prefix(start)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise no_memory() from error
 
     def _read(self, members: list[int], cache: Any, length: int) -> None:
         # The longest first: if memory is short, that shows at once.

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharelora.evaluation.batching import is_out_of_memory, no_memory
+
 logger = logging.getLogger(__name__)
 
 # What a model may raise that cannot continue from a cache of several tokens.
@@ -85,10 +87,18 @@ class PromptReader:
 
         Returns:
             The model's cache for one row.
+
+        Raises:
+            UserError: there is too little memory for it.
         """
         row = torch.tensor([list(ids)], device=self.device)
         positions = torch.arange(len(ids), device=self.device)[None]
-        return self.call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+        try:
+            return self.call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise no_memory() from error
 
     @torch.no_grad()
     def next_logits(self, rows: Sequence[Sequence[int]], cache: Any = None, length: int = 0) -> Tensor:

@@ -262,6 +262,16 @@ def test_the_batch_is_halved_and_what_has_ended_stays(model: Any, monkeypatch: p
         generate(model, TOKENIZER, prompts, DRAWN)
 
 
+def test_too_little_memory_for_the_examples_is_said(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: Any, *_: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PromptReader, "call", never)
+    monkeypatch.setattr("sharelora.evaluation.generation.engine.can_continue", lambda *_, **__: True)
+    with pytest.raises(UserError, match="single prompt"):
+        generate(model, TOKENIZER, make_prompts(4), GREEDY)
+
+
 # Tokens
 
 

@@ -260,11 +260,11 @@ def test_too_little_memory_for_one_prompt_is_said(monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_little_memory_for_the_examples_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(self: Any, ids: Any) -> Any:
+    def never(self: Any, *_: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(PromptReader, "can_share", lambda *_: True)
-    monkeypatch.setattr(PromptReader, "prefix", never)
+    monkeypatch.setattr(PromptReader, "call", never)
     with pytest.raises(UserError, match="single prompt"):
         score(make_model(), make_tokenizer(), make_items(4))
 

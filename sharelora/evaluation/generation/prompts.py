@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sharelora.errors import UserError
-from sharelora.evaluation.encoding import CHUNK, Encoded, Ids, Tokens, split, too_long
+from sharelora.evaluation.encoding import Encoded, encode_prompts, too_long
 from sharelora.evaluation.generation.settings import GenerationSettings, Prompt
 
 
@@ -20,15 +20,8 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[Encoded]:
     Raises:
         UserError: a prompt has no tokens.
     """
-    tokens = Tokens(tokenizer, bos=True)
-    starts: dict[str, Ids] = {prefix: tokens([prefix])[0] for prefix in {prompt.prefix for prompt in prompts}}
-    starts[""] = ()
-    found = []
-    for first in range(0, len(prompts), CHUNK):
-        chunk = prompts[first : first + CHUNK]
-        rows = tokens([prompt.prefix + prompt.text for prompt in chunk])
-        parts = zip(chunk, rows, strict=True)
-        found += [Encoded(*split(starts[prompt.prefix], ids), group=prompt.name) for prompt, ids in parts]
+    parts = encode_prompts(tokenizer, [(prompt.prefix, prompt.text) for prompt in prompts])
+    found = [Encoded(start, rest, group=prompt.name) for prompt, (start, rest) in zip(prompts, parts, strict=True)]
     empty = [place for place, row in enumerate(found) if not row.length]
     if empty:
         raise UserError(
