@@ -3,8 +3,9 @@
     python eval/commonsense.py --model DIR --adapter runs/a --tasks boolq,winogrande --output runs/a_commonsense
 
 `--by likelihood` takes the most likely answer word, `--by generated` the first one that the model writes, `--by both`
-does both. Writes `predictions.jsonl`, one record per question, and `result.json`. `--tiny` runs the same on the
-project's own small model and data.
+does both. Writes `generations.jsonl` while texts end and goes on from there after a kill; then `predictions.jsonl`, one
+record per question, and `result.json`. `--generate_only` writes `texts.jsonl` and scores nothing. `--tiny` runs the
+same on the project's own small model and data.
 """
 
 from __future__ import annotations
@@ -15,29 +16,32 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sharelora.commandline import Parser, positive
+from sharelora.commandline import Parser
 from sharelora.evaluation import command
 from sharelora.evaluation.exam_command import names
 
 if TYPE_CHECKING:
     from sharelora.data.commonsense import CommonsenseItem
-    from sharelora.evaluation.commonsense import Answers, Writer
+    from sharelora.evaluation.generation.job import Asked, Produced
     from sharelora.evaluation.likelihood import Prepared
-    from sharelora.evaluation.multiple_choice import Listener
 
 logger = logging.getLogger("sharelora.eval.commonsense")
 
 WAYS = {"likelihood": ("likelihood",), "generated": ("generated",), "both": ("likelihood", "generated")}
+# Enough for `the correct answer is answer2`, which is what tuning teaches.
+MAX_NEW_TOKENS = 32
 
 
 def parser() -> Parser:
     """Every flag of this command."""
+    from sharelora.evaluation.generation import job
+
     made = Parser("commonsense.py", "Accuracy on eight commonsense tasks, and every answer.")
     command.add_flags(made, "runs/commonsense", "questions")
     add = made.add_argument
     add("--tasks", type=names, metavar="A,B", help="some of the tasks; by default all eight")
-    add("--by", choices=tuple(WAYS), default="likelihood", help="what counts as the model's answer")
-    add("--max_new_tokens", type=positive, default=32, help="most tokens of a written answer")
+    add("--by", choices=tuple(WAYS), default="both", help="what counts as the model's answer")
+    job.add_flags(made, MAX_NEW_TOKENS, ())
     return made
 
 
@@ -46,36 +50,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.start(parser(), argv, run)
 
 
-def run(args: argparse.Namespace, began: float, make_writer: Callable[..., Writer] | None = None) -> None:
+def run(args: argparse.Namespace, began: float, produce: Callable[[Asked, str], Produced] | None = None) -> None:
     """Check, load, answer, write.
 
     Args:
         args: the command line.
         began: when the command did, by `time.monotonic`.
-        make_writer: replaces `writer`, for tests.
+        produce: replaces `sharelora.evaluation.generation.job.produce`, for tests.
 
     Raises:
         UserError: anything that a person can put right; found before the model is loaded wherever it can be.
     """
-    from sharelora.evaluation.commonsense import choices, records
-    from sharelora.evaluation.likelihood import prepare_answers
+    from sharelora.evaluation.generation import job
     from sharelora.files import require_writable
-    from sharelora.models import load_tokenizer
 
-    subject = command.locate(args)
-    items, tokenizer = load_items(args), load_tokenizer(subject.base)
-    prepared = prepare_answers(tokenizer, choices(items), command.room(args, subject))
+    check(args)
+    subject, items = command.locate(args), load_items(args)
+    asked, prepared = prepare(args, subject, items)
     if args.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(items))
         return
-    folder = require_writable(args.output)
-    model = command.load_model(args, subject)
-    ways = answer(args, model, tokenizer, items, prepared, make_writer or writer)
-    metrics = {name: way.metrics(items) for name, way in ways.items()}
-    rows = records(items, ways)
-    command.write(args, "commonsense", subject, model, rows, summary(metrics), time.monotonic() - began)
-    print(table(metrics))
-    print(f"wrote {folder}")
+    require_writable(args.output)
+    made = None if asked is None else (produce or job.produce)(asked, "writing")
+    if made is not None and args.generate_only:
+        keep(args, items, made)
+    else:
+        score(args, began, subject, items, prepared, made)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        UserError: the first of them.
+    """
+    from sharelora.errors import UserError
+
+    if args.generate_only and args.by == "likelihood":
+        raise UserError("found --generate_only with --by likelihood, which writes no texts; need one; leave one out")
+    if args.engine == "vllm" and args.by != "generated" and not args.generate_only:
+        raise UserError(f"found --engine vllm with --by {args.by}; need texts alone for it; pass --by generated")
 
 
 def load_items(args: argparse.Namespace) -> list[CommonsenseItem]:
@@ -85,44 +99,63 @@ def load_items(args: argparse.Namespace) -> list[CommonsenseItem]:
         UserError: see `load_commonsense`.
     """
     from sharelora.data.commonsense import load_commonsense
-    from sharelora.evaluation.sampling import spread
 
-    found = load_commonsense(args.tasks, command.data_root(args))
-    return [found[index] for index in spread([item.task for item in found], command.count(args), args.seed)]
+    return command.chosen(args, load_commonsense(args.tasks, command.data_root(args)), lambda item: item.task)
 
 
-def answer(
+def prepare(
+    args: argparse.Namespace, subject: command.Subject, items: Sequence[CommonsenseItem]
+) -> tuple[Asked | None, Prepared | None]:
+    """Check and tokenise what each way needs; None for a way that the flags do not ask for.
+
+    Raises:
+        UserError: prompts that do not fit, or a setting that means nothing.
+    """
+    from sharelora.evaluation.commonsense import choices, questions
+    from sharelora.evaluation.generation import job
+    from sharelora.evaluation.likelihood import prepare_answers
+    from sharelora.models import load_tokenizer
+
+    told, ways = job.settings(args), ("generated",) if args.generate_only else WAYS[args.by]
+    asked = job.prepare(args, subject, questions(items), told) if "generated" in ways else None
+    if "likelihood" not in ways:
+        return asked, None
+    return asked, prepare_answers(load_tokenizer(subject.base), choices(items), command.room(args, subject))
+
+
+def keep(args: argparse.Namespace, items: Sequence[CommonsenseItem], made: Produced) -> None:
+    """Write the texts alone."""
+    from sharelora.evaluation.commonsense import text_row
+    from sharelora.evaluation.generation import job
+
+    rows = [text_row(item, text) for item, text in zip(items, made.texts, strict=True)]
+    print(f"{made.line()}\nwrote {command.write_rows(args, rows, job.TEXTS)}; nothing was scored")
+
+
+def score(
     args: argparse.Namespace,
-    model: Any,
-    tokenizer: Any,
+    began: float,
+    subject: command.Subject,
     items: Sequence[CommonsenseItem],
-    prepared: Prepared,
-    make_writer: Callable[..., Writer],
-) -> dict[str, Answers]:
-    """Answer in each way that the flags ask for; name of the way -> answers."""
-    from sharelora.evaluation.commonsense import answer_by_likelihood, answer_by_writing
+    prepared: Prepared | None,
+    made: Produced | None,
+) -> None:
+    """Answer in each way that was prepared, and report."""
+    from sharelora.evaluation.commonsense import Answers, answer_by_likelihood, answer_by_writing, records
     from sharelora.evaluation.progress import Progress
 
-    found = {}
-    if "likelihood" in WAYS[args.by]:
-        listener = Progress("likelihood")
-        found["likelihood"] = answer_by_likelihood(model, items, prepared, args.batch_size, listener)
-    if "generated" in WAYS[args.by]:
-        found["generated"] = answer_by_writing(items, make_writer(args, model, tokenizer, Progress("writing")))
-    return found
-
-
-def writer(args: argparse.Namespace, model: Any, tokenizer: Any, listener: Listener) -> Writer:
-    """Return what lets the model write, greedily."""
-    from sharelora.evaluation.generation import GenerationSettings, Prompt, generate
-
-    settings = GenerationSettings(max_new_tokens=args.max_new_tokens)
-
-    def write(pairs: Sequence[tuple[str, str]]) -> Any:
-        asked = [Prompt(prefix, text) for prefix, text in pairs]
-        return generate(model, tokenizer, asked, settings, args.batch_size, listener=listener)
-
-    return write
+    model = None if made is None else made.model
+    found: dict[str, Answers] = {}
+    if prepared is not None:
+        model = command.load_model(args, subject) if model is None else model
+        found["likelihood"] = answer_by_likelihood(model, items, prepared, args.batch_size, Progress("likelihood"))
+    if made is not None:
+        found["generated"] = answer_by_writing(items, made.texts, made.metrics())
+    metrics = {name: way.metrics(items) for name, way in found.items()}
+    rows = records(items, found)
+    command.write(args, "commonsense", subject, model, rows, summary(metrics), time.monotonic() - began)
+    print(table(metrics))
+    print(f"wrote {args.output}")
 
 
 def summary(metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from sharelora.commandline import Parser
 from sharelora.evaluation import command
 
 logger = logging.getLogger("sharelora.eval.gsm8k")
-# What --generate_only writes; predictions.jsonl belongs to result.json.
-TEXTS = "texts.jsonl"
 
 
 def parser() -> Parser:
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace, began: float) -> None:
     made = job.produce(asked, "GSM8K")
     if args.generate_only:
         rows = [text_row(problem, text) for problem, text in zip(problems, made.texts, strict=True)]
-        print(f"{made.line()}\nwrote {command.write_rows(args, rows, TEXTS)}; nothing was scored")
+        print(f"{made.line()}\nwrote {command.write_rows(args, rows, job.TEXTS)}; nothing was scored")
         return
     report = Report(problems, made.texts)
     metrics = {**report.metrics(), **made.metrics()}

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import random
 import sys
 import time
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharelora.commandline import Parser, boolean, positive
+from sharelora.evaluation.sampling import spread
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -134,10 +134,19 @@ def count(args: argparse.Namespace) -> int | None:
     return args.limit or (TINY_LIMIT if args.tiny else None)
 
 
-def chosen(args: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
-    """Choose the items that the flags ask for, in their order; a larger choice contains every smaller one."""
-    rng, size = random.Random(args.seed), count(args)
-    return [items[place] for place in sorted(rng.sample(range(len(items)), len(items))[:size])]
+def chosen(
+    args: argparse.Namespace, items: Sequence[Item], group: Callable[[Item], str] = lambda item: ""
+) -> list[Item]:
+    """Choose the items that the flags ask for, in their order and evenly from all groups.
+
+    A larger choice contains every smaller one.
+
+    Args:
+        args: the command line.
+        items: all there are.
+        group: names an item's group; by default all items are one.
+    """
+    return [items[place] for place in spread([group(item) for item in items], count(args), args.seed)]
 
 
 def room(args: argparse.Namespace, subject: Subject) -> int | None:

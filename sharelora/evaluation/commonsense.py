@@ -1,37 +1,23 @@
 """Commonsense tasks answered in two ways: by the likelihood of the answer words, and by what the model writes.
 
 Both see the Alpaca prompt that tuning uses. LLM-Adapters scores what is written (there with a beam search of width 4;
-here greedily). A text without any answer word is wrong, and counted.
+here the likeliest token every time, or drawn). A text without any answer word is wrong, and counted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from sharelora.data.commonsense import LEAD, CommonsenseItem, find_answer
 from sharelora.data.formats import FORMATS
 from sharelora.evaluation.encoding import Item
+from sharelora.evaluation.generation import Generated, Prompt
 from sharelora.evaluation.likelihood import Prepared, score_answers
 from sharelora.evaluation.multiple_choice import Listener
 from sharelora.metrics import choice
-
-
-class Written(Protocol):
-    """What a model wrote: the text without its prompt, how many tokens that took, and why it ended."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def ended(self) -> str: ...
-
-
-# Lets a model go on from prompts, each in two parts: a beginning that others may have too, and the rest.
-Writer = Callable[[Sequence[tuple[str, str]]], Sequence[Written]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +28,7 @@ class Answers:
         found: the answer to each item; None where there is none, which counts as wrong.
         rows: what else the record of each item says.
         costs: what it took, and what else was counted.
-        seconds: wall clock time.
+        seconds: wall clock time; for texts of several runs that of all of them.
     """
 
     found: tuple[str | None, ...]
@@ -94,6 +80,11 @@ def choices(items: Sequence[CommonsenseItem]) -> list[Item]:
     ]
 
 
+def questions(items: Sequence[CommonsenseItem]) -> list[Prompt]:
+    """Items as prompts to go on from; what is drawn for an item depends on its instruction, not on its place."""
+    return [Prompt(*pair, item.instruction) for item, pair in zip(items, prompts(items), strict=True)]
+
+
 def answer_by_likelihood(
     model: Any,
     items: Sequence[CommonsenseItem],
@@ -123,22 +114,32 @@ def answer_by_likelihood(
     )
 
 
-def answer_by_writing(items: Sequence[CommonsenseItem], write: Writer) -> Answers:
-    """Answer with the first answer word that the model writes.
+def answer_by_writing(
+    items: Sequence[CommonsenseItem], texts: Sequence[Generated], costs: Mapping[str, Any]
+) -> Answers:
+    """Answer with the first answer word that the model wrote.
 
     Args:
         items: the questions.
-        write: lets the model go on from their prompts.
+        texts: what it wrote after the prompt of each.
+        costs: what that took, its tokens among it.
     """
-    began = time.perf_counter()
-    texts = write(prompts(items))
     found = tuple(find_answer(item.task, one.text) for item, one in zip(items, texts, strict=True))
     return Answers(
         found,
-        tuple({"text": one.text, "tokens": one.tokens, "ended": one.ended} for one in texts),
-        {"tokens": sum(one.tokens for one in texts), "unanswered": found.count(None)},
-        time.perf_counter() - began,
+        tuple(_text(one) for one in texts),
+        {**costs, "unanswered": found.count(None)},
+        sum(one.seconds for one in texts),
     )
+
+
+def text_row(item: CommonsenseItem, text: Generated) -> dict[str, Any]:
+    """What is known of an item before its text is scored."""
+    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **_text(text)}
+
+
+def _text(text: Generated) -> dict[str, Any]:
+    return {"text": text.text, "tokens": text.tokens, "ended": text.ended}
 
 
 def records(items: Sequence[CommonsenseItem], ways: Mapping[str, Answers]) -> list[dict[str, Any]]:

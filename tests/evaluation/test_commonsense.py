@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,14 @@ from toy import WORDS, make_model, make_tokenizer
 
 from sharelora.data.commonsense import TASKS, CommonsenseItem, find_answer, load_commonsense
 from sharelora.errors import UserError
-from sharelora.evaluation.commonsense import Answers, answer_by_writing, choices, prompts
+from sharelora.evaluation import command
+from sharelora.evaluation.commonsense import choices, prompts, questions
+from sharelora.evaluation.generation import Generated, GenerationSettings
+from sharelora.evaluation.generation.job import Asked, Produced
+from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.likelihood import score_answers_one_by_one
 from sharelora.files import write_json
+from sharelora.models import load_base, load_tokenizer
 
 COMMAND = load_command("commonsense")
 
@@ -51,28 +54,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Written:
-    text: str
-    tokens: int = 7
-    ended: str = "end"
-
-
-def says(text: Callable[[int], str]) -> Callable[..., Any]:
+def says(text: Callable[[int], str]) -> Callable[[Asked, str], Produced]:
     """A stand-in for the model's writing: what it writes for the n-th prompt."""
 
-    def make(args: argparse.Namespace, model: Any, tokenizer: Any, listener: Any) -> Any:
-        return lambda pairs: [Written(text(number)) for number in range(len(pairs))]
+    def produce(asked: Asked, name: str) -> Produced:
+        texts = [Generated(text(number), 7, "eos") for number in range(len(asked.prompts))]
+        return Produced(texts, 99, 0, None)
 
-    return make
+    return produce
 
 
 @pytest.fixture
 def score(data: Path, model: Path, tmp_path: Path) -> Score:
-    def go(*flags: str, writer: Any = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        words = ["--output", str(tmp_path / "out"), "--data_root", str(data), "--model", str(model), *flags]
-        COMMAND.command.start(COMMAND.parser(), words, lambda args, began: COMMAND.run(args, began, make_writer=writer))
-        return read_output(tmp_path / "out")
+    def go(*flags: str, produce: Any = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        out, named = tmp_path / "out", ["--data_root", str(data), "--model", str(model)]
+        words = ["--output", str(out), *named, "--max_new_tokens", "6", *flags]
+        command.start(COMMAND.parser(), words, lambda args, began: COMMAND.run(args, began, produce))
+        return read_output(out, "texts.jsonl" if "--generate_only" in flags else "predictions.jsonl")
 
     return go
 
@@ -124,7 +122,7 @@ def test_prompts_are_those_of_tuning_in_two_parts(data: Path) -> None:
 
 
 def test_by_likelihood(score: Score, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result, records = score()
+    result, records = score("--by", "likelihood")
     found = result["metrics"]["likelihood"]
     assert result["kind"] == "commonsense" and found["questions"] == len(records) == 48
     right = [row["likelihood"]["prediction"] == row["answer"] for row in records]
@@ -149,7 +147,7 @@ def test_by_what_is_written(score: Score, data: Path, capsys: pytest.CaptureFixt
     def text(number: int) -> str:
         return "no idea" if number % 5 == 0 else f"The correct answer is {items[number].answer.upper()}"
 
-    result, records = score("--by", "both", writer=says(text))
+    result, records = score(produce=says(text))
     found, other = result["metrics"]["generated"], result["metrics"]["likelihood"]
     assert found["unanswered"] == 10 and found["right"] == 38 and found["tokens"] == 7 * 48
     assert found["accuracy_micro"] == pytest.approx(38 / 48) and other["questions"] == 48
@@ -158,25 +156,40 @@ def test_by_what_is_written(score: Score, data: Path, capsys: pytest.CaptureFixt
         "right": False,
         "text": "no idea",
         "tokens": 7,
-        "ended": "end",
+        "ended": "eos",
     }
     assert records[1]["generated"]["prediction"] == items[1].answer and "scores" in records[1]["likelihood"]
     assert "10 texts WITHOUT AN ANSWER counted as wrong" in capsys.readouterr().out
-    result, records = score("--by", "generated", writer=says(text))
+    result, records = score("--by", "generated", produce=says(text))
     assert set(result["metrics"]) == {"commonsense_generated", "generated", "peak_memory_bytes"}
     assert "likelihood" not in records[0]
 
 
-def test_the_writer_gets_the_prompts_in_two_parts(data: Path) -> None:
-    items, seen = load_commonsense(("boolq",), data), []
+def test_the_texts_are_those_of_the_prompts(score: Score, data: Path, model: Path) -> None:
+    result, records = score("--tasks", "boolq,winogrande")
+    items = load_commonsense(("boolq", "winogrande"), data)
+    assert [prompt.prefix + prompt.text for prompt in questions(items)] == [a + b for a, b in prompts(items)]
+    plain = generate_one_by_one(
+        load_base(str(model)), load_tokenizer(str(model)), questions(items), GenerationSettings(6)
+    )
+    assert [row["generated"]["text"] for row in records] == [text.text for text in plain]
+    found = result["metrics"]["generated"]
+    assert found["texts"] == found["questions"] == result["metrics"]["likelihood"]["questions"] == 12
+    assert found["tokens"] == sum(text.tokens for text in plain) and found["texts_found_before"] == 0
+    assert len({text.text for text in plain}) > 3
 
-    def write(pairs: Sequence[tuple[str, str]]) -> list[Written]:
-        seen.extend(pairs)
-        return [Written("true")] * len(pairs)
 
-    found: Answers = answer_by_writing(items, write)
-    assert seen == prompts(items) and set(found.found) == {"true"}
-    assert found.metrics(items)["right"] == sum(item.answer == "true" for item in items)
+def test_generation_and_scoring_can_be_two_runs(
+    score: Score, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, texts = score("--tasks", "boolq", "--generate_only")
+    assert result == {} and len(texts) == 6 and "nothing was scored" in capsys.readouterr().out
+    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    result, records = score("--tasks", "boolq", "--by", "generated")
+    assert [row["generated"]["text"] for row in records] == [row["text"] for row in texts]
+    assert result["metrics"]["generated"]["texts_found_before"] == 6
+    with pytest.raises(UserError, match=r"made with prompts 6, this run has 12; .*--overwrite"):
+        score("--tasks", "boolq,piqa")
 
 
 def test_some_tasks_and_a_limit(score: Score) -> None:
@@ -201,7 +214,10 @@ def test_a_dry_run_writes_nothing(data: Path, model: Path, tmp_path: Path) -> No
         (("--tasks", "boolq,,piqa"), "need names separated by commas"),
         (("--by", "guess"), "--by"),
         (("--max_new_tokens", "0"), "at least 1"),
-        (("--max_length", "9"), "with more than 9 tokens"),
+        (("--max_length", "9", "--by", "likelihood"), "with more than 9 tokens"),
+        (("--max_length", "9"), "with more than 3 tokens.*need prompt and 6 new tokens within 9"),
+        (("--generate_only", "--by", "likelihood"), "found --generate_only with --by likelihood"),
+        (("--engine", "vllm"), "found --engine vllm with --by both; .*pass --by generated"),
         (("--batch_size", "none"), "batch size none"),
         (("--data_root", "nowhere"), r"found no boolq, piqa, .* in nowhere/commonsense; need <task>/test\.json"),
     ],

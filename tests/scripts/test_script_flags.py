@@ -112,7 +112,7 @@ def test_the_evaluation_takes_every_flag(
     assert found.tiny is bool(tiny) and found.limit is None
     assert found.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
     if exam == "Commonsense":
-        assert found.tasks is None
+        assert (found.tasks, found.by, found.max_new_tokens, found.temperature) == (None, "both", 32, 0)
     else:
         shots = 0 if tiny else {"MMLU": 5, "MMLU_PRO": None}[exam]
         assert (found.shots, found.split, found.prompt, found.subjects) == (shots, "test", "qlora", None)

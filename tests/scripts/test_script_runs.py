@@ -69,7 +69,7 @@ def test_commonsense_and_mmlu_pro_run_by_the_scripts_alone(tmp_path: Path) -> No
     assert trained["plan"]["share"] == "a" and trained["config"]["dataset"] == "commonsense"
     for found in (commonsense, pro):
         assert found["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
-    assert len(commonsense["metrics"]["likelihood"]["tasks"]) == 8
+    assert all(len(commonsense["metrics"][way]["tasks"]) == 8 for way in ("likelihood", "generated"))
     assert pro["metrics"]["questions"] == 16 and pro["metrics"]["wrong_answer_index"] == []
 
 

@@ -27,6 +27,8 @@ from sharelora.models import load_tokenizer
 logger = logging.getLogger(__name__)
 
 ENGINES = ("hf", "vllm")
+# What --generate_only writes where nothing else is agreed on; predictions.jsonl belongs to result.json.
+TEXTS = "texts.jsonl"
 
 
 def add_flags(parser: Parser, max_new_tokens: int, stop: Sequence[str]) -> None:
