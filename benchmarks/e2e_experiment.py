@@ -16,7 +16,7 @@ METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 SEARCH, MAIN = "search", "main"
 # A seed that no compared run has: the rate must not be chosen on one of their draws.
 SEARCH_SEED = 1000
-# LoRA's recipe for E2E but for the learning rate, the number of updates, the warm-up, the precision and what is adapted:
+# LoRA's recipe for E2E but for the learning rate, the updates, the warm-up, the precision and what is adapted:
 # a small model that has read only novels cannot learn E2E's texts by its queries and values alone.
 RECIPE: Mapping[str, str] = {
     "train_data": "e2e",
