@@ -30,8 +30,8 @@ def about_runs(experiment: Experiment) -> str:
     """Say how every run was trained, decoded and scored."""
     return (
         f"Training (`NLG/gpt2_share_ft.py`): {experiment.updates:,} updates of 8 rows drawn from the whole train set "
-        f"(42,061 rows), `{_flags(RECIPE)} --seq_len {experiment.length}`, 5 % of the updates to warm up; rank, alpha "
-        "and regularisation are those of LoRA's recipe for E2E. Adapters stand on the query and the value of `c_attn`."
+        f"(42,061 rows), `{_flags(RECIPE)} --seq_len {experiment.length}`, 5 % of the updates to warm up. Adapters "
+        "stand on the query and the value of `c_attn` and on the other linear layers."
         f"\n\nDecoding (`NLG/gpt2_beam.py`): `{_flags(DECODING)}`, each of the 630 distinct inputs of the test set "
         "once.\n\n"
         "Scores (`NLG/score.py --task e2e`): mean ± standard deviation over seeds; `ended` is the share of texts that "

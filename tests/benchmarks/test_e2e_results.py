@@ -18,7 +18,7 @@ from sharelora import UserError
 from sharelora.evaluation.beam.arguments import parse as parse_decoding
 from sharelora.training.nlg.arguments import parse as parse_training
 
-EXPERIMENT = Experiment("gpt2", shares=("none", "a"), rates=(1e-3, 3e-3))
+EXPERIMENT = Experiment("gpt2", updates=800, search_updates=200, shares=("none", "a"), rates=(1e-3, 3e-3))
 
 
 def test_every_way_of_sharing_gets_the_same_search_and_the_same_seeds() -> None:
@@ -86,7 +86,7 @@ def test_the_document_says_how_it_was_made() -> None:
     text = e2e_document.compose(EXPERIMENT, ends({("none", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH), ends(COMPLETE))
     for words in (
         "800 updates",
-        "--lora_r 4 --lora_alpha 32",
+        "--lora_r 16 --lora_alpha 64",
         "--beam 10 --length_penalty 0.8",
         "(e2e.svg)",
         "`gpt2`",
