@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.commandline import Parser, boolean, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ def add_flags(parser: Parser, output: str, items: str) -> None:
     add("--data_root", help="folder of data sets; by default SHARELORA_DATA, else the hub")
     add("--bits", type=int, choices=(4, 8, 16, 32), default=16, help="precision of the base; 4 and 8 quantise it")
     add("--dtype", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="of weights, or of 4-bit arithmetic")
-    tiny = boolean(os.environ.get("SHARELORA_TINY") or "false")
-    parser.switch("--tiny", tiny, help=f"use the project's own small model and data, and few {items}")
+    parser.switch("--tiny", tiny_environment(), help=f"use the project's own small model and data, and few {items}")
     parser.switch("--dry_run", help=f"find model, adapter and {items}, write nothing, and stop before loading weights")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.commandline import Parser, boolean, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.errors import UserError
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
@@ -69,12 +69,8 @@ def parser() -> Parser:
     made.switch("--python", help="e2e: NIST as measure_scores.py -p has it, which LoRA's recipe uses")
     add("--adapter", help="the adapter that wrote the predictions, to show up beside its training in a comparison")
     add("--output", help="folder for result.json (that of the predictions)")
-    made.switch("--tiny", _tiny_by_default(), help="take the project's own small data")
+    made.switch("--tiny", tiny_environment(), help="take the project's own small data")
     return made
-
-
-def _tiny_by_default() -> bool:
-    return boolean(os.environ.get("SHARELORA_TINY") or "false")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
