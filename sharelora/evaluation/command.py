@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +69,11 @@ def start(parser: Parser, argv: Sequence[str] | None, run: Callable[[argparse.Na
         run: gets the flags, and when the command began by `time.monotonic`.
     """
     began = time.monotonic()
+    # First of all: a mistake in it is said before anything slow is imported.
     args = parser.parse(argv)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("sharelora").setLevel(logging.INFO)
-    # PEFT asks models for an attribute that transformers has renamed since.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    from transformers.utils.logging import disable_progress_bar
+    from sharelora.training import program
 
-    disable_progress_bar()
-    run(args, began)
+    program.start(lambda: args, lambda args: run(args, began))
 
 
 def locate(args: argparse.Namespace) -> Subject:
@@ -109,13 +102,13 @@ def locate(args: argparse.Namespace) -> Subject:
     return Subject(locate_model(base), adapter)
 
 
-def data_root(args: argparse.Namespace) -> str | Path | None:
+def data_root(args: argparse.Namespace) -> Path | None:
     """Return the folder of data sets that the flags mean; None leaves it to the environment and the hub."""
     if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
         from sharelora.tiny import tiny_data
 
         return tiny_data()
-    return args.data_root
+    return None if args.data_root is None else Path(args.data_root)
 
 
 def count(args: argparse.Namespace) -> int | None:
@@ -170,13 +163,13 @@ def write(
         seconds: wall clock time of the whole command.
     """
     from sharelora.environment import peak_memory
-    from sharelora.files import write_text
+    from sharelora.files import write_json_lines
     from sharelora.results import write_result
     from sharelora.training.model import plan_facts
 
     folder = Path(args.output)
     predictions = folder / PREDICTIONS
-    write_text(predictions, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json_lines(predictions, rows)
     adapter = {} if subject.adapter is None else {"adapter": subject.adapter}
     write_result(
         folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.errors import UserError
+from sharelora.evaluation import command
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
 from sharelora.metrics import java
 from sharelora.metrics.nlg import E2E, LOWER_IS_BETTER, WEBNLG, Score, chosen, score_e2e, score_webnlg
@@ -138,7 +138,7 @@ def load(args: argparse.Namespace) -> TestSet:
     if args.references:
         references = task.read_references(Path(args.references))
         return TestSet(read_lines(predictions), [texts[:most] for texts in references])
-    groups = grouped(load_nlg(args.data or args.task, args.split, _root(args)))
+    groups = grouped(load_nlg(args.data or args.task, args.split, command.data_root(args)))
     hypotheses = _decoded(args, groups) if _is_jsonl(args) else read_lines(predictions)
     seen = [bool(group.seen) for group in groups] if all(group.seen is not None for group in groups) else None
     return TestSet(hypotheses, [group.references[:most] for group in groups], seen)
@@ -148,14 +148,6 @@ def _decoded(args: argparse.Namespace, groups: Sequence[Any]) -> list[str]:
     from sharelora.models import load_tokenizer
 
     return read_decoded(Path(args.predictions), groups, load_tokenizer(args.tokenizer))
-
-
-def _root(args: argparse.Namespace) -> Path | None:
-    if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
-        from sharelora.tiny import tiny_data
-
-        return tiny_data()
-    return None if args.data_root is None else Path(args.data_root)
 
 
 def score(args: argparse.Namespace, found: TestSet) -> dict[str, Any]:
