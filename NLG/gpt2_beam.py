@@ -9,24 +9,14 @@ on the project's own small model and data.
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-
 
 def main() -> None:
     """Parse, run, report."""
-    # PEFT asks models for an attribute that transformers has renamed since.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    from transformers.utils.logging import disable_progress_bar
-
     from sharelora.evaluation.beam.arguments import parse
     from sharelora.evaluation.beam.job import run
+    from sharelora.training.program import start
 
-    disable_progress_bar()
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("sharelora").setLevel(logging.INFO)
-    run(parse())
+    start(parse, run)
 
 
 if __name__ == "__main__":

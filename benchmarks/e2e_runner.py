@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.e2e_experiment import BASE, DECODED, MAIN, Experiment, Run
+from benchmarks.run_log import logged
 from sharelora import UserError
 from sharelora.files import read_json, write_json
 from sharelora.training.output import COMPLETED
@@ -68,9 +67,7 @@ def execute(experiment: Experiment, run: Run, root: Path) -> float:
         UserError: what a job refuses; the log lies in the run's folder.
     """
     began, folder = time.monotonic(), root / run.name
-    with _logged(folder / LOG), warnings.catch_warnings():
-        # PEFT asks models for an attribute that transformers has renamed since.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with logged(folder / LOG, "a"):
         if not is_trained(root, run):
             _train(experiment, run, folder)
         if run.phase == MAIN:
@@ -106,27 +103,6 @@ def score(experiment: Experiment, predictions: Path) -> dict[str, float]:
         root = tiny_data()
     groups = grouped(load_nlg("e2e", "test", root))[: experiment.limit]
     return score_e2e(read_lines(predictions), [group.references for group in groups], experiment.without)
-
-
-@contextmanager
-def _logged(file: Path) -> Iterator[None]:
-    """Send what the jobs say into a file instead of the terminal."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    logger, handler = logging.getLogger("sharelora"), logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    except Exception:
-        logger.exception("the run failed")
-        raise
-    finally:
-        logger.level, logger.propagate = before
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def _begin_worker(threads: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,13 @@ from typing import Any
 
 from benchmarks.e2e_experiment import BASE, DECODED, TITLES, Experiment, Run
 from benchmarks.e2e_runner import SCORES, is_done
+from benchmarks.pictures import new_figure, save_figure
 from benchmarks.report import table
-from sharelora.files import read_json, write_bytes
+from sharelora.files import read_json
 from sharelora.results import read_result
 from sharelora.units import size
 
 DIGITS: Mapping[str, int] = {"NIST": 3, "CIDEr": 3}
-FORMATS = ("svg", "png")
-# The same numbers give the same file.
-_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
 
 
 @dataclass(frozen=True)
@@ -161,24 +158,11 @@ def plot(experiment: Experiment, found: Found, stem: Path) -> list[Path]:
     Returns:
         The files: SVG and PNG.
     """
-    # The object interface needs no display and changes no global state.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = experiment.metrics
-    figure = Figure(figsize=(2.8 * len(names), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.8 * len(names), 3.4)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         _panel(axes, experiment, found, name)
-    made = []
-    with matplotlib.rc_context({"svg.hashsalt": "sharelora"}):
-        for ending in FORMATS:
-            picture = io.BytesIO()
-            figure.savefig(picture, format=ending, dpi=120, metadata=_METADATA[ending])
-            made.append(stem.with_suffix(f".{ending}"))
-            write_bytes(made[-1], picture.getvalue())
-    return made
+    return save_figure(figure, stem)
 
 
 def _panel(axes: Any, experiment: Experiment, found: Found, name: str) -> None:

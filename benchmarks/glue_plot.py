@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,7 @@ from typing import Any
 
 from benchmarks.glue_experiment import METHODS, Experiment, Run
 from benchmarks.glue_table import Cell, Outcome, averages, by_seed
-from sharelora.files import write_bytes
-
-FORMATS = ("svg", "png")
-# The same numbers give the same file.
-_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+from benchmarks.pictures import new_figure, save_figure
 
 
 def plot(
@@ -31,27 +26,14 @@ def plot(
     Returns:
         The files: SVG and PNG.
     """
-    # The object interface needs no display and changes no global state.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {task.title: [by_seed(found, (key, m)) for m in names] for key, task in experiment.tasks.items()}
     panels["mean"] = [averages(experiment, found, method) for method in names]
-    figure = Figure(figsize=(1.5 + 2.1 * len(panels), 0.9 + 0.35 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.5 + 2.1 * len(panels), 0.9 + 0.35 * len(names))
     rows = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axes, (title, scores) in zip(rows[0], panels.items(), strict=True):
         _panel(axes, title, names, scores)
     figure.supxlabel("dev score in hundredths: every seed, mean and standard deviation", fontsize=8)
-    made = []
-    with matplotlib.rc_context({"svg.hashsalt": "sharelora"}):
-        for ending in FORMATS:
-            picture = io.BytesIO()
-            figure.savefig(picture, format=ending, dpi=120, metadata=_METADATA[ending])
-            made.append(stem.with_suffix(f".{ending}"))
-            write_bytes(made[-1], picture.getvalue())
-    return made
+    return save_figure(figure, stem)
 
 
 def _panel(axes: Any, title: str, names: Sequence[str], scores: Sequence[Mapping[int, float]]) -> None:

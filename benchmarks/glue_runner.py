@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import multiprocessing
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.glue_experiment import METHODS, Experiment, Run, settings
 from benchmarks.glue_start import Start
+from benchmarks.run_log import logged
 from sharelora.errors import UserError
 from sharelora.files import read_json, write_json
 from sharelora.training.output import COMPLETED
@@ -73,32 +71,9 @@ def execute(words: Sequence[str], start: Start) -> float:
 
     disable_progress_bar()
     began = time.monotonic()
-    with _logged(Path(start.folder) / LOG), warnings.catch_warnings():
-        # PEFT asks models for an attribute that transformers has renamed since.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with logged(Path(start.folder) / LOG, "w"):
         run(parse(list(words)), prepare=start)
     return time.monotonic() - began
-
-
-@contextmanager
-def _logged(file: Path) -> Iterator[None]:
-    """Send what the job says into a file instead of the terminal."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    logger, handler = logging.getLogger("sharelora"), logging.FileHandler(file, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    except Exception:
-        logger.exception("the run failed")
-        raise
-    finally:
-        logger.level, logger.propagate = before
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def _begin_worker() -> None:

@@ -167,19 +167,15 @@ def goals(result: dict[str, Any]) -> list[str]:
     """Compare what was measured of ours with the goal, and with what is possible at all."""
     lines = []
     for row in result["cells"]:
-        cell, floor = row["cell"], row["variants"].get("floor", {}).get("faster_than", {}).get("loralib")
-        if floor is not None:
-            what = f"{cell['tokens']} tokens, dropout {cell['dropout']:g}"
-            most = f"{floor['median']:.2f}x faster than loralib"
-            lines.append(f"- {what}: the frozen floor itself is {most}, which no adapter can exceed")
-        for name in OURS:
-            faster = row["variants"].get(name, {}).get("faster_than", {}).get("loralib")
-            if faster is not None:
-                met = "met" if faster["median"] >= GOAL else "MISSED"
-                lines.append(
-                    f"- {met}: {name}, {cell['tokens']} tokens, dropout {cell['dropout']:g}: {faster['median']:.2f}x "
-                    f"faster than loralib (at least {GOAL})"
-                )
+        cell = f"{row['cell']['tokens']} tokens, dropout {row['cell']['dropout']:g}"
+        faster = {name: found["faster_than"].get("loralib") for name, found in row["variants"].items()}
+        times = {name: spread["median"] for name, spread in faster.items() if spread is not None}
+        if "floor" in times:
+            most = f"{times['floor']:.2f}x faster than loralib"
+            lines.append(f"- {cell}: the frozen floor itself is {most}, which no adapter can exceed")
+        for name in (name for name in OURS if name in times):
+            met = "met" if times[name] >= GOAL else "MISSED"
+            lines.append(f"- {met}: {name}, {cell}: {times[name]:.2f}x faster than loralib (at least {GOAL})")
     return lines
 
 

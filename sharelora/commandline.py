@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ from sharelora.errors import UserError
 
 TRUE = ("true", "yes", "1", "on")
 FALSE = ("false", "no", "0", "off")
+TINY = "SHARELORA_TINY"
 
 
 def unknown_flag(found: str, known: Iterable[str], renamed: Mapping[str, str] | None = None) -> UserError:
@@ -39,6 +41,18 @@ def boolean(text: str) -> bool:
     if lowered not in TRUE + FALSE:
         raise argparse.ArgumentTypeError(f"found {text!r}; need true or false")
     return lowered in TRUE
+
+
+def tiny_environment() -> bool:
+    """Whether SHARELORA_TINY asks for the project's own small model and data; empty is as good as unset.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    try:
+        return boolean(os.environ.get(TINY) or "0")
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{TINY}: {error}; set it to 1 or 0") from error
 
 
 def positive(text: str) -> int:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharelora.commandline import Parser, boolean, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.evaluation.sampling import spread
 
 logger = logging.getLogger(__name__)
@@ -69,8 +66,7 @@ def add_flags(parser: Parser, output: str, items: str) -> None:
     add("--data_root", help="folder of data sets; by default SHARELORA_DATA, else the hub")
     add("--bits", type=int, choices=(4, 8, 16, 32), default=16, help="precision of the base; 4 and 8 quantise it")
     add("--dtype", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="of weights, or of 4-bit arithmetic")
-    tiny = boolean(os.environ.get("SHARELORA_TINY") or "false")
-    parser.switch("--tiny", tiny, help=f"use the project's own small model and data, and few {items}")
+    parser.switch("--tiny", tiny_environment(), help=f"use the project's own small model and data, and few {items}")
     parser.switch("--dry_run", help=f"find model, adapter and {items}, write nothing, and stop before loading weights")
 
 
@@ -83,15 +79,11 @@ def start(parser: Parser, argv: Sequence[str] | None, run: Callable[[argparse.Na
         run: gets the flags, and when the command began by `time.monotonic`.
     """
     began = time.monotonic()
+    # First of all: a mistake in it is said before anything slow is imported.
     args = parser.parse(argv)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("sharelora").setLevel(logging.INFO)
-    # PEFT asks models for an attribute that transformers has renamed since.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    from transformers.utils.logging import disable_progress_bar
+    from sharelora.training import program
 
-    disable_progress_bar()
-    run(args, began)
+    program.start(lambda: args, lambda args: run(args, began))
 
 
 def locate(args: argparse.Namespace) -> Subject:
@@ -120,13 +112,13 @@ def locate(args: argparse.Namespace) -> Subject:
     return Subject(locate_model(base), adapter)
 
 
-def data_root(args: argparse.Namespace) -> str | Path | None:
+def data_root(args: argparse.Namespace) -> Path | None:
     """Return the folder of data sets that the flags mean; None leaves it to the environment and the hub."""
     if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
         from sharelora.tiny import tiny_data
 
         return tiny_data()
-    return args.data_root
+    return None if args.data_root is None else Path(args.data_root)
 
 
 def count(args: argparse.Namespace) -> int | None:
@@ -177,10 +169,10 @@ def load_model(args: argparse.Namespace, subject: Subject) -> Any:
 
 def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
     """Write one record per item into a file in `args.output`, whole or not at all; return the file."""
-    from sharelora.files import write_text
+    from sharelora.files import write_json_lines
 
     path = Path(args.output) / name
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json_lines(path, rows)
     return path
 
 

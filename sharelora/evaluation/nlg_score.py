@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.commandline import Parser, boolean, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.errors import UserError
+from sharelora.evaluation import command
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
 from sharelora.metrics import java
 from sharelora.metrics.nlg import E2E, LOWER_IS_BETTER, WEBNLG, Score, chosen, score_e2e, score_webnlg
@@ -69,12 +69,8 @@ def parser() -> Parser:
     made.switch("--python", help="e2e: NIST as measure_scores.py -p has it, which LoRA's recipe uses")
     add("--adapter", help="the adapter that wrote the predictions, to show up beside its training in a comparison")
     add("--output", help="folder for result.json (that of the predictions)")
-    made.switch("--tiny", _tiny_by_default(), help="take the project's own small data")
+    made.switch("--tiny", tiny_environment(), help="take the project's own small data")
     return made
-
-
-def _tiny_by_default() -> bool:
-    return boolean(os.environ.get("SHARELORA_TINY") or "false")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -142,7 +138,7 @@ def load(args: argparse.Namespace) -> TestSet:
     if args.references:
         references = task.read_references(Path(args.references))
         return TestSet(read_lines(predictions), [texts[:most] for texts in references])
-    groups = grouped(load_nlg(args.data or args.task, args.split, _root(args)))
+    groups = grouped(load_nlg(args.data or args.task, args.split, command.data_root(args)))
     hypotheses = _decoded(args, groups) if _is_jsonl(args) else read_lines(predictions)
     seen = [bool(group.seen) for group in groups] if all(group.seen is not None for group in groups) else None
     return TestSet(hypotheses, [group.references[:most] for group in groups], seen)
@@ -152,14 +148,6 @@ def _decoded(args: argparse.Namespace, groups: Sequence[Any]) -> list[str]:
     from sharelora.models import load_tokenizer
 
     return read_decoded(Path(args.predictions), groups, load_tokenizer(args.tokenizer))
-
-
-def _root(args: argparse.Namespace) -> Path | None:
-    if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
-        from sharelora.tiny import tiny_data
-
-        return tiny_data()
-    return None if args.data_root is None else Path(args.data_root)
 
 
 def score(args: argparse.Namespace, found: TestSet) -> dict[str, Any]:

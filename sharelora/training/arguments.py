@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser, boolean, unknown_flag
+from sharelora.commandline import Parser, tiny_environment, unknown_flag
 from sharelora.data import DataArguments
 from sharelora.errors import UserError
 from sharelora.share_flags import add_share_flags
@@ -22,7 +21,6 @@ from sharelora.training.fields import add_fields, take
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
 from sharelora.training.renames import RULES, Rule, modernise
 
-TINY = "SHARELORA_TINY"
 CONFIG = "--config"
 
 # The Trainer's settings whose defaults QLoRA changes (its qlora.py), then those that are changed here.
@@ -181,19 +179,6 @@ def given_fields(words: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> 
     others = {other: field for field, names in aliases.items() for other in names}
     names = (word.removeprefix("--") for word in words if word.startswith("--"))
     return frozenset(others.get(name, name) for name in names)
-
-
-def tiny_environment() -> bool:
-    """Whether SHARELORA_TINY asks for the project's own small model and data.
-
-    Raises:
-        UserError: it is neither true nor false.
-    """
-    text = os.environ.get(TINY, "0")
-    try:
-        return boolean(text)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"{TINY}: {error}; set it to 1 or 0") from error
 
 
 def with_config(words: list[str], parser: Parser, rules: Mapping[str, Rule] = RULES) -> list[str]:

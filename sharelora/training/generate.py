@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from accelerate.utils import gather_object
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from sharelora.data import PredictCollator, TokenRows
-from sharelora.files import write_text
+from sharelora.files import write_json_lines
 
 logger = logging.getLogger(__name__)
 
@@ -87,5 +86,5 @@ def write_predictions(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
         The file.
     """
     path = folder / PREDICTIONS
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json_lines(path, rows)
     return path

@@ -56,7 +56,7 @@ def run(args: Arguments) -> None:
 
 
 def _check_data(args: Arguments) -> None:
-    root = data_root(args)
+    root = data_root(args.run)
     load_splits(args.data, root)
     if args.mmlu.do_mmlu_eval:
         load_mmlu(mmlu_split(args), root)

@@ -46,7 +46,7 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
         min(flags.mmlu_source_max_len, context or flags.mmlu_source_max_len),
         count=flags.max_mmlu_samples,
         seed=args.data.data_seed,
-        root=data_root(args),
+        root=data_root(args.run),
         # A few questions that do not fit are no reason not to train.
         leave_out=True,
     )

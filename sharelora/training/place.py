@@ -8,6 +8,7 @@ from pathlib import Path
 from sharelora.data.sources import DATA_FOLDER
 from sharelora.models import locate_model
 from sharelora.training.arguments import Arguments
+from sharelora.training.options import RunArguments
 
 
 def locate_base(args: Arguments, tiny: str = "llama") -> str:
@@ -38,9 +39,9 @@ def base_name(args: Arguments, place: str) -> str:
     return named if from_hub else str(Path(place).resolve())
 
 
-def data_root(args: Arguments) -> Path | None:
+def data_root(run: RunArguments) -> Path | None:
     """Return the folder of local data; None leaves it to SHARELORA_DATA and the hub."""
-    if args.run.tiny and not os.environ.get(DATA_FOLDER):
+    if run.tiny and not os.environ.get(DATA_FOLDER):
         from sharelora.tiny import tiny_data
 
         return Path(tiny_data())

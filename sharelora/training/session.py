@@ -96,7 +96,7 @@ def _data(args: Arguments, task: Task, tokenizer: Any) -> DataModule:
         need_train=task.training,
         need_eval=evaluates(args),
         need_predict=args.train["do_predict"],
-        data_root=data_root(args),
+        data_root=data_root(args.run),
         flat_packing="flash" in (args.model.attn_implementation or ""),
     )
 

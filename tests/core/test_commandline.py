@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharelora.commandline import Parser, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.errors import UserError
 
 
@@ -51,3 +51,19 @@ def test_subcommands_use_the_same_rules() -> None:
         outer.parse(["inn"])
     with pytest.raises(UserError, match="--rnk"):
         outer.parse(["inner", "--rnk", "3"])
+
+
+@pytest.mark.parametrize(("setting", "tiny"), [(None, False), ("", False), ("0", False), ("1", True), ("Yes", True)])
+def test_the_environment_can_ask_for_a_tiny_run(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, tiny: bool
+) -> None:
+    monkeypatch.delenv("SHARELORA_TINY", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("SHARELORA_TINY", setting)
+    assert tiny_environment() is tiny
+
+
+def test_an_environment_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARELORA_TINY", "maybe")
+    with pytest.raises(UserError, match="SHARELORA_TINY: found 'maybe'; need true or false; set it to 1 or 0"):
+        tiny_environment()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sharelora.data.nlg.records import Group, Record, grouped
 from sharelora.data.nlg.sources import load_nlg
 from sharelora.data.readers import read_rows, read_text
 from sharelora.errors import UserError
-from sharelora.files import write_text
+from sharelora.files import write_json_lines, write_text
 
 # How references are laid out: E2E's scripts read one file with blank lines, those of WebNLG one file per reference.
 KINDS = ("e2e", "webnlg", "dart")
@@ -36,7 +35,7 @@ def format_converting(source: str, target: str | Path, split: str = "train", dat
         How many rows there are.
     """
     records = load_nlg(source, split, data_root, need_text=False)
-    _write_lines(target, (_formatted(record) for record in records))
+    write_json_lines(target, (_formatted(record) for record in records))
     return len(records)
 
 
@@ -59,12 +58,8 @@ def encode(tokenizer: Any, source: str | Path, target: str | Path, add_bos: bool
         How many rows there are.
     """
     rows = encode_records(tokenizer, read_file(source, need_text=False), add_bos, add_eos)
-    _write_lines(target, ({"context": row.context, "completion": row.completion} for row in rows))
+    write_json_lines(target, ({"context": row.context, "completion": row.completion} for row in rows))
     return len(rows)
-
-
-def _write_lines(target: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @dataclass(frozen=True)

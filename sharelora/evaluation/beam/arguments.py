@@ -7,12 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from sharelora.commandline import Parser, boolean, positive
+from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.errors import UserError
 from sharelora.training.nlg.options import CARDS
 from sharelora.training.renames import Rule, dropped, modernise
 
-TINY = "SHARELORA_TINY"
 BARE = "none"  # --adapter none: the base model alone
 
 _PROCESSES = "one process decodes, on the GPU if there is one"
@@ -37,7 +36,7 @@ def build_parser() -> Parser:
     add("--work_dir", "--output_dir", default=os.getenv("PT_OUTPUT_DIR", "gpt2_model"), help="folder for the results")
     add("--output_file", default="predictions.jsonl", metavar="NAME", help="the file of token ids in it")
     parser.switch("--overwrite", help="start anew where texts were decoded with other settings")
-    parser.switch("--tiny", _tiny_by_default(), help="use the project's own small model and data")
+    parser.switch("--tiny", tiny_environment(), help="use the project's own small model and data")
     parser.switch("--dry_run", help="find model, adapter and inputs, write nothing, and stop before loading weights")
     return parser
 
@@ -68,10 +67,6 @@ def _search_flags(parser: Parser) -> None:
         metavar="ID",
         help="another token that ends a text, besides the tokenizer's own; by default the one for a blank line",
     )
-
-
-def _tiny_by_default() -> bool:
-    return boolean(os.environ.get(TINY) or "false")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

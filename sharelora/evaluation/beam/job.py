@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from sharelora.evaluation import command
 from sharelora.evaluation.beam.decoding import Decoded, decode
 from sharelora.evaluation.beam.model import Place, load, locate
 from sharelora.evaluation.beam.output import Measured, report, write, written
@@ -86,7 +85,7 @@ def prepare(args: argparse.Namespace) -> Task:
     place = locate(args)
     tokenizer = load_tokenizer(place.base)
     settings = beam_settings(args, tokenizer)
-    prompts = load_prompts(tokenizer, args.data, args.split, args.seq_len, args.eval_len, _root(args))
+    prompts = load_prompts(tokenizer, args.data, args.split, args.seq_len, args.eval_len, command.data_root(args))
     rows = sum(map(len, prompts.rows))
     logger.info("%s: %s rows, %s distinct inputs", args.data, f"{rows:,}", f"{len(prompts.ids):,}")
     if prompts.report.cut:
@@ -111,14 +110,6 @@ def beam_settings(args: argparse.Namespace, tokenizer: Any) -> BeamSettings:
     )
     settings.require_vocabulary(len(tokenizer))
     return settings
-
-
-def _root(args: argparse.Namespace) -> Path | None:
-    if args.data_root is None and args.tiny and not os.environ.get("SHARELORA_DATA"):
-        from sharelora.tiny import tiny_data
-
-        return tiny_data()
-    return None if args.data_root is None else Path(args.data_root)
 
 
 def search(task: Task, store: Store) -> Measured:

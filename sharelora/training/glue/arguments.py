@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser
+from sharelora.commandline import Parser, tiny_environment
 from sharelora.errors import UserError
 from sharelora.share_flags import add_share_flags
-from sharelora.training.arguments import CONFIG, given_fields, tiny_environment, with_config
+from sharelora.training.arguments import CONFIG, given_fields, with_config
 from sharelora.training.arguments import WITHOUT_FLAG as DECIDED
 from sharelora.training.fields import add_fields, take
 from sharelora.training.glue.choice import choose_method, with_sharing

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sharelora.data.encoding import padding_id
 from sharelora.data.glue import GlueCollator, GlueRows, GlueTask, encode, hold_out, load_glue, take
 from sharelora.data.readers import Row
-from sharelora.data.registry import DATA_FOLDER
 from sharelora.errors import UserError
 from sharelora.metrics.glue import COMBINED
 from sharelora.training.glue.arguments import GlueArguments
+from sharelora.training.place import data_root
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +99,7 @@ def read_task(args: GlueArguments, training: bool) -> TaskRows:
         train_file=data.train_file,
         validation_file=data.validation_file,
         test_file=data.test_file,
-        data_root=data_root(args),
+        data_root=data_root(args.run),
     )
     splits: dict[str, list[Row]] = {}
     if training:
@@ -134,15 +132,6 @@ def _check(args: GlueArguments, rows: TaskRows) -> None:
         raise UserError("found --reg_loss_wgt with scores to predict; R-drop compares classes; drop the flag")
     if args.train["label_smoothing_factor"] and rows.task.regression:
         raise UserError("found --label_smoothing_factor with scores to predict; only classes are smoothed; drop it")
-
-
-def data_root(args: GlueArguments) -> Path | None:
-    """Return the folder of local data; None leaves it to SHARELORA_DATA and the hub."""
-    if args.run.tiny and not os.environ.get(DATA_FOLDER):
-        from sharelora.tiny import tiny_data
-
-        return Path(tiny_data())
-    return None
 
 
 def tokenize(args: GlueArguments, rows: TaskRows, tokenizer: Any, max_length: int) -> TaskData:

@@ -10,12 +10,12 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser
+from sharelora.commandline import Parser, tiny_environment
 from sharelora.data import DataArguments
 from sharelora.errors import UserError
 from sharelora.share_flags import add_share_flags
 from sharelora.training import arguments as common
-from sharelora.training.arguments import CONFIG, Arguments, given_fields, tiny_environment, with_config
+from sharelora.training.arguments import CONFIG, Arguments, given_fields, with_config
 from sharelora.training.fields import add_fields, take
 from sharelora.training.nlg.options import CARDS, NlgOptions
 from sharelora.training.nlg.renames import RULES

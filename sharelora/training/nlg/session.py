@@ -59,7 +59,7 @@ def read_data(args: NlgArguments, place: str, training: bool) -> tuple[Any, NlgD
         args.train["seed"],
         need_train=training,
         need_eval=evaluates(args),
-        data_root=data_root(args),
+        data_root=data_root(args.run),
     )
     return tokenizer, data
 
