@@ -358,7 +358,8 @@ print(run_program("import time\\ntime.sleep(60)", None, Limits(seconds=60), sys.
 
 @BOTH
 def test_a_program_does_not_outlive_a_killed_scorer(alone: Path, mode: str) -> None:
-    scorer = psutil.Popen([sys.executable, "-B", "-c", START + SLEEP, alone, mode], stderr=subprocess.DEVNULL)
+    words = [sys.executable, "-B", "-c", START + SLEEP, alone, mode]
+    scorer = psutil.Popen(words, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(alone)})
     # Checker and program; in namespaces, bubblewrap outside and inside as well.
     wanted, until = 4 if mode == sandbox.BUBBLEWRAP else 2, time.monotonic() + 15
     while len(found := scorer.children(recursive=True)) < wanted and time.monotonic() < until:
