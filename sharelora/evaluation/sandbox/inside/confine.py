@@ -1,0 +1,89 @@
+"""What a process of the sandbox gives up for good before anything that nobody has read runs in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from typing import Any
+
+# Requests to prctl, from linux/prctl.h and linux/seccomp.h.
+DIE_WITH_PARENT, SET_DUMPABLE, NO_NEW_PRIVILEGES, SET_FILTER, FILTER_MODE = 1, 4, 38, 22, 2
+# What stays open: three for the program, two lines to the checker, and room for files of its own.
+OPEN_FILES = 64
+
+
+class _FilterProgram(ctypes.Structure):
+    """The kernel's `struct sock_fprog`."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def settle(user: int | None, memory_bytes: int) -> None:
+    """Make the checker's process hard to get at, for itself and for its child.
+
+    It becomes another user if it is root; it ends with its parent; no other process of the same user may look into its
+    memory and its files.
+
+    Args:
+        user: number of the user to become; None to stay what it is.
+        memory_bytes: the most address space.
+    """
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    _prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    _prctl(SET_DUMPABLE, 0)
+    _limit(resource.RLIMIT_AS, memory_bytes)
+
+
+def confine(limits: dict[str, Any], calls_filter: bytes, keep: tuple[int, ...]) -> None:
+    """Set the limits of the program's process, close all that is not its own, and filter its system calls.
+
+    Args:
+        limits: the fields of `Limits`.
+        calls_filter: see `system_calls.calls_filter`.
+        keep: lines to the checker.
+    """
+    # The checker ends only after the program; should it crash, the program goes too.
+    _prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    for descriptor in range(3, OPEN_FILES):
+        if descriptor not in keep:
+            _close(descriptor)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    # One second more before the hard limit: the first signal says why the program ends.
+    seconds = limits["cpu_seconds"]
+    _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    _limit(resource.RLIMIT_AS, limits["memory_bytes"])
+    _limit(resource.RLIMIT_NPROC, limits["processes"])
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    _prctl(NO_NEW_PRIVILEGES, 1)
+    program = _FilterProgram(len(calls_filter) // 8, calls_filter)
+    _prctl(SET_FILTER, FILTER_MODE, ctypes.addressof(program))
+
+
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass
+
+
+def _limit(kind: int, soft: int, hard: int | None = None) -> None:
+    """Lower a limit; one that is lower already stays."""
+    most = resource.getrlimit(kind)[1]
+    hard = soft if hard is None else hard
+    resource.setrlimit(kind, (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most)))
+
+
+def _prctl(request: int, *arguments: int) -> None:
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    call.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    if call(request, *arguments, *[0] * (4 - len(arguments))):
+        raise OSError(ctypes.get_errno(), f"prctl {request} is refused: {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,129 @@
+"""Values and messages between the checker and the program, which are two processes.
+
+The checker must not run anything that the program made. So a message is JSON, and only plain values have a form in it:
+what the checker compares are numbers, texts and containers that it has built itself, whose `==` is Python's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+LONGEST_MESSAGE = 16 * 2**20
+# Beyond this, Python may refuse to write a number down in decimal.
+LONG_NUMBER = 2**63
+
+# name -> the type, what a value is made of, and how it is made of that again
+FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "tuple": (tuple, list, tuple),
+    "set": (set, list, set),
+    "frozenset": (frozenset, list, frozenset),
+    "deque": (deque, list, deque),
+    "dict": (dict, lambda value: [list(pair) for pair in dict.items(value)], dict),
+    "keys": (type({}.keys()), list, lambda items: dict.fromkeys(items).keys()),
+    "values": (type({}.values()), list, lambda items: dict(enumerate(items)).values()),
+    "items": (type({}.items()), lambda value: [list(pair) for pair in value], lambda items: dict(items).items()),
+    "bytes": (bytes, lambda value: bytes(value).hex(), bytes.fromhex),
+    "bytearray": (bytearray, lambda value: bytes(value).hex(), bytearray.fromhex),
+    "range": (range, lambda value: [value.start, value.stop, value.step], lambda ends: range(*ends)),
+    "complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
+    "iterator": (Iterator, list, iter),
+}
+# Numbers of the standard library, by the module that has them: loaded only where a program has loaded it.
+NUMBERS = {"Decimal": "decimal", "Fraction": "fractions"}
+
+
+class CannotBeSent(TypeError):
+    """A value without a form: a function, an object of a class of the program's own."""
+
+
+class TooLong(ValueError):
+    """A value whose message would be longer than `LONGEST_MESSAGE`."""
+
+
+def encode(value: Any) -> Any:
+    """Return a value in its form: JSON's own values and lists; anything else as `{name: what it is made of}`.
+
+    Values of a class derived from a plain one become plain: a `Counter` a dict, a named tuple a tuple.
+
+    Raises:
+        CannotBeSent: it has no form, or holds something that has none.
+    """
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < LONG_NUMBER else {"int": hex(value)}
+    if isinstance(value, list):
+        return [encode(item) for item in value]
+    for name, (kind, parts, _) in FORMS.items():
+        if isinstance(value, kind):
+            return {name: encode(parts(value))}
+    for name, module in NUMBERS.items():
+        if module in sys.modules and isinstance(value, getattr(sys.modules[module], name)):
+            return {name: str(value)}
+    raise CannotBeSent(f"a value of type {type(value).__name__} has no meaning for a test")
+
+
+def decode(form: Any) -> Any:
+    """Return the value of a form.
+
+    Raises:
+        Exception: of any kind; whoever made the form did not use `encode`.
+    """
+    if isinstance(form, list):
+        return [decode(item) for item in form]
+    if not isinstance(form, dict):
+        return form
+    [(name, parts)] = form.items()
+    if name == "int":
+        return int(parts, 16)
+    if name in NUMBERS:
+        return getattr(__import__(NUMBERS[name]), name)(parts)
+    return FORMS[name][2](decode(parts))
+
+
+def send(pipe: int, message: Any) -> None:
+    """Write a message that JSON can hold.
+
+    Raises:
+        TooLong: it is too long; nothing is written.
+    """
+    text = json.dumps(message).encode()
+    if len(text) > LONGEST_MESSAGE:
+        raise TooLong(f"a value of {len(text):,} bytes; at most {LONGEST_MESSAGE:,} are allowed")
+    rest = memoryview(len(text).to_bytes(8, "little") + text)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
+
+
+def receive(pipe: int) -> Any:
+    """Read the next message.
+
+    Raises:
+        EOFError: the other end is closed.
+        ValueError: it is longer than `send` allows, or not JSON.
+    """
+    length = int.from_bytes(read_exactly(pipe, 8), "little")
+    if length > LONGEST_MESSAGE:
+        raise ValueError(f"a message of {length:,} bytes")
+    return json.loads(read_exactly(pipe, length))
+
+
+def read_exactly(pipe: int, length: int) -> bytes:
+    """Read that many bytes and not one more: what follows may be for another process.
+
+    Raises:
+        EOFError: there are fewer.
+    """
+    parts = []
+    while length:
+        part = os.read(pipe, min(length, 2**20))
+        if not part:
+            raise EOFError("the other end is closed")
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)

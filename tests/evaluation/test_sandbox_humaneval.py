@@ -1,0 +1,70 @@
+"""All of HumanEval: every solution that comes with it passes, every broken one does not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sandboxes import SMALL, left_processes, skip_without_bubblewrap
+
+from sharelora.evaluation.sandbox import run_many
+
+LIMITS = replace(SMALL, cpu_seconds=5, seconds=30)
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+
+# Put behind a right solution: its function returns what is almost right.
+ALMOST = """
+_right = {name}
+
+def {name}(*arguments):
+    found = _right(*arguments)
+    if found is None:
+        return 0
+    if isinstance(found, bool):
+        return not found
+    if isinstance(found, (int, float)):
+        return found + 1
+    if isinstance(found, dict):
+        return {{**found, "x": 1}}
+    return found + type(found)("x")
+"""
+
+
+@pytest.fixture
+def tasks(shared_data: Path) -> list[dict[str, str]]:
+    """The 164 tasks."""
+    skip_without_bubblewrap()
+    with gzip.open(shared_data / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def program(task: dict[str, str], body: str, after: str = "") -> tuple[str, str]:
+    """A solution and its test."""
+    return task["prompt"] + body + after, f"{task['test']}\n\ncheck({task['entry_point']})\n"
+
+
+def test_every_solution_passes(tasks: list[dict[str, str]]) -> None:
+    found = run_many([program(task, task["canonical_solution"]) for task in tasks], LIMITS)
+    assert len(found) == 164
+    assert [(task["task_id"], one) for task, one in zip(tasks, found, strict=True) if not one.passed] == []
+    assert left_processes() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("    return None\n", "failed error"), ("    raise ValueError\n", "error"), ("    return (\n", "error")],
+)
+def test_no_empty_solution_passes(tasks: list[dict[str, str]], body: str, status: str) -> None:
+    found = run_many([program(task, body) for task in tasks], LIMITS)
+    assert {one.status for one in found} <= set(status.split()), Counter(one.status for one in found)
+
+
+def test_no_solution_that_is_almost_right_passes(tasks: list[dict[str, str]]) -> None:
+    broken = [program(task, task["canonical_solution"], ALMOST.format(name=task["entry_point"])) for task in tasks]
+    found = run_many(broken, LIMITS)
+    assert [task["task_id"] for task, one in zip(tasks, found, strict=True) if one.passed] == []
+    assert Counter(one.status for one in found)["failed"] > 130, Counter(one.status for one in found)
