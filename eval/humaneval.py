@@ -37,6 +37,7 @@ def parser() -> Parser:
     """Every flag of this command."""
     from sharelora.data.humaneval import STOP
     from sharelora.evaluation.generation import job
+    from sharelora.evaluation.sandbox import BUBBLEWRAP, MODES, RLIMITS
 
     made = Parser("humaneval.py", "pass@k on HumanEval, and every completion with what came of it.")
     command.add_flags(made, "runs/humaneval", "tasks")
@@ -44,6 +45,7 @@ def parser() -> Parser:
     add("--samples", type=int, default=1, help="completions per task")
     add("--k", type=positive, nargs="+", default=[1], help="every k of pass@k")
     add("--samples_file", metavar="FILE", help="test these completions (task_id, completion) and generate none")
+    add("--sandbox", choices=list(MODES), default=BUBBLEWRAP, help=f"where programs run; {RLIMITS} protects no files")
     add("--seconds", type=float, default=3.0, help="that a program may take")
     add("--workers", type=positive, default=os.cpu_count() or 1, help="programs at once")
     job.add_flags(made, 512, STOP)
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace, began: float) -> None:
     from sharelora.data.humaneval import load_humaneval
 
     check(args)
-    runner = None if args.generate_only or args.dry_run else sandbox()
+    runner = None if args.generate_only or args.dry_run else sandbox(args)
     every = load_humaneval(command.data_root(args))
     tasks = command.chosen(args, every)
     if args.samples_file:
@@ -93,21 +95,17 @@ def check(args: argparse.Namespace) -> None:
             require_samples(args.k, args.samples, "--samples")
 
 
-def sandbox() -> Runner:
+def sandbox(args: argparse.Namespace) -> Runner:
     """Return what executes programs.
 
     Raises:
-        UserError: this installation has nothing for it.
+        UserError: the sandbox that the flags name does not work here.
     """
-    import importlib
+    from sharelora.evaluation.sandbox import Limits, require_sandbox, run_program
 
-    from sharelora.errors import UserError
-
-    try:
-        run_program: Runner = importlib.import_module("sharelora.evaluation.sandbox").run_program
-    except ModuleNotFoundError as error:
-        raise UserError(f"found no sandbox ({error}); need one to test programs; pass --generate_only") from error
-    return run_program
+    limits = Limits(seconds=args.seconds, cpu_seconds=math.ceil(args.seconds))
+    require_sandbox(args.sandbox)
+    return lambda program: run_program(program.source, program.test, limits, args.sandbox)
 
 
 def read(args: argparse.Namespace, tasks: Sequence[Task], every: Sequence[Task]) -> list[Sample]:
@@ -161,8 +159,9 @@ def score(
         return
     kept = OutcomeStore(require_writable(Path(args.output)), args.overwrite)
     programs = [sample.program for sample in samples]
-    verdicts = judge(programs, runner, args.seconds, args.workers, kept, Progress("testing", unit="programs"))
-    report = Report(samples, verdicts, args.k)
+    conditions = {"sandbox": args.sandbox, "seconds": args.seconds}
+    outcomes = judge(programs, runner, conditions, args.workers, kept, Progress("testing", unit="programs"))
+    report = Report(samples, outcomes, args.k)
     metrics = {**report.metrics(), **({} if made is None else made.metrics())}
     model = None if made is None else made.model
     command.write(args, "humaneval", subject, model, report.rows(), metrics, time.monotonic() - began)

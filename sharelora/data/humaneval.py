@@ -34,8 +34,13 @@ class Task:
     test: str
 
     def program(self, completion: str) -> str:
-        """The program that ends without an error if a completion is right."""
-        return f"{self.prompt}{completion}\n\n{self.test}\n\ncheck({self.entry_point})\n"
+        """The program that a completion makes: what the prompt begins, to its end."""
+        return f"{self.prompt}{completion}\n"
+
+    @property
+    def check(self) -> str:
+        """What tests such a program: it ends without an error if the completion is right."""
+        return f"{self.test}\n\ncheck({self.entry_point})\n"
 
 
 def load_humaneval(root: str | Path | None = None) -> list[Task]:

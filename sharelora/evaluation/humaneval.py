@@ -14,7 +14,8 @@ from sharelora.data.items import parse_rows
 from sharelora.data.readers import Row, read_rows
 from sharelora.errors import UserError
 from sharelora.evaluation.generation import Generated, Prompt
-from sharelora.evaluation.programs import Verdict
+from sharelora.evaluation.programs import Program
+from sharelora.evaluation.sandbox import Outcome
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
 
 
@@ -33,9 +34,9 @@ class Sample:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def program(self) -> str:
-        """The program that tests it."""
-        return self.task.program(self.completion)
+    def program(self) -> Program:
+        """The program that it makes, and the test of the task."""
+        return Program(self.task.program(self.completion), self.task.check)
 
     def row(self) -> dict[str, Any]:
         """Its record before it is tested; `--samples_file` reads such records."""
@@ -125,25 +126,25 @@ class Report:
 
     Args:
         samples: of all tasks.
-        verdicts: one for each.
+        outcomes: one for each.
         k: every k of pass@k.
     """
 
     samples: Sequence[Sample]
-    verdicts: Sequence[Verdict]
+    outcomes: Sequence[Outcome]
     k: Sequence[int]
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """Task -> its samples, and how many of them passed."""
         found: dict[str, list[bool]] = {}
-        for sample, verdict in zip(self.samples, self.verdicts, strict=True):
-            found.setdefault(sample.task.task_id, []).append(verdict.passed)
+        for sample, outcome in zip(self.samples, self.outcomes, strict=True):
+            found.setdefault(sample.task.task_id, []).append(outcome.passed)
         return {name: (len(passed), sum(passed)) for name, passed in found.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         """One record per sample: the completion and what came of it."""
-        return [{**sample.row(), **vars(verdict)} for sample, verdict in zip(self.samples, self.verdicts, strict=True)]
+        return [{**sample.row(), **vars(outcome)} for sample, outcome in zip(self.samples, self.outcomes, strict=True)]
 
     def metrics(self) -> dict[str, Any]:
         """Every number of the report: pass@k with its standard error over tasks, and every task by itself."""
@@ -154,8 +155,8 @@ class Report:
             **{f"pass@{size}_stderr": mean.standard_error for size, mean in means.items()},
             "task_count": len(counts),
             "samples": len(self.samples),
-            "passed": sum(verdict.passed for verdict in self.verdicts),
-            "statuses": dict(sorted(Counter(verdict.status for verdict in self.verdicts).items())),
+            "passed": sum(outcome.passed for outcome in self.outcomes),
+            "statuses": dict(sorted(Counter(outcome.status for outcome in self.outcomes).items())),
             "tasks": {
                 name: {
                     "samples": samples,

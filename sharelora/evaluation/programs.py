@@ -1,56 +1,43 @@
 """Run programs that a model wrote, several at once, and keep what came of each.
 
-The programs are executed by a function that is given; nothing in this file executes any.
+They are executed by a function that is given, see `Runner`; nothing in this file executes any.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sharelora.evaluation import store
 from sharelora.evaluation.multiple_choice import Listener
+from sharelora.evaluation.sandbox import Outcome
 
 FILE = "outcomes.jsonl"
 
 
-class Outcome(Protocol):
-    """What came of a program.
+@dataclass(frozen=True)
+class Program:
+    """What a model wrote, and how it is found out whether it is right.
 
-    Attributes:
-        passed: whether it ended as it should.
-        status: in a word: what happened.
-        detail: the error, or what else there is to say.
+    Args:
+        source: Python.
+        test: Python that calls functions of the source and asserts what they return.
     """
 
-    @property
-    def passed(self) -> bool: ...
-
-    @property
-    def status(self) -> str: ...
-
-    @property
-    def detail(self) -> str: ...
+    source: str
+    test: str
 
 
-# Executes a program, its source and the seconds it may take, where it can do no harm.
-Runner = Callable[[str, float], Outcome]
+# Executes a program where it can do no harm.
+Runner = Callable[[Program], Outcome]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """An outcome that was kept; see `Outcome`."""
-
-    passed: bool
-    status: str
-    detail: str
-
-
-class OutcomeStore(store.Store[str, Verdict]):
+class OutcomeStore(store.Store[str, Outcome]):
     """Outcomes by what decides them, see `digest`.
 
     Args:
@@ -64,48 +51,48 @@ class OutcomeStore(store.Store[str, Verdict]):
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         super().__init__(folder / FILE, {}, "--output", overwrite)
 
-    def _to_row(self, key: str, value: Verdict) -> dict[str, Any]:
+    def _to_row(self, key: str, value: Outcome) -> dict[str, Any]:
         return {"program": key, **vars(value)}
 
-    def _from_row(self, row: Any) -> tuple[str, Verdict]:
-        return str(row["program"]), Verdict(bool(row["passed"]), str(row["status"]), str(row["detail"]))
+    def _from_row(self, row: Any) -> tuple[str, Outcome]:
+        found = bool(row["passed"]), str(row["status"]), str(row["detail"]), float(row["seconds"])
+        return str(row["program"]), Outcome(*found)
 
 
-def digest(program: str, seconds: float) -> str:
-    """The SHA-256 of a program's source and of the seconds that it may take."""
-    return hashlib.sha256(f"{seconds}\n{program}".encode()).hexdigest()
+def digest(program: Program, conditions: Mapping[str, Any]) -> str:
+    """The SHA-256 of a program and of the conditions that it runs under: its sandbox and limits."""
+    return hashlib.sha256(json.dumps([dict(conditions), *astuple(program)]).encode()).hexdigest()
 
 
 def judge(
-    programs: Sequence[str],
+    programs: Sequence[Program],
     run: Runner,
-    seconds: float,
+    conditions: Mapping[str, Any],
     workers: int = 1,
     kept: OutcomeStore | None = None,
     listener: Listener | None = None,
-) -> list[Verdict]:
+) -> list[Outcome]:
     """Find out what comes of programs; equal ones are run once.
 
     Args:
-        programs: their sources.
+        programs: all of them.
         run: executes one.
-        seconds: that each may take.
+        conditions: what else decides an outcome, as values of JSON.
         workers: programs at once.
         kept: takes every outcome as soon as it is there; what is in it already is not run again.
         listener: called after every program with the finished and all programs to be run, and the finished ones again.
 
     Returns:
-        One verdict per program, in their order.
+        One outcome per program, in their order.
     """
-    keys = [digest(program, seconds) for program in programs]
+    keys = [digest(program, conditions) for program in programs]
     found = {} if kept is None else dict(kept.found)
     missing = {key: program for key, program in zip(keys, programs, strict=True) if key not in found}
     pool = ThreadPoolExecutor(workers)
     try:
-        futures = {pool.submit(run, program, seconds): key for key, program in missing.items()}
+        futures = {pool.submit(run, program): key for key, program in missing.items()}
         for done, future in enumerate(as_completed(futures), 1):
-            outcome = future.result()
-            new = {futures[future]: Verdict(bool(outcome.passed), str(outcome.status), str(outcome.detail))}
+            new = {futures[future]: future.result()}
             found.update(new)
             if kept is not None:
                 kept.add(new)

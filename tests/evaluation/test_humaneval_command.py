@@ -1,6 +1,6 @@
 """The HumanEval command: samples, their programs and what comes of them. No generated program is executed here.
 
-The sandbox is a stand-in that looks at a program's text; only two fixed programs of these tests are ever run.
+The sandbox is a stand-in that looks at a program's text, but for two fixed programs, written here.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from commands import Score, load_command, read_output, write_rows
+from sandboxes import skip_without_bubblewrap
 from toy import make_model, make_tokenizer
 
 from sharelora.data.humaneval import STOP, Task, load_humaneval
 from sharelora.errors import UserError, run_main
-from sharelora.evaluation import command
+from sharelora.evaluation import command, sandbox
 from sharelora.evaluation.generation import GenerationSettings
 from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.humaneval import Report, Sample, write_prompts
-from sharelora.evaluation.programs import OutcomeStore, Verdict, digest, judge
+from sharelora.evaluation.programs import OutcomeStore, Program, digest, judge
+from sharelora.evaluation.sandbox import BUBBLEWRAP, RLIMITS, Limits, Outcome
 from sharelora.metrics.pass_at_k import pass_at_k
 from sharelora.models import load_base, load_tokenizer
 
@@ -46,24 +46,23 @@ def make_row(number: int) -> dict[str, str]:
 TASKS = [Task(*make_row(number).values()) for number in range(4)]
 
 
-@dataclass(frozen=True)
-class Looked:
-    """An outcome."""
-
-    passed: bool
-    status: str
-    detail: str = ""
+PASSED, FAILED = Outcome(True, "passed", "", 0.1), Outcome(False, "failed", "AssertionError", 0.1)
+CONDITIONS = {"seconds": 1.0}
 
 
 class StandIn:
     """Passes programs that hold a certain text, and notes what it was given."""
 
     def __init__(self, text: str = "return x + 1\n") -> None:
-        self.text, self.seen = text, []
+        self.text, self.seen, self.where = text, [], set()
 
-    def __call__(self, source: str, seconds: float) -> Looked:
-        self.seen.append((source, seconds))
-        return Looked(True, "passed") if self.text in source else Looked(False, "failed", "AssertionError")
+    def __call__(self, program: Program) -> Outcome:
+        self.seen.append(program)
+        return PASSED if self.text in program.source else FAILED
+
+    def run_program(self, source: str, test: str, limits: Limits, mode: str) -> Outcome:
+        self.where.add((limits.seconds, limits.cpu_seconds, mode))
+        return self(Program(source, test))
 
 
 def write_data(folder: Path, content: list[dict[str, Any]] | None = None) -> Path:
@@ -91,11 +90,11 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """A module in the sandbox's place."""
-    module, found = ModuleType("sharelora.evaluation.sandbox"), StandIn()
-    module.run_program = found  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sharelora.evaluation.sandbox", module)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Something in the sandbox's place."""
+    found = StandIn()
+    monkeypatch.setattr(sandbox, "run_program", found.run_program)
+    monkeypatch.setattr(sandbox, "require_sandbox", lambda mode: None)
     return found
 
 
@@ -123,70 +122,78 @@ def samples_file(folder: Path, completions: dict[str, list[str]]) -> Path:
 
 @pytest.mark.parametrize(("completion", "code"), [(RIGHT, 0), (WRONG, 1)])
 def test_a_program_ends_well_if_its_completion_is_right(completion: str, code: int) -> None:
-    """Two fixed programs, written here."""
-    program = TASKS[1].program(completion)
-    assert program.startswith(TASKS[1].prompt + completion) and program.endswith("check(add_1)\n")
-    assert subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, timeout=60).returncode == code
+    source, test = TASKS[1].program(completion), TASKS[1].check
+    assert source == TASKS[1].prompt + completion + "\n" and test.endswith("check(add_1)\n")
+    words = [sys.executable, "-I", "-c", source + test]
+    assert subprocess.run(words, capture_output=True, timeout=60).returncode == code
 
 
-def test_equal_programs_are_run_once_and_verdicts_stay_in_order() -> None:
-    run, programs = StandIn("good"), ["good 1", "bad", "good 1", "good 2", "bad"]
+def test_equal_programs_are_run_once_and_outcomes_stay_in_order() -> None:
+    run = StandIn("good")
+    programs = [Program(name, "test") for name in ("good 1", "bad", "good 1", "good 2", "bad")]
     seen: list[tuple[int, int, int]] = []
-    found = judge(programs, run, 2.5, 3, listener=lambda *values: seen.append(values))
-    assert [verdict.passed for verdict in found] == [True, False, True, True, False]
-    assert found[1] == Verdict(False, "failed", "AssertionError")
-    assert sorted(run.seen) == [("bad", 2.5), ("good 1", 2.5), ("good 2", 2.5)]
+    found = judge(programs, run, CONDITIONS, 3, listener=lambda *values: seen.append(values))
+    assert [outcome.passed for outcome in found] == [True, False, True, True, False] and found[1] == FAILED
+    assert sorted(program.source for program in run.seen) == ["bad", "good 1", "good 2"]
     assert seen == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
 
 
 def test_several_programs_run_at_once() -> None:
     both = threading.Barrier(2, timeout=30)
 
-    def run(source: str, seconds: float) -> Looked:
+    def run(program: Program) -> Outcome:
         both.wait()
-        return Looked(True, "passed")
+        return PASSED
 
-    assert len(judge(["a", "b"], run, 1.0, 2)) == 2
+    assert len(judge([Program("a", ""), Program("b", "")], run, CONDITIONS, 2)) == 2
 
 
 def test_an_interrupted_test_goes_on_with_what_is_missing(tmp_path: Path) -> None:
-    programs = [f"program {n}" for n in range(6)]
+    programs = [Program(f"program {n}", "") for n in range(6)]
 
-    def run(source: str, seconds: float) -> Looked:
-        if source == "program 3":
+    def run(program: Program) -> Outcome:
+        if program.source == "program 3":
             raise KeyboardInterrupt
-        return Looked(True, "passed")
+        return PASSED
 
     with pytest.raises(KeyboardInterrupt):
-        judge(programs, run, 1.0, 1, OutcomeStore(tmp_path))
+        judge(programs, run, CONDITIONS, 1, OutcomeStore(tmp_path))
     kept = OutcomeStore(tmp_path)
-    assert set(kept.found) == {digest(program, 1.0) for program in programs[:3]}
+    assert set(kept.found) == {digest(program, CONDITIONS) for program in programs[:3]}
     again = StandIn()
-    assert len(judge(programs, again, 1.0, 1, kept)) == 6 and [source for source, _ in again.seen] == programs[3:]
-    judge(programs[:1], again, 2.0, 1, OutcomeStore(tmp_path))
-    assert again.seen[-1] == ("program 0", 2.0), "with more time a program may come to another end"
+    assert len(judge(programs, again, CONDITIONS, 1, kept)) == 6 and again.seen == programs[3:]
+    for changed in ({"seconds": 2.0}, {"seconds": 1.0, "sandbox": RLIMITS}):
+        again.seen.clear()
+        judge(programs[:1], again, changed, 1, OutcomeStore(tmp_path))
+        assert again.seen == programs[:1], "under other conditions a program may come to another end"
+
+
+def test_the_same_program_under_another_test_is_another() -> None:
+    assert digest(Program("a", "b"), CONDITIONS) != digest(Program("a", "c"), CONDITIONS)
+    assert digest(Program("a", "b"), CONDITIONS) != digest(Program("ab", ""), CONDITIONS)
 
 
 def test_a_failing_sandbox_is_no_failing_program() -> None:
-    def run(source: str, seconds: float) -> Looked:
+    def run(program: Program) -> Outcome:
         raise UserError("the sandbox cannot be started")
 
     with pytest.raises(UserError, match="the sandbox cannot be started"):
-        judge(["a", "b"], run, 1.0, 2)
+        judge([Program("a", ""), Program("b", "")], run, CONDITIONS, 2)
 
 
 # What it generates and writes
 
 
-def test_the_samples_are_those_of_the_prompts(go: Score, model: Path, sandbox: StandIn) -> None:
+def test_the_samples_are_those_of_the_prompts(go: Score, model: Path, stand_in: StandIn) -> None:
     result, found = go("--samples", "3", "--temperature", "0.8", "--top_p", "0.95", "--k", "1", "3")
     settings = GenerationSettings(6, 0.8, 0.95, STOP, samples=3)
     texts = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), write_prompts(TASKS), settings)
     assert [row["completion"] for row in found] == [text.text for text in texts]
     assert [(row["task_id"], row["sample"]) for row in found] == [(f"Toy/{n}", s) for n in range(4) for s in range(3)]
     assert {(row["passed"], row["status"], row["detail"]) for row in found} == {(False, "failed", "AssertionError")}
-    programs = {TASKS[place // 3].program(text.text) for place, text in enumerate(texts)}
-    assert {source for source, _ in sandbox.seen} == programs and {seconds for _, seconds in sandbox.seen} == {3.0}
+    tried = ((TASKS[place // 3], text.text) for place, text in enumerate(texts))
+    assert set(stand_in.seen) == {Program(task.program(text), task.check) for task, text in tried}
+    assert stand_in.where == {(3.0, 3, BUBBLEWRAP)}
     metrics = result["metrics"]
     assert result["kind"] == "humaneval" and (metrics["pass@1"], metrics["pass@3"], metrics["passed"]) == (0, 0, 0)
     assert metrics["samples"] == metrics["texts"] == 12 and metrics["task_count"] == 4
@@ -194,11 +201,11 @@ def test_the_samples_are_those_of_the_prompts(go: Score, model: Path, sandbox: S
 
 
 def test_generation_and_testing_can_be_two_runs(
-    go: Score, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    go: Score, out: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--samples", "2", "--temperature", "1")
     result, found = go(*flags, "--generate_only", "true")
-    assert result == {} and sandbox.seen == [] and len(found) == 8 and "passed" not in found[0]
+    assert result == {} and stand_in.seen == [] and len(found) == 8 and "passed" not in found[0]
     assert "nothing was executed" in capsys.readouterr().out
     head, *lines = (out / "generations.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -211,19 +218,19 @@ def test_generation_and_testing_can_be_two_runs(
     assert metrics["pass@1"] == 0.25 and metrics["pass@2"] == 0.5 and metrics["texts_found_before"] == 8
     assert metrics["tasks"]["Toy/1"] == {"samples": 2, "passed": 1, "pass@1": 0.5, "pass@2": 1.0}
     assert metrics["generation_seconds"] > 0
-    count = len(sandbox.seen)
-    assert go(*flags, "--k", "1", "2")[1] == found and len(sandbox.seen) == count
+    count = len(stand_in.seen)
+    assert go(*flags, "--k", "1", "2")[1] == found and len(stand_in.seen) == count
     assert "pass@2" in capsys.readouterr().out
 
 
-def test_more_samples_are_added_to_those_that_are_there(go: Score, sandbox: StandIn) -> None:
+def test_more_samples_are_added_to_those_that_are_there(go: Score, stand_in: StandIn) -> None:
     flags = ("--temperature", "1", "--seed", "2")
     one, three = go(*flags)[1], go(*flags, "--samples", "3")
     assert [row["completion"] for row in three[1]][::3] == [row["completion"] for row in one]
     assert three[0]["metrics"]["texts_found_before"] == 4
 
 
-def test_samples_of_a_file_are_tested_without_a_model(go: Score, tmp_path: Path, sandbox: StandIn) -> None:
+def test_samples_of_a_file_are_tested_without_a_model(go: Score, tmp_path: Path, stand_in: StandIn) -> None:
     texts = {"Toy/0": [RIGHT, WRONG, WRONG], "Toy/2": [WRONG, WRONG], "Toy/1": [RIGHT, RIGHT], "Toy/3": [WRONG, RIGHT]}
     path = samples_file(tmp_path, texts)
     result, found = go("--samples_file", str(path), "--k", "2", base=False)
@@ -231,14 +238,14 @@ def test_samples_of_a_file_are_tested_without_a_model(go: Score, tmp_path: Path,
     expected = [pass_at_k(3, 1, 2), 0.0, 1.0, 1.0]
     assert metrics["pass@2"] == pytest.approx(sum(expected) / 4) and "tokens" not in metrics
     assert [row["task_id"] for row in found] == [name for name, each in texts.items() for _ in each]
-    assert result["model"] is None and len(sandbox.seen) == 6, "each program once"
+    assert result["model"] is None and len(stand_in.seen) == 6, "each program once"
     records = tmp_path / "out" / "predictions.jsonl"
     go("--samples_file", str(records), "--k", "2", "--output", str(tmp_path / "again"), base=False)
     assert json.loads((tmp_path / "again" / "result.json").read_text())["metrics"]["pass@2"] == metrics["pass@2"]
 
 
 def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
-    go: Score, tmp_path: Path, sandbox: StandIn, caplog: pytest.LogCaptureFixture
+    go: Score, tmp_path: Path, stand_in: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT, WRONG] for n in range(4)})
     result, _ = go("--samples_file", str(path), "--limit", "3", base=False)
@@ -248,8 +255,8 @@ def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
 
 def test_pass_at_k_is_the_mean_over_tasks() -> None:
     samples = [Sample(task, str(n)) for task in TASKS[:2] for n in range(3)]
-    verdicts = [Verdict(passed, "x", "") for passed in (True, False, False, True, True, False)]
-    metrics = Report(samples, verdicts, [2, 1, 2]).metrics()
+    outcomes = [PASSED if passed else FAILED for passed in (True, False, False, True, True, False)]
+    metrics = Report(samples, outcomes, [2, 1, 2]).metrics()
     assert metrics["pass@1"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert metrics["pass@2"] == pytest.approx((2 / 3 + 1) / 2)
     assert metrics["pass@1_stderr"] == pytest.approx(((1 / 6) ** 2 * 2 / 2) ** 0.5)
@@ -284,12 +291,12 @@ def test_pass_at_k_is_the_mean_over_tasks() -> None:
     ],
 )
 def test_bad_input(
-    go: Score, out: Path, sandbox: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
+    go: Score, out: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(UserError, match=message):
         go(*flags)
-    assert not out.exists() and sandbox.seen == []
+    assert not out.exists() and stand_in.seen == []
 
 
 @pytest.mark.parametrize(
@@ -317,7 +324,7 @@ def test_a_malformed_task_is_named(tmp_path: Path, changed: dict[str, Any], mess
         ('{"task_id": "Toy/1", "comp', "has a damaged line 5"),
     ],
 )
-def test_a_malformed_sample_is_named(go: Score, tmp_path: Path, sandbox: StandIn, line: str, message: str) -> None:
+def test_a_malformed_sample_is_named(go: Score, tmp_path: Path, stand_in: StandIn, line: str, message: str) -> None:
     path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
     with open(path, "a") as handle:
         handle.write(line + "\n")
@@ -325,7 +332,7 @@ def test_a_malformed_sample_is_named(go: Score, tmp_path: Path, sandbox: StandIn
         go("--samples_file", str(path), base=False)
 
 
-def test_too_few_samples_in_a_file_are_refused(go: Score, tmp_path: Path, sandbox: StandIn) -> None:
+def test_too_few_samples_in_a_file_are_refused(go: Score, tmp_path: Path, stand_in: StandIn) -> None:
     path = samples_file(tmp_path, {"Toy/0": [RIGHT], "Toy/1": [RIGHT, WRONG], "Toy/2": [RIGHT, WRONG]})
     with pytest.raises(UserError, match=r"found no samples of 1 of 4 tasks in .*, first Toy/3"):
         go("--samples_file", str(path), base=False)
@@ -335,11 +342,30 @@ def test_too_few_samples_in_a_file_are_refused(go: Score, tmp_path: Path, sandbo
 
 
 def test_without_a_sandbox_nothing_is_generated_in_vain(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sharelora.evaluation.sandbox", None)
-    with pytest.raises(UserError, match=r"found no sandbox .*; need one to test programs; pass --generate_only"):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"found no program bwrap; need bubblewrap .*, or accept a weaker sandbox"):
         go()
     assert not out.exists()
     assert len(go("--generate_only")[1]) == 4
+
+
+def test_the_weaker_sandbox_must_be_asked_for(go: Score, tmp_path: Path, stand_in: StandIn) -> None:
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT] for n in range(4)})
+    go("--samples_file", str(path), "--sandbox", "rlimits", "--seconds", "4.5", base=False)
+    assert stand_in.where == {(4.5, 5, RLIMITS)}
+
+
+@pytest.mark.parametrize("mode", [BUBBLEWRAP, RLIMITS])
+def test_samples_are_tested_in_a_sandbox(go: Score, tmp_path: Path, mode: str) -> None:
+    """The same completion of all tasks is right for one of them."""
+    if mode == BUBBLEWRAP:
+        skip_without_bubblewrap()
+    path = samples_file(tmp_path, {f"Toy/{n}": [RIGHT, "    raise SystemExit(0)\n"] for n in range(4)})
+    result, found = go("--samples_file", str(path), "--sandbox", mode, "--k", "1", "2", base=False)
+    assert [row["passed"] for row in found] == [False, False, True] + 5 * [False]
+    metrics = result["metrics"]
+    assert metrics["statuses"] == {"error": 4, "failed": 3, "passed": 1}
+    assert (metrics["pass@1"], metrics["pass@2"]) == (0.125, 0.25)
 
 
 @pytest.mark.parametrize("flags", [(), ("--samples_file", "FILE")])
@@ -361,6 +387,6 @@ def test_the_published_tasks(shared_data: Path) -> None:
     tasks = load_humaneval(shared_data)
     assert len(tasks) == 164 and tasks[0].entry_point == "has_close_elements"
     for task in tasks:
-        compile(task.program(task.solution), task.task_id, "exec")
+        compile(task.program(task.solution) + task.check, task.task_id, "exec")
         # No published solution would be cut by a stop string.
         assert not any(stop in task.solution for stop in STOP), task.task_id

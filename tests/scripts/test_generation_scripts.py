@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -153,8 +154,12 @@ def bash(name: str, *arguments: str, **settings: str) -> str:
 @pytest.mark.parametrize("variant", ["share", "lora"])
 def test_what_was_tuned_is_generated_with(variant: str, test: str, tmp_path: Path) -> None:
     train, out, file = tmp_path / "train", tmp_path / "out", "texts.jsonl" if test == "GSM8K" else "samples.jsonl"
+    sandbox = () if test == "GSM8K" or shutil.which("bwrap") else ("--sandbox", "rlimits")
     short = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "64")
     bash(f"{variant}/finetune_{DATA[test]}_llama3_8b_full.sh", "--tiny", *short, OUTPUT_DIR=str(train))
     settings = {"OUTPUT_DIR": str(out), "ADAPTER": str(train)}
     printed = bash(f"{variant}/eval/{test}_generate_llama3_8b_full.sh", "--tiny", "--limit", "4", **settings)
     assert "4 texts" in printed and len((out / file).read_text().splitlines()) == 4
+    printed = bash(f"{variant}/eval/{test}_evaluate_llama3_8b_full.sh", "--tiny", "--limit", "4", *sandbox, **settings)
+    metrics = json.loads((out / "result.json").read_text())["metrics"]
+    assert metrics["texts_found_before"] == 4 and str(out) in printed
