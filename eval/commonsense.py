@@ -173,6 +173,7 @@ def table(metrics: dict[str, dict[str, Any]]) -> str:
         lines.append(f"{task:<15}{''.join(cells)}{first['tasks'][task]['count']:>8,}")
     cells = [_cell(found["accuracy"], found["accuracy_stderr"]) for found in metrics.values()]
     lines.append(f"{'mean over tasks':<15}{''.join(cells)}{first['questions']:>8,}")
+    lines.append(f"{'guessing':<15}{first['chance']:>13.4f}")
     for name, found in metrics.items():
         lost = f"; {found['unanswered']} texts WITHOUT AN ANSWER counted as wrong" if found.get("unanswered") else ""
         lines.append(f"{name}: {found['tokens']:,} tokens in {found['seconds']:.1f} s{lost}")

@@ -6,6 +6,7 @@ here the likeliest token every time, or drawn). A text without any answer word i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +47,21 @@ class Answers:
             "accuracy_stderr": choice.macro_standard_error(tasks),
             "accuracy_micro": micro.mean,
             "accuracy_micro_stderr": micro.standard_error,
+            "chance": _chance(items),
             "questions": micro.count,
             "right": micro.right,
             **self.costs,
             "seconds": self.seconds,
             "tasks": choice.table(tasks),
         }
+
+
+def _chance(items: Sequence[CommonsenseItem]) -> float:
+    """The mean over tasks of the accuracy of guessing one of the words."""
+    counts: dict[str, list[int]] = {}
+    for item in items:
+        counts.setdefault(item.task, []).append(len(item.answers))
+    return math.fsum(map(choice.chance, counts.values())) / len(counts)
 
 
 def prompts(items: Sequence[CommonsenseItem]) -> list[tuple[str, str]]:
