@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.errors import UserError
+from sharelora.evaluation.command import BARE
 from sharelora.training.nlg.options import CARDS
 from sharelora.training.renames import Rule, dropped, modernise
-
-BARE = "none"  # --adapter none: the base model alone
 
 _PROCESSES = "one process decodes, on the GPU if there is one"
 # Flags of gpt2_beam.py that have no meaning here.

@@ -10,7 +10,7 @@ from typing import Any
 
 from sharelora.evaluation import command
 from sharelora.evaluation.beam.decoding import Decoded, decode
-from sharelora.evaluation.beam.model import Place, load, locate
+from sharelora.evaluation.beam.model import load, locate
 from sharelora.evaluation.beam.output import Measured, report, write, written
 from sharelora.evaluation.beam.prompts import Prompts, end_tokens, load_prompts
 from sharelora.evaluation.beam.settings import BeamSettings
@@ -29,14 +29,14 @@ class Task:
 
     Args:
         args: the command line.
-        place: base and adapter.
+        subject: base and adapter.
         tokenizer: the base's.
         settings: of the search.
         prompts: the inputs.
     """
 
     args: argparse.Namespace
-    place: Place
+    subject: command.Subject
     tokenizer: Any
     settings: BeamSettings
     prompts: Prompts
@@ -44,7 +44,7 @@ class Task:
     def deciding(self) -> dict[str, Any]:
         """Return everything that decides which texts are found; the batch size is not among it."""
         args = self.args
-        facts = {**self.place.fingerprint(), **self.prompts.fingerprint()}
+        facts = {**self.subject.fingerprint(), **self.prompts.fingerprint()}
         return {**facts, "seq_len": args.seq_len, "dtype": args.dtype, **self.settings.data()}
 
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     measured = search(task, store)
     if measured.decoded is not None or not written(folder, args.output_file):
         files = write(folder, args.output_file, task.prompts, measured.best, task.tokenizer)
-        report(args, folder, task.place, measured, files, time.monotonic() - began)
+        report(args, folder, task.subject, measured, files, time.monotonic() - began)
     return measured.metrics()
 
 
@@ -82,15 +82,15 @@ def prepare(args: argparse.Namespace) -> Task:
     Raises:
         UserError: the first thing that would fail.
     """
-    place = locate(args)
-    tokenizer = load_tokenizer(place.base)
+    subject = locate(args)
+    tokenizer = load_tokenizer(subject.base)
     settings = beam_settings(args, tokenizer)
     prompts = load_prompts(tokenizer, args.data, args.split, args.seq_len, args.eval_len, command.data_root(args))
     rows = sum(map(len, prompts.rows))
     logger.info("%s: %s rows, %s distinct inputs", args.data, f"{rows:,}", f"{len(prompts.ids):,}")
     if prompts.report.cut:
         logger.warning("warning: %s", prompts.report.line())
-    return Task(args, place, tokenizer, settings, prompts.first(args.limit))
+    return Task(args, subject, tokenizer, settings, prompts.first(args.limit))
 
 
 def beam_settings(args: argparse.Namespace, tokenizer: Any) -> BeamSettings:
@@ -119,7 +119,7 @@ def search(task: Task, store: Store) -> Measured:
     decoded, seconds, plan = None, 0.0, {}
     if missing:
         logger.info("%s of %s inputs are done", f"{known:,}", f"{count:,}")
-        model = load(task.place, task.args.dtype)
+        model = load(task.subject, task.args.dtype)
         began, plan = time.perf_counter(), plan_facts(model)
         decoded = _decode(task, model, missing, store)
         seconds = time.perf_counter() - began

@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sharelora.attach import CONFIG, WEIGHTS, attach_adapter, locate_adapter, recorded_base
+from sharelora.attach import CONFIG, attach_adapter, locate_adapter, recorded_base
 from sharelora.errors import UserError
-from sharelora.evaluation.beam.arguments import BARE
-from sharelora.files import read_json, sha256
+from sharelora.evaluation.command import BARE, Subject
+from sharelora.files import read_json
 from sharelora.models import load_base, locate_model
 from sharelora.training.nlg.options import CARDS
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the model is.
-
-    Args:
-        base: folder or hub id of the base.
-        adapter: the adapter's folder; None for the base alone.
-    """
-
-    base: str
-    adapter: Path | None
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
-        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
-        return {"base": Path(self.base).name, "adapter_sha256": weights}
-
-
-def locate(args: argparse.Namespace) -> Place:
+def locate(args: argparse.Namespace) -> Subject:
     """Find base and adapter before anything is loaded.
 
     An adapter without its base gives noise, and so does a base without the adapter that was meant: neither is guessed.
@@ -52,13 +33,13 @@ def locate(args: argparse.Namespace) -> Place:
     if named is None and adapter is None and args.tiny:
         from sharelora.tiny import ensure_tiny
 
-        return Place(str(ensure_tiny("gpt2")), None)
+        return Subject(str(ensure_tiny("gpt2")), None)
     if named is None:
         what = f"{adapter}, which does not name its base" if adapter else "no base model"
         raise UserError(f"found {what}; need one; add --model_card gpt2.md or --model_name_or_path DIR")
     if recorded and Path(recorded).name != Path(named).name:
         logger.warning("warning: the adapter says that it was trained on %s; it is now put on %s", recorded, named)
-    return Place(locate_model(named), adapter)
+    return Subject(locate_model(named), adapter)
 
 
 def _adapter(args: argparse.Namespace) -> Path | None:
@@ -90,18 +71,18 @@ def _check(place: Path, args: argparse.Namespace) -> None:
             raise UserError(f"found {flag} {value:g} but the adapter {place} has {found}; drop the flag or change it")
 
 
-def load(place: Place, dtype: str) -> Any:
+def load(subject: Subject, dtype: str) -> Any:
     """Load the base and put the adapter on it.
 
     Args:
-        place: where they are.
+        subject: which base, and which adapter.
         dtype: as `--dtype`.
 
     Raises:
         UserError: see `load_base` and `attach_adapter`.
     """
     devices = "auto" if torch.cuda.is_available() else None
-    model: Any = load_base(place.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
-    if place.adapter is not None:
-        model = attach_adapter(model, place.adapter)
+    model: Any = load_base(subject.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
+    if subject.adapter is not None:
+        model = attach_adapter(model, subject.adapter)
     return model.double() if dtype == "fp64" else model

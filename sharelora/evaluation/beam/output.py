@@ -13,10 +13,10 @@ from typing import Any
 from sharelora.data.nlg.convert import text_of
 from sharelora.environment import peak_memory
 from sharelora.evaluation.beam.decoding import Decoded
-from sharelora.evaluation.beam.model import Place
 from sharelora.evaluation.beam.prompts import Prompts
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings
+from sharelora.evaluation.command import Subject
 from sharelora.files import write_text
 from sharelora.results import write_result
 
@@ -117,21 +117,21 @@ def write(folder: Path, name: str, prompts: Prompts, best: Sequence[Hypothesis],
 
 
 def report(
-    args: argparse.Namespace, folder: Path, place: Place, measured: Measured, files: dict[str, Path], seconds: float
+    args: argparse.Namespace, folder: Path, subject: Subject, measured: Measured, files: dict[str, Path], seconds: float
 ) -> None:
     """Write `result.json` and say what came out.
 
     Args:
         args: the command line.
         folder: where to.
-        place: base and adapter.
+        subject: base and adapter.
         measured: the texts and what they cost.
         files: as `write` returns.
         seconds: of the whole run.
     """
-    metrics, adapter = measured.metrics(), {} if place.adapter is None else {"adapter": place.adapter}
-    config = {**vars(args), "adapter": None if place.adapter is None else str(place.adapter)}
-    path = write_result(folder, KIND, config, metrics, measured.plan, {**files, **adapter}, seconds, model=place.base)
+    metrics, adapter = measured.metrics(), {} if subject.adapter is None else {"adapter": subject.adapter}
+    config = {**vars(args), "adapter": None if subject.adapter is None else str(subject.adapter)}
+    path = write_result(folder, KIND, config, metrics, measured.plan, {**files, **adapter}, seconds, model=subject.base)
     logger.info(
         "%s inputs in %.1f s, texts of %.1f tokens, %.1f %% of them ended",
         f"{metrics['inputs']:,}",
