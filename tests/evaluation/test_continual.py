@@ -22,6 +22,7 @@ from sharelora.evaluation.continual import scores, stages
 from sharelora.evaluation.generation import Generated
 from sharelora.metrics.continual import summarise
 from sharelora.models import load_base, load_tokenizer
+from sharelora.training.trainer import ShareTrainer
 
 TASKS = ("alpaca", "gsm8k", "code")
 Tune = Callable[..., None]
@@ -166,26 +167,38 @@ def test_without_matplotlib_it_is_said(
 # What is gone on from
 
 
-def test_a_killed_run_goes_on_and_comes_to_the_same(
+def test_a_run_killed_twice_goes_on_and_comes_to_the_same(
     finished: Path, model: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, runs = stages.run, []
+    step, run, steps, runs = ShareTrainer.training_step, stages.run, [], []
+
+    def training_step(trainer: Any, *more: Any) -> Any:
+        steps.append(trainer.args.output_dir)
+        if len(steps) == 4:
+            raise KeyboardInterrupt  # in the second update of the second stage
+        return step(trainer, *more)
 
     def counted(args: Any) -> Any:
         runs.append(args.output_dir.name)
-        session = real(args)
-        if runs == ["base", "1_alpaca", "2_gsm8k"]:
+        session = run(args)
+        if runs[-2:] == ["2_gsm8k", "2_gsm8k"]:
             raise KeyboardInterrupt  # tuned, not scored
         return session
 
+    monkeypatch.setattr(ShareTrainer, "training_step", training_step)
     monkeypatch.setattr(stages, "run", counted)
+    second = out / "a" / "2_gsm8k"
     with pytest.raises(KeyboardInterrupt):
         tune(model, out, "--share", "a")
-    assert not (out / "a" / "2_gsm8k" / "scores.json").exists() and not (out / "a" / "result.json").exists()
-    before = (out / "a" / "2_gsm8k" / "adapter_model" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert (second / "checkpoint-1").is_dir() and not (second / "completed").exists()
+    with pytest.raises(KeyboardInterrupt):
+        tune(model, out, "--share", "a")
+    assert (second / "completed").is_file() and not (second / "scores.json").exists()
+    runs.append("between")
     tune(model, out, "--share", "a")
-    assert runs == ["base", "1_alpaca", "2_gsm8k", "2_gsm8k", "3_code"]
-    assert (out / "a" / "2_gsm8k" / "adapter_model" / "adapter_model.safetensors").stat().st_mtime_ns == before
+    assert runs == ["base", "1_alpaca", "2_gsm8k", "2_gsm8k", "between", "2_gsm8k", "3_code"]
+    # Two updates of each stage, and the one that was cut off.
+    assert len(steps) == 7
     matrices = [read(folder / "a" / "result.json")["metrics"]["matrix"] for folder in (out, finished)]
     assert matrices[0] == [pytest.approx(row, rel=1e-6) for row in matrices[1]]
 
@@ -215,6 +228,7 @@ def test_what_is_done_is_not_done_again_and_ways_of_sharing_can_be_added(
         (("--learning_rate", "1e-3"), r"holds stages with learning_rate of alpaca 0.05, these have 0.001; .*--output"),
         (("--tasks", "gsm8k", "alpaca", "code"), "holds stages with tasks alpaca,gsm8k,code, these have gsm8k,alpaca"),
         (("--max_eval_samples", "4"), "max_eval_samples of alpaca 500, these have 4"),
+        (("--max_new_tokens", "5"), "max_new_tokens of alpaca 4, these have 5"),
     ],
 )
 def test_stages_of_another_sequence_are_refused(

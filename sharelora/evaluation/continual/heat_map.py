@@ -41,7 +41,9 @@ def plot(tasks: Sequence[str], courses: Sequence[Course], title: str, lower_is_b
     for axes, course, panel in zip(panels, courses, colours, strict=True):
         image = axes.imshow(panel, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
         _panel(axes, tasks, course, panel, most)
-    figure.colorbar(image, ax=panels, label="better than untouched by", pad=0.02)
+    scale = figure.colorbar(image, ax=panels, pad=0.02)
+    scale.set_label("better than untouched by", fontsize=8)
+    scale.ax.tick_params(labelsize=8)
     panels[0].set_yticks(range(len(tasks) + 1), ["untouched", *(f"after {name}" for name in tasks)], fontsize=8)
     figure.supxlabel(title, fontsize=8)
     return save_figure(figure, stem)

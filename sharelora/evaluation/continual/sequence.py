@@ -27,6 +27,8 @@ TINY = (
 ).split()
 # What may differ between the stages of one sequence.
 _OF_ONE_SHARE = ("share", "adapter")
+# What decides scores beside what decides the tuning.
+_SCORING = ("max_eval_samples", "max_new_tokens", "mmlu_dataset", "mmlu_split", "mmlu_source_max_len")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class TaskSequence:
         found: dict[str, Any] = {"tasks": ",".join(self.tasks), "score": self.score, "limit": self.limit}
         for name in self.tasks:
             args = self.arguments(name, self.output)
-            deciding = {**deciding_settings(args), "max_eval_samples": args.data.max_eval_samples}
+            deciding = {**deciding_settings(args), **{key: getattr(args.flags, key) for key in _SCORING}}
             found.update({f"{key} of {name}": value for key, value in deciding.items() if key not in _OF_ONE_SHARE})
         return found
 
