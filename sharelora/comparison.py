@@ -185,7 +185,13 @@ def _columns(rows: Sequence[Row], chosen: Sequence[str] | None) -> list[str]:
     return facts + list(shown if chosen is None else chosen)
 
 
-def _layout(table: Sequence[Sequence[str]], markdown: bool) -> str:
+def layout(table: Sequence[Sequence[str]], markdown: bool) -> str:
+    """Return a table as text whose columns line up, those of numbers on the right.
+
+    Args:
+        table: rows of equally many cells, the headers first.
+        markdown: write a Markdown table.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     numeric = [all(re.match(r"[-\d]", row[i]) for row in table[1:]) for i in range(len(widths))]
     lines = []
@@ -223,4 +229,4 @@ def compare(
     rows = _by_seed(rows) if by_seed else rows
     columns = _columns(rows, metrics)
     table = [columns, *([_text(column, row.cells.get(column)) for column in columns] for row in rows)]
-    return _layout(table, markdown)
+    return layout(table, markdown)

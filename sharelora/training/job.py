@@ -26,8 +26,11 @@ REMEDY = (
 )
 
 
-def run(args: Arguments) -> None:
+def run(args: Arguments) -> Main | None:
     """Do what the command line asks for.
+
+    Returns:
+        The model and all that belongs to it, for whoever goes on measuring; None after a dry run.
 
     Raises:
         UserError: anything that a person can put right.
@@ -44,7 +47,7 @@ def run(args: Arguments) -> None:
     if args.run.dry_run:
         _check_data(args)
         logger.info("dry run: nothing was loaded, trained or written")
-        return
+        return None
     session = open_session(args, task, place, started)
     if task.training:
         train(session, REMEDY, _report)
@@ -53,6 +56,7 @@ def run(args: Arguments) -> None:
     if args.train["do_predict"]:
         _predict(session)
     _report(session)
+    return session
 
 
 def _check_data(args: Arguments) -> None:
