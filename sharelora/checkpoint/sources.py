@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sharelora.attach import locate_adapter
 from sharelora.checkpoint.folder import MODEL_PREFIX, load_tensors, pattern_value
-from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, WEIGHTS_FILE
+from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, UNSUPPORTED, WEIGHTS_FILE
 from sharelora.errors import UserError
 from sharelora.files import read_json
 
@@ -88,6 +88,9 @@ def _from_peft(folder: Path) -> Source:
         raise UserError(f"{folder} is of type {kind!r}; need plain LORA; no other adapter is a sharing plan")
     if init not in (*SHAREABLE_INIT, "orthogonal"):
         raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
+    for name, reason in UNSUPPORTED.items():
+        if config.get(name):
+            raise UserError(f"{folder} has {name}, which does not go with ShareLoRA: {reason}; need a LoRA without it")
     pairs, others = _split(str(folder), load_tensors(folder / WEIGHTS_FILE))
     settings = {field: config[field] for field in _CARRIED if config.get(field) is not None}
     return Source(str(folder), settings, pairs, {path: _peft_scaling(config, path) for path in pairs}, others, True)
