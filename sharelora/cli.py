@@ -209,7 +209,7 @@ COMMANDS = {
         _import,
     ),
     "compress": Command(
-        "turn a plain LoRA into the nearest one that shares its matrices, and say how near",
+        "turn a LoRA into the nearest one that shares its matrices, and say how near",
         "sharelora compress plain_lora compact --base models/llama3-8b --share a --energy 0.99",
         _compress_flags,
         _compress,

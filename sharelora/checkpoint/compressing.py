@@ -1,4 +1,4 @@
-"""Turn a plain LoRA into the nearest one that shares its matrices."""
+"""Turn a LoRA into the nearest one that shares its matrices."""
 
 from __future__ import annotations
 
@@ -87,13 +87,14 @@ def compress(
     alpha: float | None = None,
     enable_lora: Enable | None = None,
 ) -> Compression:
-    """Write a plain LoRA as the nearest adapter that shares its matrices by a plan.
+    """Write a LoRA as the nearest adapter that shares its matrices by a plan.
 
     Nearest is meant in the sum over all sites of || scaling * (B A - B' A') ||^2; scalings stay as they are. Sites that
     share with no other, and matrices that already agree, are taken over unchanged.
 
     Args:
-        source: a PEFT LoRA folder, or a flat loralib file (safetensors, or pickled tensors).
+        source: a PEFT LoRA folder, an adapter of this project, which may share already, or a flat loralib file
+            (safetensors, or pickled tensors).
         out_folder: a folder that does not exist yet; it also gets `compression.json`, with the error of every site.
         sharing: a rule, or a plan written by hand, whose ranks are not looked at.
         size: which rank; None means the least that keeps 99 % of what sharing can express.
@@ -109,7 +110,8 @@ def compress(
         UserError: a source that cannot be read, is of another model or untrained; a plan that shares nothing; a rank
             above that of the data.
     """
-    opened, enable = open_source(source, base, alpha), enable_lora or {}
+    opened = open_source(source, base, alpha, own=True)
+    enable = enable_lora or opened.source.parts
     given = read_given(opened, enable)
     target = _who_shares(given, sharing)
     with new_folder(out_folder) as folder:
@@ -121,7 +123,7 @@ def compress(
             plan=plan,
             errors=tuple(_error(entry, given, shared.bank) for entry in plan.entries),
             spectra=shared.spectra,
-            elements_before=given.plan.num_parameters,
+            elements_before=opened.source.elements or given.plan.num_parameters,
             notes=(DORA,) if opened.settings.get("use_dora") else (),
         )
         write_adapter(folder, shared.bank, opened.heads, _config(opened, plan, sharing, enable))

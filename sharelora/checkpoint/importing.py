@@ -76,11 +76,12 @@ def planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
     # Heads and the task change nothing in the plan, and the base's class here need not have them.
     heads, task = config.modules_to_save, config.task_type
     config.modules_to_save = config.task_type = None
+    trained_on = config.trained_on
     with torch.device("meta"):
         done: Any = get_peft_model(base, config, low_cpu_mem_usage=True).peft_config["default"]
     done.modules_to_save, done.task_type = heads, task
-    # What the source was trained on is not known.
-    done.trained_on, done.inference_mode = None, True
+    # Not what this base is: what the source says that it was trained on, if it does.
+    done.trained_on, done.inference_mode = trained_on, True
     return done
 
 

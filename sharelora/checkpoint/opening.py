@@ -82,18 +82,21 @@ def _base_name(source: Source, base: str | Path | None) -> str:
     return str(name)
 
 
-def open_source(source: str | Path, base: str | Path | None = None, alpha: float | None = None) -> Opened:
+def open_source(
+    source: str | Path, base: str | Path | None = None, alpha: float | None = None, own: bool = False
+) -> Opened:
     """Read a plain LoRA and build its base without weights; say how much of the source belongs to the frozen base.
 
     Args:
         source: a PEFT LoRA folder, or a flat loralib file (safetensors, or pickled tensors).
         base: folder, hub id or known name of the base model; None takes the one that the source names.
         alpha: of a loralib file, which does not say it.
+        own: whether an adapter of this project is taken too.
 
     Raises:
         UserError: a source that cannot be read, or a base that is not named or not there.
     """
-    found = read_source(source, alpha)
+    found = read_source(source, alpha, own)
     name = _base_name(found, base)
     model = _base_model(found, name)
     heads, left_out = _heads(found, model)

@@ -69,5 +69,5 @@ def _panel(axes: Any, values: Sequence[float], rank: int) -> None:
     axes.axvline(rank + 0.5, color="C3", linewidth=1, label=f"rank {rank}: {kept:.1%} kept")
     axes.plot([], [], " ", label=f"effective rank {effective_rank(values):.1f}")
     axes.legend(fontsize=7)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3)

@@ -290,6 +290,17 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("case", ["lora", "a", "rslora", "ranks", "thirds", "thirds rslora", "dora", "classifier"])
+def test_an_adapter_of_this_project_is_a_source_too(tmp_path: Path, case: str) -> None:
+    base, adapter, expected = saved(tmp_path, case)
+    done = compress(adapter, tmp_path / "shared", SharingRule("b"), ALL, base)
+    back = loaded(base, tmp_path / "shared", type(CASES[case][0]()))
+    torch.testing.assert_close(logits(back), expected, rtol=1e-4, atol=1e-5)
+    before, after = read_adapter(adapter), read_adapter(tmp_path / "shared")
+    assert done.elements_before == before.plan.num_parameters
+    assert after.config["trained_on"] == before.config["trained_on"] == "fp32"
+
+
 @pytest.mark.parametrize("case", ["groups", "rslora", "ranks", "tied"])
 def test_an_exported_adapter_is_compressed_without_loss_by_its_own_rule(tmp_path: Path, case: str) -> None:
     base, adapter, expected = saved(tmp_path, case)
