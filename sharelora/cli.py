@@ -1,4 +1,4 @@
-"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compress, compare."""
+"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compress, compare, figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sharelora.architectures import meta_model
 from sharelora.commandline import Parser, positive
 from sharelora.comparison import compare
 from sharelora.errors import UserError, run_main
+from sharelora.figures import command as figures
 from sharelora.figures.spectra import draw_spectra
 from sharelora.files import read_json, write_json
 from sharelora.machine import machine
@@ -219,6 +220,12 @@ COMMANDS = {
         "sharelora compare runs/* --by_seed",
         _compare_flags,
         _compare,
+    ),
+    "figures": Command(
+        "draw the papers' figures from results, adapters or estimates",
+        "sharelora figures memory --model llama3-70b --bits 4 --out memory",
+        figures.add_flags,
+        figures.run,
     ),
 }
 
