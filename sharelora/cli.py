@@ -1,4 +1,4 @@
-"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compress, compare, figures."""
+"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compress, compare, figures, ablate."""
 
 from __future__ import annotations
 
@@ -162,6 +162,21 @@ def _compare(args: argparse.Namespace) -> None:
     print(compare(args.paths, args.by_seed, args.metrics, args.markdown))
 
 
+def _ablate_flags(parser: Parser) -> None:
+    parser.add_argument("grid", help="YAML file: flags of all runs, seeds, and what is varied")
+    parser.add_argument(
+        "--output", default="runs/ablation", metavar="DIR", help="a folder for each run, and the tables"
+    )
+    parser.add_argument("--only", choices=("plan", "table"), help="print the runs, or the tables of what has ended")
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    # What trains takes seconds to load.
+    from sharelora.training.ablation.command import ablate
+
+    ablate(args.grid, args.output, args.only)
+
+
 @dataclass(frozen=True)
 class Command:
     """One subcommand: what it does in a line, an example, its flags, and what it runs."""
@@ -226,6 +241,12 @@ COMMANDS = {
         "sharelora figures memory --model llama3-70b --bits 4 --out memory",
         figures.add_flags,
         figures.run,
+    ),
+    "ablate": Command(
+        "train a grid of settings, the cheapest first, and draw what each changes",
+        "sharelora ablate scripts/ablation/rank.yaml --output runs/rank",
+        _ablate_flags,
+        _ablate,
     ),
 }
 
