@@ -15,7 +15,15 @@ from torch import Tensor
 
 from sharelora.attach import locate_adapter
 from sharelora.checkpoint.export import refuse_rewritten_base
-from sharelora.checkpoint.folder import MODEL_PREFIX, OWN_TYPE, Adapter, load_tensors, pattern_value, read_adapter
+from sharelora.checkpoint.folder import (
+    MAGNITUDE,
+    MODEL_PREFIX,
+    OWN_TYPE,
+    Adapter,
+    load_tensors,
+    pattern_value,
+    read_adapter,
+)
 from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, UNSUPPORTED, WEIGHTS_FILE
 from sharelora.errors import UserError
 from sharelora.files import read_json
@@ -78,6 +86,11 @@ def _split(name: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple[Te
     if single or not sides["A"]:
         what = f"only one of lora_A and lora_B for {single[0]}" if single else "no lora_A and lora_B"
         raise UserError(f"{name} has {what}; need both for every module; it is incomplete or no LoRA")
+    strange = [key for key in others if ".lora_" in key and MAGNITUDE not in key]
+    if strange:
+        raise UserError(
+            f"{name} has {strange[0]}, which is no A, B or magnitude of a linear layer; need a LoRA of these"
+        )
     return {path: (sides["A"][path], sides["B"][path]) for path in sides["A"]}, others
 
 

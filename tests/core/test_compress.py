@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from saved_adapters import CASES, plain_lora, saved
 from test_checkpoint_import import THIRDS, loralib_gpt2
 from torch import Tensor
@@ -278,6 +279,13 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             compress(plain, out, rule, base=base)
     (plain / "adapter_config.json").write_text(json.dumps(config))
+    weights = load_file(plain / "adapter_model.safetensors")
+    embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 48)}
+    save_file({**weights, **embedding}, tmp_path / "more.safetensors")
+    (tmp_path / "more.safetensors").replace(plain / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="lora_embedding_A, which is no A, B or magnitude"):
+        compress(plain, out, rule, base=base)
+    save_file(weights, plain / "adapter_model.safetensors")
     llama(layers=2).save_pretrained(tmp_path / "shallow")
     with pytest.raises(UserError, match="2 modules are only in the source"):
         compress(plain, out, rule, base=tmp_path / "shallow")
