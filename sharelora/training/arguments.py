@@ -208,11 +208,28 @@ def config_words(path: Path, parser: Parser, rules: Mapping[str, Rule] = RULES) 
         raise UserError(f"cannot read the configuration {path}: {reason}; check the file") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds {type(settings).__name__}; need a YAML mapping of flags to values; see --help")
+    return setting_words(settings, parser, rules, path)
+
+
+def setting_words(
+    settings: Mapping[Any, Any], parser: Parser, rules: Mapping[str, Rule] = RULES, where: str | Path = ""
+) -> list[str]:
+    """Turn settings into words of a command line; a setting that is None is left out.
+
+    Args:
+        settings: flag without dashes -> value.
+        parser: knows every flag.
+        rules: old flags.
+        where: they stand, for messages.
+
+    Raises:
+        UserError: a key that is no flag; the nearest one is named.
+    """
     words: list[str] = []
     for key, value in settings.items():
         name = str(key).replace("-", "_")
         if f"--{name}" not in parser.flags and name not in rules:
-            raise UserError(f"{path}: {unknown_flag(name, parser.flags)}")
+            raise UserError(f"{where}: {unknown_flag(name, parser.flags)}")
         words += [f"--{name}", *_values(value)] if value is not None else []
     return words
 
