@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.glue_experiment import METHODS, Experiment, Run
 from benchmarks.glue_table import Cell, Outcome, averages, by_seed
-from benchmarks.pictures import new_figure, save_figure
+from sharelora.pictures import new_figure, save_figure
 
 
 def plot(

@@ -1,4 +1,4 @@
-"""Pictures of comparisons: drawn without a display, saved as SVG and PNG, the same numbers always the same file."""
+"""Pictures: drawn without a display, saved as SVG and PNG, the same numbers always the same file."""
 
 from __future__ import annotations
 
