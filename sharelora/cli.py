@@ -1,4 +1,4 @@
-"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compare."""
+"""The `sharelora` command: plan, estimate, similarity, groups, inspect, export, merge, import, compare."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sharelora.architectures import meta_model
 from sharelora.commandline import Parser, positive
 from sharelora.comparison import compare
 from sharelora.errors import UserError, run_main
+from sharelora.evaluation import similarity_command
 from sharelora.files import read_json, write_json
 from sharelora.machine import machine
 from sharelora.memory import BYTES, FACTORED, STATES, estimate
@@ -25,7 +26,9 @@ MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gp
 def _plan_flags(parser: Parser) -> None:
     parser.add_argument("--model", required=True, help=MODEL)
     add_share_flags(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the plan to a file, which --share_plan reads")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the plan (the recommended one) to a file for --share_plan"
+    )
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -150,6 +153,18 @@ COMMANDS = {
         "sharelora estimate --model llama3-8b --share a --bits 4 --batch 1 --tokens 1024",
         _estimate_flags,
         _estimate,
+    ),
+    "similarity": Command(
+        "measure how similar a model's layers are, and group those that may share",
+        "sharelora similarity --model DIR --sample texts.txt --output runs/similarity",
+        similarity_command.add_flags,
+        similarity_command.run,
+    ),
+    "groups": Command(
+        "group the layers of measured similarities by another threshold, number or method",
+        "sharelora groups runs/similarity/similarity.json --grouping optimal --distinct_layers 20",
+        similarity_command.add_group_flags,
+        similarity_command.run_groups,
     ),
     "inspect": Command(
         "look into an adapter: plan, sizes, norms, and whether it is whole",
