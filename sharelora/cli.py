@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from sharelora import checkpoint
 from sharelora.architectures import meta_model
+from sharelora.budget_flags import add_budget_flags, budget_from, plans_within
 from sharelora.commandline import Parser, positive
 from sharelora.comparison import compare
 from sharelora.errors import UserError, run_main
@@ -26,14 +27,20 @@ MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gp
 def _plan_flags(parser: Parser) -> None:
     parser.add_argument("--model", required=True, help=MODEL)
     add_share_flags(parser)
+    add_budget_flags(parser)
     parser.add_argument(
         "--json", metavar="FILE", help="also write the plan (the recommended one) to a file for --share_plan"
     )
 
 
 def _plan(args: argparse.Namespace) -> None:
-    plan = plan_from(args, meta_model(args.model))
-    print(plan.table())
+    model, budget = meta_model(args.model), budget_from(args)
+    if budget is None:
+        plan = plan_from(args, model)
+        print(plan.table())
+    else:
+        text, plan = plans_within(args, model, budget)
+        print(text)
     if args.json:
         write_json(args.json, plan.to_json())
 
