@@ -103,12 +103,19 @@ def layer_states(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Iterato
     Yields:
         (L, B, D) twice: the last real token of every row, before and behind each layer.
     """
-    seen = LastTokens(find_layers(model))
+    seen, device = LastTokens(find_layers(model)), _input_device(model)
     body = getattr(model, "base_model", model)  # the head's logits of all tokens would be the largest thing here
     # Keys and values, which nothing reads again, would be the next.
     options = {"use_cache": False} if "use_cache" in inspect.signature(body.forward).parameters else {}
     with seen.watched(), torch.inference_mode():
         for batch in batches:
             seen.at = last_real(batch["attention_mask"])
-            body(**{name: value.to(model.device) for name, value in batch.items()}, **options)
+            body(**{name: value.to(device) for name, value in batch.items()}, **options)
             yield seen.states()
+
+
+def _input_device(model: Any) -> torch.device:
+    """Return where a model takes its input; where weights wait elsewhere until they are needed, their hook knows."""
+    embedding = model.get_input_embeddings()
+    device: torch.device = embedding.weight.device
+    return torch.device(embedding._hf_hook.execution_device) if device.type == "meta" else device

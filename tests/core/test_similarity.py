@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from torch import Tensor, nn
 from toy_models import gpt2, llama, roberta
 
@@ -24,7 +25,7 @@ MODELS = {"llama": llama, "gpt2": gpt2, "roberta": roberta}
 
 
 def lively(kind: str) -> nn.Module:
-    """A model whose layers change what they are given."""
+    """A model whose layers change what they are given, always the same one."""
     model = MODELS[kind]().eval()
     with torch.no_grad():
         for value in model.parameters():
@@ -108,6 +109,14 @@ def test_the_last_token_is_found_on_both_sides_of_the_padding(left: bool) -> Non
     [batch] = fed(rows, 2, left)
     at = last_real(batch["attention_mask"])
     assert batch["input_ids"][torch.arange(2), at].tolist() == [6, 10]
+
+
+def test_weights_may_wait_elsewhere_until_they_are_needed() -> None:
+    rows = texts()
+    here = measured(lively("llama"), rows, 3)
+    model = cpu_offload(lively("llama"), torch.device("cpu"))
+    assert {value.device.type for value in model.parameters()} == {"meta"}
+    torch.testing.assert_close(measured(model, rows, 3), here)
 
 
 def test_hooks_are_gone_afterwards_and_layers_are_refused_where_they_are_not_clear() -> None:

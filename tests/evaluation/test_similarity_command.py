@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
+from peft.utils.integrations import dequantize_module_weight
 from toy import make_model, make_tokenizer
 
 from sharelora.cli import main
 from sharelora.data.sample import Sample
 from sharelora.errors import UserError
-from sharelora.evaluation.similarity import encode, measure
+from sharelora.evaluation.similarity import encode, load_any, measure
 from sharelora.similarity import read_similarity
 
 WORDS = "a fox saw the wolf and a hat of iron"
@@ -43,6 +44,42 @@ def test_it_measures_writes_and_draws(folder: Path, texts: Path, tmp_path: Path)
     one, auto = (read_similarity(f"{out}{size}/similarity.json") for size in ("1", "auto"))
     assert one.texts == 9 and one.model == folder.name and one.layers == 2
     assert one.between["cosine"][0][1] == pytest.approx(auto.between["cosine"][0][1], abs=2e-6)
+
+
+def test_a_4_bit_base_is_measured_as_the_weights_that_it_stands_for(texts: Path, tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    make_model("llama").save_pretrained(tmp_path / "llama")
+    make_tokenizer().save_pretrained(tmp_path / "llama")
+    plain = make_model("llama")
+    for path, module in load_any(str(tmp_path / "llama"), bits=4, dtype="fp32").named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            plain.get_submodule(path).weight.data = dequantize_module_weight(module).data
+    plain.save_pretrained(tmp_path / "plain")
+    make_tokenizer().save_pretrained(tmp_path / "plain")
+    found = []
+    for name, bits in (("llama", 4), ("plain", 32), ("llama", 32)):
+        flags = f"--sample {texts} --output {tmp_path / 'out'} --bits {bits} --dtype fp32"
+        main(f"similarity --model {tmp_path / name} {flags}".split())
+        found.append(read_similarity(tmp_path / "out" / "similarity.json").between["cosine"][0][1])
+    assert found[0] == pytest.approx(found[1], abs=1e-4) and abs(found[0] - found[2]) > 1e-2
+
+
+def test_an_adapter_is_measured_with_its_base(folder: Path, texts: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from sharelora import ShareLoraConfig
+
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    config = ShareLoraConfig(r=4, target_modules=["c_fc"], init_lora_weights=False, lora_alpha=64)
+    get_peft_model(base, config).save_pretrained(str(tmp_path / "adapter"))
+    values = {}
+    for adapter in ("none", str(tmp_path / "adapter")):
+        flags = f"--model {folder} --adapter {adapter} --sample {texts} --output {tmp_path / 'out'} --bits 32"
+        main(f"similarity {flags}".split())
+        values[adapter] = read_similarity(tmp_path / "out" / "similarity.json").between["cosine"]
+    one, other = values.values()
+    assert one != other
 
 
 def test_saved_similarities_are_grouped_anew(
