@@ -22,7 +22,6 @@ RECIPE: Mapping[str, str] = {
     "bits": "16",
     "use_cpu": "true",
     "optim": "adamw_torch",
-    "lora_alpha": "16",
     "lora_dropout": "0.05",
     "per_device_train_batch_size": "4",
     "per_device_eval_batch_size": "8",
@@ -87,10 +86,18 @@ def ways(similarity: Similarity, file: Path, threshold: float) -> dict[str, Way]
         "optimal": Way("groups, optimal", {**groups, "grouping": "optimal"}),
         "apart": Way("groups of layers far apart", {"share": "ab", "share_groups": _apart(best)}),
         "dropped": Way("one adapted layer of each optimal group", {"share": "none", "lora_modules": _kept(best)}),
-        "lora_small": Way(f"LoRA, r {smaller}", {"share": "none", "lora_r": str(smaller)}),
-        "optimal_wide": Way(f"groups, optimal, r {wider}", {**groups, "grouping": "optimal", "expand_rank": "text"}),
+        "lora_small": Way(f"LoRA, r {smaller}", {"share": "none", **_rank(smaller)}),
+        "optimal_wide": Way(
+            f"groups, optimal, r {wider}",
+            {**groups, "grouping": "optimal", "expand_rank": "text", "lora_alpha": str(2 * wider)},
+        ),
         "share_a": Way(f"ShareA, r {RANK}", {"share": "a"}),
     }
+
+
+def _rank(rank: int) -> dict[str, str]:
+    # What an adapter adds is scaled by alpha / r, which is to be the same for all.
+    return {"lora_r": str(rank), "lora_alpha": str(2 * rank)}
 
 
 def _apart(grouping: Grouping) -> str:
@@ -153,7 +160,7 @@ class Experiment:
             **({"tiny": "true"} if self.model is None else {"model_name_or_path": self.model}),
             **RECIPE,
             "lora_modules": ",".join(MODULES),
-            "lora_r": str(RANK),
+            **_rank(RANK),
             "learning_rate": f"{run.rate:g}",
             "max_steps": str(updates),
             "logging_steps": str(max(1, updates // 4)),

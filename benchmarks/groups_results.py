@@ -108,9 +108,9 @@ def compose(experiment: Any, done: Any) -> str:
     )
     tuning = (
         f"{experiment.updates} updates with `qlora_share.py {recipe}`, adapters on {', '.join(MODULES)} with r {RANK} "
-        f"unless another is named; groups at threshold {experiment.threshold:g}. The loss is per answer token of "
-        f"{experiment.held_out} held-out rows; ± is the standard deviation over seeds, and `against LoRA` is formed "
-        "within a seed."
+        "unless another is named, alpha twice as much; "
+        f"groups at threshold {experiment.threshold:g}. The loss is per answer token of {experiment.held_out} held-out "
+        "rows; ± is the standard deviation over seeds, and `against LoRA` is formed within a seed."
     )
     search = (
         f"Held-out loss after {experiment.search_updates} updates, with a seed of their own; the best (bold) was taken."

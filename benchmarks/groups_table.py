@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.e2e_table import spread
 from benchmarks.groups_experiment import Experiment, Run, Way
@@ -139,25 +140,32 @@ def _grouped(grouping: Grouping) -> tuple[str, ...]:
 
 
 def plot(ways: Mapping[str, Way], found: Found, stem: Path) -> list[Path]:
-    """Draw the loss after training over the trained parameters: every seed a dot, mean and standard deviation.
+    """Draw the loss after training, the smallest adapter at the top: every seed a dot, mean and standard deviation.
 
     Returns:
         The files: SVG and PNG.
     """
-    figure = new_figure(8, 4.6)
+    ended = {name: list(runs.values()) for name, runs in found.items()}
+    names = sorted(ended, key=lambda name: ended[name][0].trainable)
+    figure = new_figure(7.5, 0.9 + 0.38 * len(names))
     axes = figure.add_subplot()
-    for place, (name, way) in enumerate(ways.items()):
-        ends = list(found.get(name, {}).values())
-        if not ends:
-            continue
-        losses, trained = [end.loss for end in ends], ends[0].trainable
-        deviation = statistics.stdev(losses) if len(losses) > 1 else 0.0
-        colour, marker = f"C{place}", "osD^vPX*<"[place % 9]
-        axes.plot([trained] * len(losses), losses, ".", color=colour, alpha=0.4, markersize=4)
-        axes.errorbar(
-            trained, statistics.fmean(losses), deviation, fmt=marker, color=colour, capsize=3, label=way.title
-        )
-    axes.set(xlabel="trained parameters", ylabel="held-out loss (nats per answer token)")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    for place, name in enumerate(names):
+        _mark(axes, place, [end.loss for end in ended[name]], _colour(ended[name][0].trainable, ended))
+    labels = [f"{ways[name].title} ({ended[name][0].trainable:,})" for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("held-out loss (nats per answer token); in brackets the trained parameters", fontsize=8)
+    axes.grid(axis="x", alpha=0.3)
     return save_figure(figure, stem)
+
+
+def _mark(axes: Any, place: int, losses: Sequence[float], colour: str) -> None:
+    deviation = statistics.stdev(losses) if len(losses) > 1 else 0.0
+    axes.plot(losses, [place - 0.18] * len(losses), ".", color=colour, alpha=0.4, markersize=5)
+    axes.errorbar(statistics.fmean(losses), place + 0.1, xerr=deviation, fmt="o", color=colour, capsize=3)
+
+
+def _colour(trainable: int, ended: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return a colour that ways of equal size have in common."""
+    sizes = sorted({ends[0].trainable for ends in ended.values()})
+    return f"C{sizes.index(trainable) % 10}"
