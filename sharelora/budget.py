@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 
 from sharelora.errors import UserError
-from sharelora.plan import SharingPlan, Site
+from sharelora.plan import FILE_BYTES, FILE_HEADER, SharingPlan, Site
 from sharelora.rules import ODD_EVEN, SharingRule, matches
 from sharelora.units import size
 
-BYTES = 4  # adapters are saved in fp32
-# The name, shape and place of a matrix in the file's header.
-HEADER = 150
 # A smaller rank is not worth more modules or matrices: the smallest that the papers use for them.
 WORTHWHILE = 8
 # Ways of sharing, named as flags say them behind --share: paper 1's, and paper 2's naive groups.
@@ -57,7 +54,7 @@ class Fit:
     @property
     def bytes(self) -> int:
         """Size of the adapter's file at this rank."""
-        return BYTES * self.parameters + HEADER * self.matrices
+        return FILE_BYTES * self.parameters + FILE_HEADER * self.matrices
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Budget:
             matrices: how many there are.
         """
         limits = [self.parameters] if self.parameters is not None else []
-        limits += [(self.file - HEADER * matrices) // BYTES] if self.file is not None else []
+        limits += [(self.file - FILE_HEADER * matrices) // FILE_BYTES] if self.file is not None else []
         return max(0, min(limits) // unit)
 
 

@@ -89,7 +89,7 @@ def measure(
         model: of transformers, on any devices, quantised or not.
         tokenizer: its own.
         sample: the texts.
-        name: the model's, or its folder.
+        name: the model's, or its folder; see `model_name`.
         max_length: most tokens of a text.
         batch_size: texts at once; the result does not depend on it beyond rounding.
 
@@ -101,7 +101,7 @@ def measure(
     fed = batches(rows, batch_size, tokenizer.pad_token_id, Progress("similarity"))
     between, through = average(layer_states(model, fed)).results()
     return Similarity(
-        model=Path(name).name,
+        model=model_name(name),
         shape=shape_of(model.config),
         sample=sample.origin,
         digest=sample.digest,
@@ -110,6 +110,16 @@ def measure(
         between=between,
         through=through,
     )
+
+
+def model_name(place: str) -> str:
+    """Return a model's name without its owner: the last part of a folder or hub id, also for the hub's cache."""
+    folder = Path(place)
+    # .../models--owner--name/snapshots/commit
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.rpartition("--")[2]
+    return folder.name
 
 
 def load_any(place: str, trust_remote_code: bool = False, **options: Any) -> Any:

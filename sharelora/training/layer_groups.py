@@ -13,11 +13,12 @@ import torch
 
 from sharelora.data.sample import Sample, read_sample
 from sharelora.errors import UserError
-from sharelora.evaluation.similarity import MAX_LENGTH, load_any, measure
+from sharelora.evaluation.similarity import MAX_LENGTH, load_any, measure, model_name
 from sharelora.grouping import Grouping
 from sharelora.grouping.table import render
-from sharelora.grouping_flags import AUTO, grouping_from, similarity_file, without_sharing
+from sharelora.grouping_flags import AUTO, choice_from, grouping_from, similarity_file, without_sharing
 from sharelora.models import load_tokenizer
+from sharelora.rules import SharingRule
 from sharelora.similarity import Similarity, read_similarity
 from sharelora.training.machine import device_map, processes
 from sharelora.training.place import data_root
@@ -30,9 +31,16 @@ SAMPLE_SEED = 0  # the groups must not differ between runs of different seeds
 
 def with_model_groups(args: Any, place: str, task: Task) -> Any:
     """Do `with_groups` for a language model, loaded as the run loads it."""
-    precision, use_cpu = task.precision, args.train["use_cpu"]
-    options = {"bits": precision.bits, "dtype": precision.dtype, **device_map(args.model.max_memory_MB, use_cpu)}
-    return with_groups(args, place, task.trained is not None, **options)
+    return with_groups(
+        args,
+        place,
+        started=task.trained is not None,
+        bits=task.precision.bits,
+        dtype=task.precision.dtype,
+        quant_type=args.model.quant_type,
+        double_quant=args.model.double_quant,
+        **device_map(args.model.max_memory_MB, args.train["use_cpu"]),
+    )
 
 
 def with_groups(args: Any, place: str, started: bool, **options: Any) -> Any:
@@ -77,6 +85,10 @@ def _grouped(flags: Namespace) -> Grouping:
 
 def _check(flags: Namespace, started: bool) -> None:
     auto = flags.share_groups == AUTO
+    if auto:
+        choice_from(flags)
+        # Whether groups go with the other sharing flags does not depend on which they are.
+        SharingRule(flags.share or "a", across=flags.share_across or "layers", groups=((0, 1),))
     if auto and started:
         raise UserError(f"found --share_groups {AUTO} and an adapter to start from, which has its own groups; drop one")
     if auto and flags.similarity_sample is None:
@@ -89,7 +101,7 @@ def _is_measured(file: Path, place: str, sample: Sample) -> bool:
     if not file.is_file():
         return False
     before = read_similarity(file)
-    return (before.model, before.digest, before.max_length) == (Path(place).name, sample.digest, MAX_LENGTH)
+    return (before.model, before.digest, before.max_length) == (model_name(place), sample.digest, MAX_LENGTH)
 
 
 def _require_one_process(file: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 from saved_adapters import saved
 
 from sharelora.architectures import meta_model
-from sharelora.budget import BYTES, HEADER, RULES, Budget, Fit, fits, module_sets, recommend, render
+from sharelora.budget import RULES, Budget, Fit, fits, module_sets, recommend, render
 from sharelora.budget_flags import amount, size_in_bytes
 from sharelora.cli import main
 from sharelora.errors import UserError
-from sharelora.plan import SharingPlan
+from sharelora.plan import FILE_HEADER, SharingPlan
 from sharelora.sites import find_sites
 
 
@@ -26,7 +26,7 @@ def test_one_more_rank_would_not_fit(budget: Budget) -> None:
     for fit in found:
         plan = SharingPlan.build(sets[fit.modules], RULES[fit.sharing], fit.rank)
         assert plan.num_parameters == fit.parameters <= (budget.parameters or fit.parameters)
-        assert fit.bytes == BYTES * plan.num_parameters + HEADER * len(plan.matrices)
+        assert fit.bytes == plan.file_bytes <= (budget.file or fit.bytes)
         more = Fit(fit.modules, fit.sharing, fit.rank + 1, fit.unit, fit.matrices)
         over = more.parameters > (budget.parameters or more.parameters) or more.bytes > (budget.file or more.bytes)
         assert over or fit.rank == min(min(site.d_in, site.d_out) for site in sets[fit.modules])
@@ -36,7 +36,7 @@ def test_the_file_is_as_large_as_the_estimate(tmp_path: Path) -> None:
     _, adapter, _ = saved(tmp_path, "a")
     plan = SharingPlan.from_json(json.loads((adapter / "adapter_config.json").read_text())["plan"])
     real = (adapter / "adapter_model.safetensors").stat().st_size
-    assert 0 <= BYTES * plan.num_parameters + HEADER * len(plan.matrices) - real <= HEADER * len(plan.matrices)
+    assert 0 <= plan.file_bytes - real <= FILE_HEADER * len(plan.matrices)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from toy import make_model, make_tokenizer
 from sharelora.cli import main
 from sharelora.data.sample import Sample
 from sharelora.errors import UserError
-from sharelora.evaluation.similarity import encode, load_any, measure
+from sharelora.evaluation.similarity import encode, load_any, measure, model_name
 from sharelora.similarity import read_similarity
 
 WORDS = "a fox saw the wolf and a hat of iron"
@@ -109,6 +109,13 @@ def test_texts_of_one_token_are_left_out_and_long_ones_cut_and_both_are_counted(
 def test_a_text_is_never_longer_than_the_model_reads() -> None:
     model, tokenizer = make_model("gpt2", context=16), make_tokenizer()
     assert measure(model, tokenizer, Sample("x", (WORDS * 9, WORDS * 2)), "toy").texts == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["name", "owner/name", "/a/b/name", "/cache/models--owner--name/snapshots/0123abc", "/snapshots/b/name"]
+)
+def test_a_model_is_recorded_by_its_name(place: str) -> None:
+    assert model_name(place) == "name"
 
 
 @pytest.mark.parametrize(
