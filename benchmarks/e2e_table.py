@@ -12,7 +12,6 @@ from benchmarks.e2e_experiment import BASE, DECODED, TITLES, Experiment, Run
 from benchmarks.e2e_runner import SCORES, is_done
 from benchmarks.report import table
 from sharelora.files import read_json
-from sharelora.pictures import new_figure, save_figure
 from sharelora.results import read_result
 from sharelora.units import size
 

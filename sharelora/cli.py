@@ -1,4 +1,4 @@
-"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compress, compare, figures, ablate."""
+"""The `sharelora` command: plan, estimate, similarity, groups, compress, figures, ablate, and what files need."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 
 from sharelora import checkpoint
 from sharelora.architectures import meta_model
+from sharelora.budget_flags import add_budget_flags, budget_from, plans_within
 from sharelora.commandline import Parser, positive
 from sharelora.comparison import compare
 from sharelora.errors import UserError, run_main
+from sharelora.evaluation import similarity_command
 from sharelora.figures import command as figures
 from sharelora.figures.spectra import draw_spectra
 from sharelora.files import read_json, write_json
@@ -31,12 +33,20 @@ MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gp
 def _plan_flags(parser: Parser) -> None:
     parser.add_argument("--model", required=True, help=MODEL)
     add_share_flags(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the plan to a file, which --share_plan reads")
+    add_budget_flags(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the plan (the recommended one) to a file for --share_plan"
+    )
 
 
 def _plan(args: argparse.Namespace) -> None:
-    plan = plan_from(args, meta_model(args.model))
-    print(plan.table())
+    model, budget = meta_model(args.model), budget_from(args)
+    if budget is None:
+        plan = plan_from(args, model)
+        print(plan.table())
+    else:
+        text, plan = plans_within(args, model, budget)
+        print(text)
     if args.json:
         write_json(args.json, plan.to_json())
 
@@ -202,6 +212,18 @@ COMMANDS = {
         "sharelora estimate --model llama3-8b --share a --bits 4 --batch 1 --tokens 1024",
         _estimate_flags,
         _estimate,
+    ),
+    "similarity": Command(
+        "measure how similar a model's layers are, and group those that may share",
+        "sharelora similarity --model DIR --sample texts.txt --output runs/similarity",
+        similarity_command.add_flags,
+        similarity_command.run,
+    ),
+    "groups": Command(
+        "group the layers of measured similarities by another threshold, number or method",
+        "sharelora groups runs/similarity/similarity.json --grouping optimal --distinct_layers 20",
+        similarity_command.add_group_flags,
+        similarity_command.run_groups,
     ),
     "inspect": Command(
         "look into an adapter: plan, sizes, norms, and whether it is whole",

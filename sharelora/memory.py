@@ -214,6 +214,5 @@ def estimate(
         Item("unpacked", _dequantised(model, bits, width), "the largest 4-bit layer while it is used"),
         Item("runtime", RUNTIME[device], "Python, torch and libraries"),
     )
-    header = 150 * len(plan.matrices)
-    file = 4 * plan.num_parameters + header
+    file = plan.file_bytes
     return Estimate(tuple(item for item in items if item.bytes), file, file + state)

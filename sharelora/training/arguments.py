@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from sharelora.commandline import Parser, tiny_environment, unknown_flag
 from sharelora.data import DataArguments
 from sharelora.errors import UserError
+from sharelora.grouping_flags import add_auto_flags
 from sharelora.share_flags import add_share_flags
 from sharelora.training.fields import add_fields, take
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
@@ -69,6 +70,7 @@ ALIASES = {
     "activation_checkpointing": ("gradient_checkpointing",),
     "activation_checkpointing_kwargs": ("gradient_checkpointing_kwargs",),
     "adapter": ("checkpoint",),
+    "share_groups": ("share_layers",),
 }
 # What --tiny changes where the command line says nothing.
 TINY_DEFAULTS: Mapping[str, Any] = {
@@ -129,6 +131,7 @@ def build_parser() -> Parser:
     add_fields(parser, ModelArguments, "model", aliases=ALIASES)
     add_fields(parser, DataArguments, "data")
     add_share_flags(parser)
+    add_auto_flags(parser)
     add_fields(parser, MmluArguments, "MMLU")
     add_fields(parser, GenerationArguments, "generation")
     add_fields(parser, RunArguments, "run")

@@ -11,6 +11,7 @@ from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import outlook, require_capacity
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
+from sharelora.training.layer_groups import with_model_groups
 from sharelora.training.mmlu import mmlu_split
 from sharelora.training.place import data_root, locate_base
 from sharelora.training.preflight import check
@@ -41,6 +42,7 @@ def run(args: Arguments) -> Main | None:
     task = check(args)
     place = locate_base(args)
     if not args.model.full_finetune and (task.training or args.run.dry_run):
+        args = with_model_groups(args, place, task)
         found = outlook(args, place, task.precision)
         logger.info("%s", found)
         require_capacity(args, found)

@@ -38,6 +38,7 @@ _WRITTEN = (
     "predictions.jsonl",
     "loss.csv",
     "loss.png",
+    "similarity.json",
 )
 
 
