@@ -26,6 +26,8 @@ SYNTAX = 'ranges with commas ("0-3,4-7"), lists with semicolons ("0,1;2,3,5-6"),
 # They say together what is shared, and a hand-written plan says all of it.
 _RULE_FLAGS = ("share", "share_modules", "share_across", "share_groups")
 _MOST_LAYERS = 10_000
+# What follows it is a regular expression of whole paths.
+PATTERN = "re:"
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -71,8 +73,22 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def parse_modules(text: str) -> str | list[str]:
-    """Read `all`, or names such as `q_proj,v_proj`, as PEFT's `target_modules` takes them."""
+    """Read `all`, names such as `q_proj,v_proj`, or `re:` and a pattern, as PEFT's `target_modules` takes them.
+
+    Raises:
+        UserError: a pattern that is none.
+    """
+    if text.startswith(PATTERN):
+        return _pattern(text.removeprefix(PATTERN))
     return ALL_LINEAR if text.strip() in ("all", ALL_LINEAR) else list(_names(text))
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UserError(f"lora_modules: found the pattern {text!r}, which is none ({error}); correct it") from error
+    return text
 
 
 def parse_parts(text: str) -> dict[str, list[bool]]:
@@ -93,7 +109,9 @@ def parse_parts(text: str) -> dict[str, list[bool]]:
 def add_share_flags(parser: Parser) -> None:
     """Add the flags of adapters and sharing; an entry point changes their defaults with `parser.set_defaults`."""
     lora = parser.add_argument_group("adapter")
-    lora.add_argument("--lora_modules", default="all", metavar="NAMES", help="all linear layers, or q_proj,v_proj")
+    lora.add_argument(
+        "--lora_modules", default="all", metavar="NAMES", help="all linear layers, q_proj,v_proj, or re:PATTERN"
+    )
     lora.add_argument("--lora_r", type=positive, default=64, metavar="R", help="rank of every adapted layer")
     lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the adapter counts alpha / r")
     lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
