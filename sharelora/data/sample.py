@@ -35,6 +35,9 @@ class Sample:
     origin: str
     texts: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.texts)
+
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that tell these texts from others."""

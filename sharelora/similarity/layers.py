@@ -105,8 +105,9 @@ def layer_states(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Iterato
     """
     seen, device = LastTokens(find_layers(model)), _input_device(model)
     body = getattr(model, "base_model", model)  # the head's logits of all tokens would be the largest thing here
-    # Keys and values, which nothing reads again, would be the next.
-    options = {"use_cache": False} if "use_cache" in inspect.signature(body.forward).parameters else {}
+    # Keys and values, which nothing reads again, would be the next. A model that sees hands it to its language model.
+    caches = "use_cache" in inspect.signature(body.forward).parameters or hasattr(body, "language_model")
+    options = {"use_cache": False} if caches else {}
     with seen.watched(), torch.inference_mode():
         for batch in batches:
             seen.at = last_real(batch["attention_mask"])

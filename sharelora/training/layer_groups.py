@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,49 @@ def with_groups(args: Any, place: str, started: bool, **options: Any) -> Any:
             are similar enough.
     """
     flags: Namespace = args.flags
+
+    def read() -> Sample:
+        return read_sample(flags.similarity_sample, flags.similarity_texts, SAMPLE_SEED, data_root(args.run))
+
+    return with_measured(args, place, started, read, lambda sample: _measure(args.model, place, sample, options))
+
+
+def with_measured(
+    args: Any,
+    place: str,
+    started: bool,
+    read: Callable[[], Any],
+    compare: Callable[[Any], Similarity],
+    max_length: int = MAX_LENGTH,
+) -> Any:
+    """Do `with_groups` for a sample of any kind.
+
+    Args:
+        args: the command line of any of the jobs.
+        place: folder or hub id of the base.
+        started: whether the run goes on from an adapter, whose groups are its own.
+        read: reads the sample, which has a `digest`.
+        compare: measures the layers on it.
+        max_length: most tokens of a part of the sample.
+
+    Returns:
+        The command line; LoRA's in a dry run that would have to measure.
+
+    Raises:
+        UserError: see `with_groups`.
+    """
+    flags: Namespace = args.flags
     _check(flags, started)
     file = similarity_file(flags)
     if flags.share_groups != AUTO or file is None:
         return args
-    sample = read_sample(flags.similarity_sample, flags.similarity_texts, SAMPLE_SEED, data_root(args.run))
-    if not _is_measured(file, place, sample):
+    sample = read()
+    if not _is_measured(file, place, sample.digest, max_length):
         if args.run.dry_run:
             logger.info("note: groups are measured when the run starts; the plan is LoRA's, without groups")
             return replace(args, flags=without_sharing(flags))
         _require_one_process(file)
-        _measure(args.model, place, sample, options).write(file)
+        compare(sample).write(file)
     logger.info("layers that share:\n%s", render({f"{flags.grouping}, {file}": _grouped(flags)}))
     return args
 
@@ -97,11 +130,11 @@ def _check(flags: Namespace, started: bool) -> None:
         raise UserError(f"found --similarity_sample without --share_groups {AUTO}; need both or neither; drop it")
 
 
-def _is_measured(file: Path, place: str, sample: Sample) -> bool:
+def _is_measured(file: Path, place: str, digest: str, max_length: int) -> bool:
     if not file.is_file():
         return False
     before = read_similarity(file)
-    return (before.model, before.digest, before.max_length) == (model_name(place), sample.digest, MAX_LENGTH)
+    return (before.model, before.digest, before.max_length) == (model_name(place), digest, max_length)
 
 
 def _require_one_process(file: Path) -> None:
