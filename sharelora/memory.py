@@ -214,5 +214,5 @@ def estimate(
         Item("unpacked", _dequantised(model, bits, width), "the largest 4-bit layer while it is used"),
         Item("runtime", RUNTIME[device], "Python, torch and libraries"),
     )
-    file = plan.file_bytes
+    file = plan.file_bytes + 4 * extra_trainable
     return Estimate(tuple(item for item in items if item.bytes), file, file + state)

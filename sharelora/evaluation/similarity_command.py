@@ -17,11 +17,14 @@ from sharelora.similarity import FILE, Similarity, read_similarity
 
 if TYPE_CHECKING:
     from sharelora.data.sample import Sample
+    from sharelora.evaluation.vision.similarity import ImageSample
 
 logger = logging.getLogger(__name__)
 
 OUTPUT = "runs/similarity"
 TINY_SAMPLE = "alpaca"
+# Of image and text, where --batch_size is auto and --max_length is not given: 576 tokens are one image of LLaVA-1.5.
+PAIRS, LONGEST_PAIR = 8, 2048
 
 
 def add_flags(parser: Parser) -> None:
@@ -30,8 +33,13 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--sample", metavar="NAME", help="texts: a text file, a table with a column text, or a data set's name"
     )
+    parser.add_argument(
+        "--image_folder",
+        metavar="DIR",
+        help="the sample is LLaVA's json with images in this folder, and the model sees",
+    )
     add_choice_flags(parser.add_argument_group("groups"))
-    parser.set_defaults(limit=TEXTS, max_length=512, batch_size=8)
+    parser.set_defaults(limit=TEXTS, batch_size=8)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,9 +62,7 @@ def _run(args: argparse.Namespace) -> None:
     subject = command.locate(args)
     sample = _sample(args)
     if args.dry_run:
-        logger.info(
-            "dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample.texts), args.sample
-        )
+        logger.info("dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample), args.sample)
         return
     folder = require_writable(args.output)
     found = _measure(args, subject, sample)
@@ -66,18 +72,42 @@ def _run(args: argparse.Namespace) -> None:
     logger.info("wrote %s", ", ".join(map(str, [folder / FILE, *files])))
 
 
-def _sample(args: argparse.Namespace) -> Sample:
+def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     from sharelora.data.sample import read_sample
+    from sharelora.evaluation.vision.similarity import read_image_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
         raise UserError("found no --sample; need texts to compare the layers on; pass --sample FILE, or a data set")
+    if args.image_folder is not None:
+        return read_image_sample(name, args.image_folder, args.limit, args.seed)
     return read_sample(name, args.limit, args.seed, command.data_root(args))
 
 
-def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
+def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample | ImageSample) -> Similarity:
+    from sharelora.data.sample import Sample
+
+    return (
+        _measure_texts(args, subject, sample) if isinstance(sample, Sample) else _measure_images(args, subject, sample)
+    )
+
+
+def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: ImageSample) -> Similarity:
+    from sharelora.evaluation.batching import BatchSize
+    from sharelora.evaluation.vision.similarity import measure_with_images
+    from sharelora.training.vision.data import open_writer
+    from sharelora.vision import load_vision_base
+
+    writer = open_writer(subject.base, None)
+    model = command.load_model(args, subject, load_vision_base)
+    body = model if subject.adapter is None else model.get_base_model()
+    size = BatchSize(args.batch_size, PAIRS).most
+    return measure_with_images(body, writer, sample, subject.base, args.max_length or LONGEST_PAIR, size)
+
+
+def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
     from sharelora.attach import attach_adapter
-    from sharelora.evaluation.similarity import load_any, measure
+    from sharelora.evaluation.similarity import MAX_LENGTH, load_any, measure
     from sharelora.models import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base)
@@ -86,7 +116,7 @@ def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample)
         # PEFT's own wrapper runs the head as well.
         model = attach_adapter(model, subject.adapter).get_base_model()
     size = _batch_size(args, model)
-    return measure(model, tokenizer, sample, subject.base, max_length=args.max_length, batch_size=size)
+    return measure(model, tokenizer, sample, subject.base, max_length=args.max_length or MAX_LENGTH, batch_size=size)
 
 
 def _devices() -> dict[str, Any]:
@@ -97,8 +127,9 @@ def _devices() -> dict[str, Any]:
 
 def _batch_size(args: argparse.Namespace, model: Any) -> int:
     from sharelora.evaluation.batching import BatchSize, most_that_fit
+    from sharelora.evaluation.similarity import MAX_LENGTH
 
-    most = most_that_fit(model.config, model.dtype, model.device, args.max_length)
+    most = most_that_fit(model.config, model.dtype, model.device, args.max_length or MAX_LENGTH)
     return BatchSize(args.batch_size, most).most
 
 
