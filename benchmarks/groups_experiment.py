@@ -137,7 +137,7 @@ class Experiment:
     texts: int = 256
     updates: int = 80
     search_updates: int = 25
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     seeds: tuple[int, ...] = (0, 1, 2)
     held_out: int = 96
 

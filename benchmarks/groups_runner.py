@@ -65,9 +65,9 @@ def run_all(experiment: Experiment, ways: Mapping[str, Way], runs: Sequence[Run]
 
 
 def remember(experiment: Experiment, root: Path) -> None:
-    """Write down what is compared; more seeds, and thresholds that are only shown, leave the runs as they are.
+    """Write down what is compared; more seeds or rates, and thresholds that are only shown, leave the runs as they are.
 
     Raises:
         UserError: the folder holds runs of another comparison; the message names the first difference.
     """
-    run_pool.remember(experiment.data(), root, ("seeds", "thresholds"))
+    run_pool.remember(experiment.data(), root, ("seeds", "rates", "thresholds"))
