@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sharelora.evaluation.vision.answers import ImagePrompts
 
 logger = logging.getLogger("sharelora.eval.llava_bench")
+# LLaVA's own script asks for as many.
+MOST_TOKENS, TINY_TOKENS = 1024, 32
 
 
 def parser() -> Parser:
@@ -36,7 +38,7 @@ def parser() -> Parser:
     add = made.add_argument
     add("--bench", help="folder of questions.jsonl, images, and what a judge is shown")
     add("--image_folder", help="folder of the images; by default `images` in --bench")
-    add("--max_new_tokens", type=positive, default=1024, help="most tokens of an answer")
+    add("--max_new_tokens", type=positive, help="most tokens of an answer; 1024 if not given, 32 with --tiny")
     add("--chat_template", help="`vicuna`, `own` or a Jinja file; by default vicuna for LLaVA, else the model's own")
     add("--ratings", help="a judge's reviews in LLaVA's form: score them, without any model")
     add(
@@ -96,7 +98,8 @@ def _answer(args: argparse.Namespace, folder: Path, questions: Sequence[BenchQue
 
     messages = _messages(args, folder, questions)
     subject = command.locate(args, "llava")
-    told = GenerationSettings(args.max_new_tokens, seed=args.seed)
+    longest = args.max_new_tokens or (TINY_TOKENS if args.tiny else MOST_TOKENS)
+    told = GenerationSettings(longest, seed=args.seed)
     asked = _asked(args, subject, questions, told)
     if args.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(questions))

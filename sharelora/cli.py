@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sharelora import checkpoint
 from sharelora.architectures import meta_model
@@ -27,6 +27,9 @@ from sharelora.pictures import require_matplotlib
 from sharelora.rules import SharingRule
 from sharelora.share_flags import add_share_flags, add_sharing_flags, parse_parts, plan_from, rule_from
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gpt2-medium"
 
 
@@ -39,8 +42,17 @@ def _plan_flags(parser: Parser) -> None:
     )
 
 
+def _named_model(args: argparse.Namespace) -> tuple[argparse.Namespace, nn.Module]:
+    """Return the model that the flags name, on the meta device, and the flags as they are meant for it."""
+    from sharelora.vision import confined
+
+    model = meta_model(args.model)
+    return confined(args, model), model
+
+
 def _plan(args: argparse.Namespace) -> None:
-    model, budget = meta_model(args.model), budget_from(args)
+    budget = budget_from(args)
+    args, model = _named_model(args)
     if budget is None:
         plan = plan_from(args, model)
         print(plan.table())
@@ -66,7 +78,8 @@ def _estimate_flags(parser: Parser) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    model, there = meta_model(args.model), machine(args.output_dir)
+    args, model = _named_model(args)
+    there = machine(args.output_dir)
     need = estimate(
         model,
         plan_from(args, model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ def language_modules(model: Any, names: str) -> str:
 
     Args:
         model: one that sees, which may be on the meta device.
-        names: `all`, or names with a comma between them.
+        names: `all`, names with a comma between them, or `re:` and a pattern of whole paths, which stays as it is.
 
     Raises:
         UserError: a name that the language model does not have.
     """
     path = language_path(model)
+    if names.startswith(PATTERN):
+        return names
     decoder = model.get_submodule(path)
     linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
@@ -71,6 +74,17 @@ def language_modules(model: Any, names: str) -> str:
     if idle:
         raise UserError(f"modules {', '.join(idle)} match nothing in the language model; it has {', '.join(kinds)}")
     return rf"{PATTERN}{re.escape(path)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
+
+
+def confined(flags: argparse.Namespace, model: Any) -> argparse.Namespace:
+    """Return the flags of adapters such that they mean the language model alone, if the model sees; else as they are.
+
+    Raises:
+        UserError: see `language_modules`.
+    """
+    if getattr(getattr(model, "config", None), "vision_config", None) is None:
+        return flags
+    return argparse.Namespace(**{**vars(flags), "lora_modules": language_modules(model, flags.lora_modules)})
 
 
 def projector(model: Any) -> nn.Module:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.architectures import meta_model
@@ -45,11 +48,23 @@ class BaseFolder:
         """Size of all weights' files."""
         return sum((self.folder / shard).stat().st_size for shard in self.shards)
 
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """Name that transformers gives a weight when it loads the files -> the name there, where the two differ.
+
+        LLaVA's files, for one, are older than the places of its parts in the model.
+        """
+        model: Any = self.model
+        renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+        names = {name: rename_source_key(name, renamings, [])[0] for name in self.shapes}
+        return {loaded: name for name, loaded in names.items() if loaded != name}
+
     def stored(self, name: str) -> str | None:
         """Return the name in the files of a weight of the model: some files leave the base's prefix out, or add it."""
         prefix = f"{self.model.base_model_prefix}."
         candidates = (name, name.removeprefix(prefix), prefix + name)
-        return next((candidate for candidate in candidates if candidate in self.shapes), None)
+        held = next((candidate for candidate in candidates if candidate in self.shapes), None)
+        return held or next((self.renamed[candidate] for candidate in candidates if candidate in self.renamed), None)
 
     def module(self, path: str) -> nn.Module | None:
         """Return the module of a path that an adapter names, or None."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from small_vision import Job, row, write_rows
 
 from sharelora.attach import attach_adapter
+from sharelora.checkpoint import export_lora, merge
 from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_records
 from sharelora.errors import UserError
 from sharelora.tiny import ensure_tiny
@@ -71,6 +73,22 @@ def test_a_saved_adapter_is_read_again_with_its_projector(
     assert torch.equal(logits(again, writer, made), trained)
     base = load_vision_base(str(llava))
     assert not torch.allclose(logits(base, writer, made), trained)
+
+
+def test_a_merged_model_and_a_plain_adapter_say_the_same(
+    job: Job, llava: Path, made: Path, writer: ConversationWriter, tmp_path: Path
+) -> None:
+    # Larger steps, so that what the adapter adds is far above rounding.
+    folder = job(learning_rate="0.01").output_dir / "adapter_model"
+    expected = logits(attach_adapter(load_vision_base(str(llava)), folder), writer, made)
+    merged = merge(llava, folder, tmp_path / "merged")
+    assert merged.changed == SHAPE[0] * SHAPE[1] + 4
+    found = logits(load_vision_base(str(tmp_path / "merged")), writer, made)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-4)
+    export_lora(folder, tmp_path / "plain")
+    stock = PeftModel.from_pretrained(load_vision_base(str(llava)), str(tmp_path / "plain"))
+    torch.testing.assert_close(logits(stock, writer, made), expected, atol=2e-5, rtol=2e-4)
+    assert not torch.allclose(logits(load_vision_base(str(llava)), writer, made), expected, atol=1e-2)
 
 
 def test_the_projector_is_trained_in_full_precision_on_a_16_bit_base(job: Job, llava: Path) -> None:

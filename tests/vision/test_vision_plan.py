@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from sharelora.cli import main
 from sharelora.errors import UserError
 from sharelora.grouping import Grouping
 from sharelora.grouping.ranks import expanded_rank
@@ -47,6 +49,19 @@ def test_names_mean_modules_of_the_language_model(llava_7b: Any) -> None:
     confined = find_sites(llava_7b, parse_modules(language_modules(llava_7b, "q_proj, self_attn.v_proj")))
     assert len(wide) == 2 * (32 + 24) and len(confined) == 2 * 32
     assert all(site.path.startswith("model.language_model.layers.") for site in confined)
+
+
+def test_the_commands_count_the_language_model_alone(
+    llava_7b: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llava_7b.config.architectures = [type(llava_7b).__name__]
+    llava_7b.config.save_pretrained(tmp_path)
+    main(["plan", "--model", str(tmp_path), "--share", "none"])
+    assert "159,907,840 parameters" in capsys.readouterr().out
+    main(["plan", "--model", str(tmp_path), "--share", "none", "--lora_modules", r"re:.*vision_tower.*\.q_proj"])
+    assert f"{24 * 64 * 2 * 1024:,} parameters" in capsys.readouterr().out
+    main(["estimate", "--model", str(tmp_path), "--bits", "4"])
+    assert "adapter" in capsys.readouterr().out
 
 
 def test_a_pattern_is_taken_whole_and_one_that_is_none_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from sharelora.architectures import meta_model
 from sharelora.training.model import load_model
 from sharelora.training.precision import Precision
 from sharelora.training.vision.arguments import VisionArguments
-from sharelora.vision import PROJECTOR, language_modules, load_vision_base, require_sight
+from sharelora.vision import PROJECTOR, confined, load_vision_base, require_sight
 
 # What is trained as a whole, and saved with the adapter.
 BESIDE = (PROJECTOR,)
@@ -28,9 +27,7 @@ def in_language_model(args: VisionArguments, place: str) -> VisionArguments:
         UserError: the model cannot see, or its language model has no such modules.
     """
     require_sight(place)
-    flags = argparse.Namespace(**vars(args.flags))
-    flags.lora_modules = language_modules(meta_model(place), flags.lora_modules)
-    return replace(args, flags=flags)
+    return replace(args, flags=confined(args.flags, meta_model(place)))
 
 
 def load_seeing(args: VisionArguments, place: str, precision: Precision, trained: Path | None, training: bool) -> Any:
