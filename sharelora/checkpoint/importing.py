@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import get_peft_model
@@ -77,7 +78,11 @@ def planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
     heads, task = config.modules_to_save, config.task_type
     config.modules_to_save = config.task_type = None
     trained_on = config.trained_on
-    with torch.device("meta"):
+    # PEFT takes the base's name from here, and warns where it finds another.
+    cast(Any, base).name_or_path = config.base_model_name_or_path
+    with torch.device("meta"), warnings.catch_warnings():
+        # PEFT asks models for an attribute that transformers has renamed since.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         done: Any = get_peft_model(base, config, low_cpu_mem_usage=True).peft_config["default"]
     done.modules_to_save, done.task_type = heads, task
     # Not what this base is: what the source says that it was trained on, if it does.

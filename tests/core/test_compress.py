@@ -68,6 +68,8 @@ def lora_of_shared_rank(tmp_path: Path, rank: int, **settings: Any) -> tuple[Pat
 def test_with_all_energy_the_model_stays_the_same(tmp_path: Path, share: str, across: str) -> None:
     base, _, expected = plain_lora(tmp_path, tie=False)
     done = compressed(tmp_path, SharingRule(share, across=across), ALL)
+    config = json.loads((tmp_path / "shared" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "base")
     torch.testing.assert_close(logits(loaded(base, tmp_path / "shared")), expected, rtol=1e-4, atol=1e-5)
     assert done.relative < 1e-6 and done.plan.shares
     assert json.loads((tmp_path / "shared/adapter_config.json").read_text())["share"] == share
