@@ -124,8 +124,8 @@ class Experiment:
         threshold: of cosine similarity.
         thresholds: those of which the groups are shown.
         texts: on which similarity is measured.
-        updates: of a compared run.
-        search_updates: of a run of the search.
+        updates: of a run; the search's are as long as the compared ones, since shorter ones prefer rates that are too
+            large for them.
         rates: the learning rates that are tried for every way.
         seeds: of the compared runs.
         held_out: rows on which the loss is measured.
@@ -136,8 +136,7 @@ class Experiment:
     thresholds: tuple[float, ...]
     texts: int = 256
     updates: int = 80
-    search_updates: int = 25
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     seeds: tuple[int, ...] = (0, 1, 2)
     held_out: int = 96
 
@@ -155,15 +154,14 @@ class Experiment:
 
     def words(self, run: Run, way: Way, folder: Path) -> list[str]:
         """Return the command line of `qlora_share.py` for a run."""
-        updates = self.search_updates if run.phase == SEARCH else self.updates
         flags = {
             **({"tiny": "true"} if self.model is None else {"model_name_or_path": self.model}),
             **RECIPE,
             "lora_modules": ",".join(MODULES),
             **_rank(RANK),
             "learning_rate": f"{run.rate:g}",
-            "max_steps": str(updates),
-            "logging_steps": str(max(1, updates // 4)),
+            "max_steps": str(self.updates),
+            "logging_steps": str(max(1, self.updates // 4)),
             "max_eval_samples": str(self.held_out),
             "seed": str(run.seed),
             "output_dir": str(folder),
@@ -178,5 +176,5 @@ class Experiment:
 
 def quick(experiment: Experiment) -> Experiment:
     """Return the same in small, to see that everything works: the project's own model and data."""
-    small = replace(experiment, updates=3, search_updates=2, rates=(1e-3,), seeds=experiment.seeds[:2])
+    small = replace(experiment, updates=3, rates=(1e-3,), seeds=experiment.seeds[:2])
     return replace(small, model=None, texts=16, held_out=8)

@@ -4,7 +4,7 @@
     python benchmarks/groups_results.py --quick      a minute, on what the project makes; no documents
 
 First the similarity of the layers is measured on Alpaca rows. Then every way is tuned on Alpaca with every learning
-rate for a short time, and with the best rate and several seeds for the same number of updates. Among the ways are some
+rate and one seed, and with the best rate and several other seeds. Among the ways are some
 of equal size: groups against LoRA at a smaller rank, against adapters on the first layer of each group alone, and
 against groups of layers far apart; and groups with the larger rank that they leave room for against LoRA. Runs that
 have ended are not repeated: an interrupted comparison goes on where it stopped.
@@ -37,7 +37,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threshold", type=float, default=THRESHOLD, help="cosine similarity that layers of a group reach")
     add("--ways", help="some of them, comma-separated; all unless given")
     add("--seeds", type=int, default=3, help="how many")
-    add("--updates", type=int, help="of a compared run")
+    add("--updates", type=int, help="of a run")
     add("--jobs", type=int, default=1, help="worker processes of one thread each; 0: this process")
     add("--output", default=str(ROOT / "runs" / "groups_results"), metavar="DIR", help="where the runs lie")
     add("--document", default=str(DOCUMENT), metavar="FILE", help="the tables as Markdown")
@@ -112,9 +112,7 @@ def compose(experiment: Any, done: Any) -> str:
         f"groups at threshold {experiment.threshold:g}. The loss is per answer token of {experiment.held_out} held-out "
         "rows; ± is the standard deviation over seeds, and `against LoRA` is formed within a seed."
     )
-    search = (
-        f"Held-out loss after {experiment.search_updates} updates, with a seed of their own; the best (bold) was taken."
-    )
+    search = "Held-out loss after as many updates, with a seed of their own; the best (bold) was taken."
     return "\n\n".join(
         (
             report.heading(report.facts("Groups of similar layers", {})),
