@@ -128,6 +128,8 @@ def _replace_folder(new: Path, path: Path) -> None:
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+    for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
+        _sync_folder(folder)
     old = path.with_name(f".{path.name}.old")
     if path.exists():
         path.rename(old)

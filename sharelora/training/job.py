@@ -9,6 +9,7 @@ from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import outlook, require_capacity
+from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
 from sharelora.training.mmlu import mmlu_split
@@ -32,10 +33,15 @@ def run(args: Arguments) -> None:
     Raises:
         UserError: anything that a person can put right.
     """
-    started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    task = check(args)
+    with Lock() as lock:
+        _run(args, lock)
+
+
+def _run(args: Arguments, lock: Lock) -> None:
+    started = time.monotonic()
+    task = check(args, lock)
     place = locate_base(args)
     if not args.model.full_finetune and (task.training or args.run.dry_run):
         found = outlook(args, place, task.precision)
