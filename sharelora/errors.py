@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from sharelora.redaction import hide
+
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -36,7 +38,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hide(str(error))}", file=sys.stderr)
         code = BAD_INPUT
     except Stopped as stop:
         print(stop, file=sys.stderr)

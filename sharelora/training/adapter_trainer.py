@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from sharelora.training.callbacks import gradient_norms, shared_matrices
 from sharelora.training.checkpoints import find
-from sharelora.training.exact_trainer import ExactTrainer
+from sharelora.training.listening_trainer import ListeningTrainer
 from sharelora.training.nonfinite import Mode, NonFinite, update_rows
 
 
@@ -47,7 +47,7 @@ class LengthGrouped(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
 
 
-class AdapterTrainer(ExactTrainer):
+class AdapterTrainer(ListeningTrainer):
     """The Trainer with compact checkpoints, a reproducible order, a log of what the callbacks measure, and a guard.
 
     Args:

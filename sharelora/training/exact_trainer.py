@@ -1,4 +1,4 @@
-"""The Trainer, changed so that a run can be stopped anywhere and goes on bit by bit.
+"""The Trainer, changed so that a run that was interrupted anywhere goes on bit by bit.
 
 transformers' checkpoints lack what these have: the losses since the last line of the log, every GPU's random state, the
 evaluation that was still to come when the checkpoint was written, and a proof that they are whole.
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from sharelora.errors import Stopped, UserError
+from sharelora.errors import UserError
 from sharelora.training.checkpoints import damage, new_checkpoint, rotate
 from sharelora.training.checkpoints.packing import load_state, save_state
 from sharelora.training.checkpoints.randomness import Random, random_state, set_random_state
-from sharelora.training.signals import Requests, stopped
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +61,14 @@ class _Follow(TrainerCallback):
 
 
 class ExactTrainer(Trainer):
-    """The Trainer with whole checkpoints, exact resumption and an ear for signals.
+    """The Trainer with whole checkpoints and exact resumption.
 
     Attributes:
-        requests: what signals have asked for (`sharelora.training.signals.listening`).
         moment: where between two updates the run is.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.requests = Requests()
         self.moment = Moment()
         self._resumed: dict[str, Any] | None = None
         self._random: Random | None = None
@@ -106,7 +103,9 @@ class ExactTrainer(Trainer):
         scaler, optimizer, scheduler = self.accelerator.scaler, self.optimizer, self.lr_scheduler
         assert optimizer is not None and scheduler is not None, "the Trainer makes both before it trains"
         own = {"random": random_state(), "loss": self._tr_loss.item()}
-        at_end = float(self.state.epoch or 0).is_integer() and self.state.global_step > 0
+        step, last = self.state.global_step, self.state.max_steps
+        # The last epoch may be cut short.
+        at_end = step > 0 and (float(self.state.epoch or 0).is_integer() or step >= last)
         norm, rate = self.moment.last
         return {
             "optimizer": optimizer.state_dict(),
@@ -152,7 +151,7 @@ class ExactTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         except UserError:
             raise
-        except (ValueError, KeyError, RuntimeError) as error:
+        except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
             raise misfit(Path(resume_from_checkpoint), error) from error
 
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -190,7 +189,8 @@ class ExactTrainer(Trainer):
             set_random_state(self._random)
         if due["evaluation"]:
             self.moment.epoch_over = not due["epoch"]
-            self.control.should_evaluate = True
+            # Saved again, with what is found: it was saved without.
+            self.control.should_evaluate = self.control.should_save = True
             self._finish_update()
         if due["epoch"]:
             self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
@@ -222,6 +222,17 @@ class ExactTrainer(Trainer):
             return
         super()._run_epoch(*args, **kwargs)
 
+    def _finalize_training(self, *args: Any) -> Any:
+        # The Trainer would delete the last checkpoint beside the best one before what was trained is written.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        best = self._best(Path(str(self.args.output_dir)))
+        if best is not None and best.is_dir():  # found by an evaluation after the last checkpoint, perhaps
+            self.state.best_model_checkpoint = str(best)
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; the loss of the whole training counts the updates before an interruption too."""
         super().log({**logs, "train_loss": self.mean_loss} if "train_loss" in logs else logs, start_time)
@@ -231,70 +242,9 @@ class ExactTrainer(Trainer):
         """The mean training loss over all updates, those before an interruption too."""
         return float(self._total_loss_scalar / max(1, self.state.global_step))
 
-    # Listening.
-
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
-        """Log, evaluate and save as the Trainer does, and do what a signal asks for.
-
-        Raises:
-            Stopped: a signal asked for it; a checkpoint has been written.
-        """
         self.moment.last = (grad_norm, kwargs.get("learning_rate"))
-        save, self.requests.save = self.requests.save, False
-        stop, save = self._agree(self.requests.stop), bool(self._agree(save))
-        if stop:  # an evaluation may take hours
-            self.moment.unevaluated, self.control.should_evaluate = self.control.should_evaluate, False
-        self.control.should_save = self.control.should_save or bool(stop) or save
-        try:
-            super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
-        except Stopped:
-            self.control.should_evaluate = False
-            self._save_checkpoint(None, None)
-            raise self._saved_and_stopped(self.requests.stop) from None
-        if save:
-            logger.info("SIGUSR1: saved checkpoint-%d", self.state.global_step)
-        self.leave(stop or self._agree(self.requests.stop))
-
-    def _agree(self, value: int) -> int:
-        """Return the largest value of all processes, so that all of them do the same."""
-        if self.args.world_size == 1:
-            return int(value)
-        return int(self.accelerator.gather(torch.tensor([int(value)], device=self.args.device)).max())
-
-    def leave(self, stop: int) -> None:
-        """End the run with a checkpoint if a signal asked for it.
-
-        Args:
-            stop: the signal; 0 for none.
-
-        Raises:
-            Stopped: it did.
-        """
-        if not stop:
-            return
-        if self.moment.saved != self.state.global_step:
-            self._save_checkpoint(None, None)
-        raise self._saved_and_stopped(stop)
-
-    def _saved_and_stopped(self, stop: int) -> Stopped:
-        path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        return stopped(stop, f"{path} has everything; start the same command again to go on")
-
-    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate; a signal breaks it off, and then it has never begun."""
-        before, lines = random_state(), len(self.state.log_history)
-        if self.args.world_size > 1:  # a process that breaks off would leave the others waiting
-            return super()._evaluate(*args, **kwargs)
-        try:
-            with self.requests.interruptible():
-                found: dict[str, float] = super()._evaluate(*args, **kwargs)
-            self.moment.unevaluated = False
-            return found
-        except Stopped:
-            set_random_state(before)
-            del self.state.log_history[lines:]
-            self.moment.unevaluated = True
-            raise
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
 
 def misfit(place: Path, error: Exception) -> UserError:

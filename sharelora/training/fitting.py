@@ -42,7 +42,7 @@ def fit(trainer: AdapterTrainer, resume: Path | None, remedy: str) -> TrainOutpu
     try:
         with listening() as trainer.requests:
             done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-            trainer.leave(trainer.requests.stop)
+            trainer.leave()
     except torch.OutOfMemoryError as error:
         raise UserError(f"GPU memory ran out: {str(error).splitlines()[0]}; {remedy}") from error
     if trainer.numbers.skipped:

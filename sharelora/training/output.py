@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerState
 
 from sharelora.attach import CONFIG
 from sharelora.errors import UserError
 from sharelora.files import read_json, require_writable, write_json
 from sharelora.training.checkpoints import Lock, damage, find, recover
-from sharelora.training.exact_trainer import STATE
+from sharelora.training.exact_trainer import STATE, TRAINER_STATE
 from sharelora.training.machine import is_first
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ COMPLETED = "completed"
 SETTINGS = "settings.json"
 ADAPTER = "adapter_model"  # QLoRA's name for the folder
 MODEL = "model"
+SELECTED = "selected.safetensors"  # the best weights so far, beside those of a GLUE checkpoint
 _WRITTEN = (
     COMPLETED,
     SETTINGS,
@@ -177,6 +180,12 @@ def resume_point(folder: Path, asked: str | None, earlier: Earlier) -> Path | No
 
 
 def _resumable(place: Path) -> Path:
+    """Check that a whole checkpoint holds what a run needs, and nothing but numbers and text is read from it."""
+    state = read_json(place / TRAINER_STATE)
+    if not isinstance(state, dict) or not state.keys() <= {field.name for field in fields(TrainerState)}:
+        raise UserError(f"{place / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint")
+    if not {path.name for path in place.glob("*.safetensors")} - {STATE, SELECTED}:
+        raise UserError(f"{place} has no weights as safetensors; pickled ones could run code; use another checkpoint")
     if not (place / STATE).is_file():
         raise UserError(
             f"{place} has weights alone, as --save_only_model writes; need a checkpoint with {STATE} to go on from; "

@@ -87,10 +87,13 @@ def listening() -> Iterator[Requests]:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Let SIGTERM end the block in good order, where nothing is being trained, as SIGINT does by itself."""
+    """Let SIGTERM end the block in good order, where nothing is being trained, as SIGINT does by itself.
+
+    The exit code is the usual one: nothing was saved, and whoever waits for a result must not take it for a success.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise stopped(number)
+        raise Stopped(f"stopped by {signal.Signals(number).name}; {NOTHING_LOST}", 128 + number)
 
     with _handled({signal.SIGTERM: end, signal.SIGUSR1: lambda number, frame: _say("nothing is being trained")}):
         yield

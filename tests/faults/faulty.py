@@ -45,11 +45,11 @@ class Worker:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
-    def start(self, words: Sequence[str], job: str = "main", **faults: Any) -> int:
+    def start(self, words: Sequence[str], **faults: Any) -> int:
         """Start a run; returns its process id."""
         self.logs += 1
         file = self.folder / f"{self.logs}.log"
-        pid = self._ask({"job": job, "words": list(map(str, words)), "log": str(file), "faults": faults})
+        pid = self._ask({"words": list(map(str, words)), "log": str(file), "faults": faults})
         self.files[pid] = file
         return pid
 
@@ -58,9 +58,9 @@ class Worker:
         code = self._ask({"wait": pid})
         return Ended(code, self.files[pid].read_text(encoding="utf-8"))
 
-    def run(self, words: Sequence[str], job: str = "main", **faults: Any) -> Ended:
+    def run(self, words: Sequence[str], **faults: Any) -> Ended:
         """Run to the end."""
-        return self.wait(self.start(words, job, **faults))
+        return self.wait(self.start(words, **faults))
 
     def log(self, pid: int) -> str:
         """What a run has said so far."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from faulty import KILLED, Worker, last_step, nothing_damaged, same_end
 
-# Touches of the output folder in a whole run: about twenty for each checkpoint.
+# A checkpoint touches the output folder some dozens of times, so that these are the first three or four.
 TOUCHES = 120
 
 

@@ -1,7 +1,7 @@
 """Runs commands in forked children, which start at once because everything is imported already.
 
 Reads one request a line from stdin, as JSON, and answers each with one line:
-    {"job": "main", "words": [...], "log": FILE, "faults": {...}}   starts a run; the answer is its process id
+    {"words": [...], "log": FILE, "faults": {...}}   starts a run; the answer is its process id
     {"wait": PID}                                                   waits for it; the answer is its exit code
 """
 
@@ -17,7 +17,6 @@ import sys
 import time
 from typing import Any
 
-JOBS = {"main": "sharelora.training", "nlg": "sharelora.training.nlg", "glue": "sharelora.training.glue"}
 # What Python says when it opens, renames or removes something.
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod")
 
@@ -100,14 +99,12 @@ def apply(faults: dict[str, Any]) -> None:
 def work(request: dict[str, Any]) -> int:
     """Run one command; returns its exit code."""
     from sharelora.errors import run_main
-    from sharelora.training import history, program
+    from sharelora.training import arguments, history, job, program
 
     log = open(request["log"], "w", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 2)
     os.dup2(log.fileno(), 1)
     sys.stdout = sys.stderr = log
-    package = JOBS[request["job"]]
-    arguments, job = (importlib.import_module(f"{package}.{name}") for name in ("arguments", "job"))
     history._plot = lambda rows: b"no plot in this test"
     apply(request["faults"])
     try:
@@ -118,8 +115,7 @@ def work(request: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Answer requests until stdin ends."""
-    for package in JOBS.values():
-        importlib.import_module(f"{package}.job")
+    importlib.import_module("sharelora.training.job")
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)

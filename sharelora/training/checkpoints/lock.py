@@ -17,6 +17,16 @@ from sharelora.errors import UserError
 logger = logging.getLogger(__name__)
 
 FILE = ".lock"
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    # A data loader's worker outlives a run that is killed by some seconds, and must not keep the next one out.
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class Lock:
@@ -37,6 +47,7 @@ class Lock:
         if self._path is not None:
             with contextlib.suppress(OSError):  # the folder may have become read-only; the file alone locks nothing
                 self._path.unlink()
+            _held.discard(self._descriptor)
             os.close(self._descriptor)
             self._path = None
 
@@ -48,6 +59,7 @@ class Lock:
         """
         self._descriptor = _locked(folder / FILE)
         self._path = folder / FILE
+        _held.add(self._descriptor)
 
 
 def _locked(path: Path) -> int:
