@@ -168,10 +168,7 @@ class ExactTrainer(Trainer):
         # A run that goes on may log, evaluate and save more or less often than before.
         self.state.compute_steps(self.args, max_steps)
         best = self._best(Path(str(self.args.output_dir)))
-        problem = damage(best) if best else None
-        if problem is not None:
-            logger.warning("%s, the best so far, is damaged: %s", best, problem)
-        self.state.best_model_checkpoint = str(best) if best and problem is None else None
+        self.state.best_model_checkpoint = str(best) if best else None
         return found
 
     def go_on(self) -> None:
@@ -225,8 +222,10 @@ class ExactTrainer(Trainer):
     def _finalize_training(self, *args: Any) -> Any:
         # The Trainer would delete the last checkpoint beside the best one before what was trained is written.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        # Found by an evaluation after the last checkpoint, perhaps.
         best = self._best(Path(str(self.args.output_dir)))
-        if best is not None and best.is_dir():  # found by an evaluation after the last checkpoint, perhaps
+        if best is not None and self.args.load_best_model_at_end:
+            _require_whole(best)
             self.state.best_model_checkpoint = str(best)
         try:
             return super()._finalize_training(*args)
@@ -245,6 +244,15 @@ class ExactTrainer(Trainer):
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
         self.moment.last = (grad_norm, kwargs.get("learning_rate"))
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+
+def _require_whole(best: Path) -> None:
+    problem = damage(best)
+    if problem is not None:
+        raise UserError(
+            f"{best}, the best checkpoint, is no whole one: {problem}; copy it from a backup, or take the last weights "
+            "with --load_best_model_at_end false --resume_anyway"
+        )
 
 
 def misfit(place: Path, error: Exception) -> UserError:
