@@ -23,7 +23,7 @@ def write_manifest(folder: Path, step: int) -> None:
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / FILE
     }
     write_json(folder / FILE, {"schema": SCHEMA, "step": step, "files": files})
 
