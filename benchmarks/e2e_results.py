@@ -53,7 +53,7 @@ def experiment_from(given: argparse.Namespace) -> Any:
     from sharelora import UserError
     from sharelora.metrics import java
 
-    if given.seeds < 1 or (given.updates or 1) < 1:
+    if given.seeds < 1 or (given.updates is not None and given.updates < 1):
         raise UserError(f"found --seeds {given.seeds} and --updates {given.updates}; need at least 1 of each")
     shares = chosen(given.shares, tuple(TITLES))
     options = {} if given.updates is None else {"updates": given.updates}

@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks import score_plot
 from benchmarks.e2e_experiment import BASE, DECODED, TITLES, Experiment, Run
 from benchmarks.e2e_runner import SCORES, is_done
-from benchmarks.pictures import new_figure, save_figure
 from benchmarks.report import table
 from sharelora.files import read_json
 from sharelora.results import read_result
@@ -148,7 +147,7 @@ def search_table(experiment: Experiment, found: Found) -> str:
 
 
 def plot(experiment: Experiment, found: Found, stem: Path) -> list[Path]:
-    """Draw a panel per metric: every seed a dot, mean and standard deviation beside them, over trained parameters.
+    """Draw a panel per metric.
 
     Args:
         experiment: what was compared.
@@ -158,26 +157,10 @@ def plot(experiment: Experiment, found: Found, stem: Path) -> list[Path]:
     Returns:
         The files: SVG and PNG.
     """
-    names = experiment.metrics
-    figure = new_figure(2.8 * len(names), 3.4)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        _panel(axes, experiment, found, name)
-    return save_figure(figure, stem)
-
-
-def _panel(axes: Any, experiment: Experiment, found: Found, name: str) -> None:
-    for place, share in enumerate(experiment.shares):
-        ends = list(found.get(share, {}).values())
-        values = [end.scores[name] for end in ends]
-        if not values:
-            continue
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        axes.plot([place] * len(values), values, ".", color=f"C{place}", alpha=0.4, markersize=5)
-        axes.errorbar(place + 0.18, statistics.fmean(values), deviation, fmt="o", color=f"C{place}", capsize=4)
-    labels = [_label(share, list(found.get(share, {}).values())) for share in experiment.shares]
-    axes.set_title(name, fontsize=10)
-    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=8)
-    axes.grid(axis="y", alpha=0.3)
+    ends = [list(found.get(share, {}).values()) for share in experiment.shares]
+    panels = {name: [[end.scores[name] for end in runs] for runs in ends] for name in experiment.metrics}
+    labels = [_label(share, runs) for share, runs in zip(experiment.shares, ends, strict=True)]
+    return score_plot.plot(labels, panels, "score on the test set: every seed, mean and standard deviation", stem)
 
 
 def _label(share: str, ends: Sequence[Outcome]) -> str:

@@ -1,22 +1,30 @@
-"""The `sharelora` command: plan, estimate, inspect, export, merge, import, compare."""
+"""The `sharelora` command: plan, estimate, similarity, groups, compress, figures, ablate, and what files need."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from sharelora import checkpoint
 from sharelora.architectures import meta_model
+from sharelora.budget_flags import add_budget_flags, budget_from, plans_within
 from sharelora.commandline import Parser, positive
 from sharelora.comparison import compare
 from sharelora.errors import UserError, run_main
+from sharelora.evaluation import similarity_command
+from sharelora.figures import command as figures
+from sharelora.figures.spectra import draw_spectra
 from sharelora.files import read_json, write_json
 from sharelora.machine import machine
 from sharelora.memory import BYTES, FACTORED, STATES, estimate
+from sharelora.pictures import require_matplotlib
+from sharelora.rules import SharingRule
 from sharelora.share_flags import add_share_flags, add_sharing_flags, parse_parts, plan_from, rule_from
 
 MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gpt2-medium"
@@ -25,12 +33,20 @@ MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gp
 def _plan_flags(parser: Parser) -> None:
     parser.add_argument("--model", required=True, help=MODEL)
     add_share_flags(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the plan to a file, which --share_plan reads")
+    add_budget_flags(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the plan (the recommended one) to a file for --share_plan"
+    )
 
 
 def _plan(args: argparse.Namespace) -> None:
-    plan = plan_from(args, meta_model(args.model))
-    print(plan.table())
+    model, budget = meta_model(args.model), budget_from(args)
+    if budget is None:
+        plan = plan_from(args, model)
+        print(plan.table())
+    else:
+        text, plan = plans_within(args, model, budget)
+        print(text)
     if args.json:
         write_json(args.json, plan.to_json())
 
@@ -102,7 +118,7 @@ def _merge(args: argparse.Namespace) -> None:
     print(f"wrote {done.folder}: {done.changed} of {done.tensors} weights changed")
 
 
-def _import_flags(parser: Parser) -> None:
+def _source_flags(parser: Parser) -> None:
     parser.add_argument("source", help="folder of a plain PEFT LoRA, or a loralib file (.safetensors, .bin, .pt)")
     parser.add_argument("out", help="folder to write: a compact adapter")
     parser.add_argument("--base", metavar="MODEL", help=f"base model, where the source does not name it: {MODEL}")
@@ -110,11 +126,40 @@ def _import_flags(parser: Parser) -> None:
     add_sharing_flags(parser)
 
 
-def _import(args: argparse.Namespace) -> None:
-    sharing = rule_from(args) or read_json(args.share_plan)
+def _sharing(args: argparse.Namespace) -> tuple[SharingRule | dict[str, Any], dict[str, list[bool]] | None]:
     parts = parse_parts(args.enable_lora) if args.enable_lora else None
+    return rule_from(args) or read_json(args.share_plan), parts
+
+
+def _import(args: argparse.Namespace) -> None:
+    sharing, parts = _sharing(args)
     done = checkpoint.import_lora(args.source, args.out, sharing, args.base, args.lora_alpha, parts)
     print(f"wrote {done.folder}: {done.sites} sites, {done.elements:,} elements")
+
+
+def _rank(text: str) -> int | None:
+    return None if text == "auto" else positive(text)
+
+
+def _compress_flags(parser: Parser) -> None:
+    _source_flags(parser)
+    size = parser.add_argument_group("size")
+    size.add_argument("--rank", type=_rank, metavar="R", help="of shared matrices; auto takes what --energy needs")
+    size.add_argument("--energy", type=float, metavar="PART", help="of squared singular values to keep; 0.99 if absent")
+    parser.switch("--per_site", help="print a line per site, not per kind of module")
+    parser.add_argument("--plot", metavar="NAME", help="draw the singular values: NAME.svg and NAME.png")
+
+
+def _compress(args: argparse.Namespace) -> None:
+    if args.plot:
+        require_matplotlib()
+    sharing, parts = _sharing(args)
+    size = checkpoint.Size(args.rank, args.energy)
+    done = checkpoint.compress(args.source, args.out, sharing, size, args.base, args.lora_alpha, parts)
+    print(done.table(args.per_site))
+    if args.plot:
+        files = draw_spectra(done.spectra, done.ranks, Path(args.plot))
+        print(f"wrote {' and '.join(map(str, files))}" if files else "no matrix was fitted anew, so nothing is drawn")
 
 
 def _compare_flags(parser: Parser) -> None:
@@ -126,6 +171,23 @@ def _compare_flags(parser: Parser) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     print(compare(args.paths, args.by_seed, args.metrics, args.markdown))
+
+
+def _ablate_flags(parser: Parser) -> None:
+    parser.add_argument("grid", help="YAML file: flags of all runs, seeds, and what is varied")
+    parser.add_argument(
+        "--output", default="runs/ablation", metavar="DIR", help="a folder for each run, and the tables"
+    )
+    parser.add_argument("--only", choices=("plan", "table"), help="print the runs, or the tables of what has ended")
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    # What trains takes seconds to load.
+    from sharelora.training.ablation.command import ablate
+
+    # A training must not go on alone when this process is ended: the next call would train in the same folder.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ablate(args.grid, args.output, args.only)
 
 
 @dataclass(frozen=True)
@@ -151,6 +213,18 @@ COMMANDS = {
         _estimate_flags,
         _estimate,
     ),
+    "similarity": Command(
+        "measure how similar a model's layers are, and group those that may share",
+        "sharelora similarity --model DIR --sample texts.txt --output runs/similarity",
+        similarity_command.add_flags,
+        similarity_command.run,
+    ),
+    "groups": Command(
+        "group the layers of measured similarities by another threshold, number or method",
+        "sharelora groups runs/similarity/similarity.json --grouping optimal --distinct_layers 20",
+        similarity_command.add_group_flags,
+        similarity_command.run_groups,
+    ),
     "inspect": Command(
         "look into an adapter: plan, sizes, norms, and whether it is whole",
         "sharelora inspect runs/alpaca/adapter",
@@ -172,14 +246,32 @@ COMMANDS = {
     "import": Command(
         "take over a plain LoRA whose matrices already agree with a sharing plan",
         "sharelora import plain_lora compact --base models/llama3-8b --share a",
-        _import_flags,
+        _source_flags,
         _import,
+    ),
+    "compress": Command(
+        "turn a LoRA into the nearest one that shares its matrices, and say how near",
+        "sharelora compress plain_lora compact --base models/llama3-8b --share a --energy 0.99",
+        _compress_flags,
+        _compress,
     ),
     "compare": Command(
         "print runs side by side, ours and upstream's",
         "sharelora compare runs/* --by_seed",
         _compare_flags,
         _compare,
+    ),
+    "figures": Command(
+        "draw the papers' figures from results, adapters or estimates",
+        "sharelora figures memory --model llama3-70b --bits 4 --out memory",
+        figures.add_flags,
+        figures.run,
+    ),
+    "ablate": Command(
+        "train a grid of settings, the cheapest first, and draw what each changes",
+        "sharelora ablate scripts/ablation/rank.yaml --output runs/rank",
+        _ablate_flags,
+        _ablate,
     ),
 }
 

@@ -93,7 +93,7 @@ def _join(row: Row, result: Result) -> bool:
     return True
 
 
-def _rows(results: Sequence[Result]) -> list[Row]:
+def joined(results: Sequence[Result]) -> list[Row]:
     """Return a row per training, with the evaluations of its adapter joined; other results get rows of their own."""
     order = sorted(zip(results, _names(results), strict=True), key=lambda pair: pair[0].kind != "train")
     rows: list[Row] = []
@@ -104,7 +104,7 @@ def _rows(results: Sequence[Result]) -> list[Row]:
     return rows
 
 
-def _experiment(row: Row) -> str:
+def experiment(row: Row) -> str:
     """Return a text that is equal for runs that differ only in their seed and where they wrote."""
     parts: list[Any] = []
     for result in row.results:
@@ -115,9 +115,13 @@ def _experiment(row: Row) -> str:
     return repr(sorted(parts, key=str))
 
 
-def _common_name(names: Sequence[str]) -> str:
-    stems = {re.sub(r"[-_./]*(seed|s)?[-_=]*\d+$", "", name) for name in names}
-    return stems.pop() if len(stems) == 1 else names[0]
+def common_name(names: Sequence[str]) -> str:
+    """Return what the names of repetitions have in common: without the seed, at the end or inside."""
+    for seed in (r"[-_./]*(seed|s)?[-_=]*\d+$", r"[-_./]*(seed|s)[-_=]*\d+"):
+        stems = {re.sub(seed, "", name) for name in names}
+        if len(stems) == 1:
+            return stems.pop()
+    return names[0]
 
 
 def _aggregate(rows: Sequence[Row]) -> Row:
@@ -130,7 +134,7 @@ def _aggregate(rows: Sequence[Row]) -> Row:
             cells[column] = [row.cells[column] for row in rows]
         elif all(row.cells.get(column) == value for row in rows):
             cells[column] = value
-    name = first.cells["run"] if len(rows) == 1 else _common_name([row.cells["run"] for row in rows])
+    name = first.cells["run"] if len(rows) == 1 else common_name([row.cells["run"] for row in rows])
     repeated = "" if len(rows) == len(seeds) else f" of {len(rows)} runs"
     return Row(first.results, {**cells, "run": name, "seeds": f"{len(seeds)}{repeated}"})
 
@@ -138,7 +142,7 @@ def _aggregate(rows: Sequence[Row]) -> Row:
 def _by_seed(rows: Sequence[Row]) -> list[Row]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(_experiment(row), []).append(row)
+        groups.setdefault(experiment(row), []).append(row)
     return [_aggregate(group) for group in groups.values()]
 
 
@@ -185,7 +189,13 @@ def _columns(rows: Sequence[Row], chosen: Sequence[str] | None) -> list[str]:
     return facts + list(shown if chosen is None else chosen)
 
 
-def _layout(table: Sequence[Sequence[str]], markdown: bool) -> str:
+def layout(table: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Return a table as text whose columns line up, those of numbers on the right.
+
+    Args:
+        table: rows of equally many cells, the headers first.
+        markdown: write a Markdown table.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     numeric = [all(re.match(r"[-\d]", row[i]) for row in table[1:]) for i in range(len(widths))]
     lines = []
@@ -219,8 +229,8 @@ def compare(
     unique = list({result.path.resolve(): result for result in results}.values())
     if not unique:
         raise UserError("nothing to compare; give at least one result file or folder of a run")
-    rows = _rows(unique)
+    rows = joined(unique)
     rows = _by_seed(rows) if by_seed else rows
     columns = _columns(rows, metrics)
     table = [columns, *([_text(column, row.cells.get(column)) for column in columns] for row in rows)]
-    return _layout(table, markdown)
+    return layout(table, markdown)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from sharelora import hub
@@ -22,6 +29,8 @@ DTYPES: dict[str, torch.dtype | str] = {
     "fp32": torch.float32,
 }
 BITS = (4, 8, 16, 32)
+# Of these a checkpoint has every weight; an encoder's head may still have to be made.
+_COMPLETE = (AutoModelForCausalLM, AutoModelForImageTextToText)
 # Tokens that only ever pad, in the vocabularies of common models; none is added where none exists.
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
 
@@ -89,6 +98,7 @@ def load_base(
     cache_dir: str | None = None,
     auto_class: Any = AutoModelForCausalLM,
     report: dict[str, Any] | None = None,
+    unquantised: Sequence[str] = (),
     **options: Any,
 ) -> PreTrainedModel:
     """Load a base model, quantised if asked, in evaluation mode.
@@ -102,6 +112,7 @@ def load_base(
         device_map: where the layers go; None leaves a plain model on the CPU.
         auto_class: the transformers class that picks the architecture.
         report: takes what transformers says about loading: weights that were missing or of another shape.
+        unquantised: modules that stay as they are where the others are quantised; by default the head alone.
         options: passed on to `from_pretrained`, e.g. `num_labels`.
 
     Raises:
@@ -113,7 +124,7 @@ def load_base(
     if bits == 32 and dtype == "auto":
         dtype = "fp32"
     if bits < 16:
-        options["quantization_config"] = _quantization(bits, DTYPES[dtype], quant_type, double_quant)
+        options["quantization_config"] = _quantization(bits, DTYPES[dtype], quant_type, double_quant, unquantised)
     try:
         model, info = auto_class.from_pretrained(
             place,
@@ -131,7 +142,7 @@ def load_base(
         raise UserError(f"model {name_or_path} cannot be loaded: {_one_line(error)}; check the folder") from error
     if report is not None:
         report.update(info)
-    if auto_class is AutoModelForCausalLM and info["missing_keys"]:
+    if auto_class in _COMPLETE and info["missing_keys"]:
         _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
     protect_4bit(model)
     return model.eval()
@@ -140,11 +151,13 @@ def load_base(
 def _refuse_incomplete(name: str, missing: list[str]) -> None:
     raise UserError(
         f"model {name} lacks {len(missing)} weights of its architecture, first {missing[0]}; "
-        "need a complete causal language model; it may be damaged or of another kind"
+        "need a complete model; it may be damaged or of another kind"
     )
 
 
-def _quantization(bits: int, compute: torch.dtype | str, quant_type: str, double_quant: bool) -> BitsAndBytesConfig:
+def _quantization(
+    bits: int, compute: torch.dtype | str, quant_type: str, double_quant: bool, unquantised: Sequence[str]
+) -> BitsAndBytesConfig:
     if not has_bitsandbytes():
         raise UserError(
             f"found --bits {bits} but bitsandbytes is not installed; need it for 4-bit and 8-bit bases; "
@@ -154,12 +167,14 @@ def _quantization(bits: int, compute: torch.dtype | str, quant_type: str, double
         raise UserError(f"found quant_type {quant_type}; need nf4 or fp4; change --quant_type")
     quiet_bitsandbytes()
     if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quant_type,
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=torch.bfloat16 if compute == "auto" else compute,
+        # It holds for 4 bits too, whatever its name.
+        llm_int8_skip_modules=list(unquantised) or None,
     )
 
 

@@ -20,6 +20,8 @@ from sharelora.plan_table import render
 from sharelora.rules import SharingRule, matches
 
 FORMAT = "sharelora-plan/1"
+# Of the adapter's file: an element in fp32, and about a matrix's name, shape and place in the header.
+FILE_BYTES, FILE_HEADER = 4, 150
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,11 @@ class SharingPlan:
     def num_unshared(self) -> int:
         """Elements that LoRA, with a pair of matrices per site, would have at the same ranks."""
         return sum(entry.r * (entry.site.d_in + entry.site.d_out) for entry in self.entries)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the adapter's file, which has each matrix once; a little more than it really is."""
+        return FILE_BYTES * self.num_parameters + FILE_HEADER * len(self.matrices)
 
     @property
     def shares(self) -> bool:

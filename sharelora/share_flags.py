@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sharelora.commandline import Parser, boolean, positive
 from sharelora.errors import UserError
 from sharelora.files import read_json
+from sharelora.grouping import expanded_rank
+from sharelora.grouping_flags import add_choice_flags, check_model, grouping_from, refuse_idle
 from sharelora.handwritten import plan_from_rows
 from sharelora.plan import SharingPlan
 from sharelora.rules import ODD_EVEN, SharingRule
@@ -24,6 +26,8 @@ SYNTAX = 'ranges with commas ("0-3,4-7"), lists with semicolons ("0,1;2,3,5-6"),
 # They say together what is shared, and a hand-written plan says all of it.
 _RULE_FLAGS = ("share", "share_modules", "share_across", "share_groups")
 _MOST_LAYERS = 10_000
+# What follows it is a regular expression of whole paths.
+PATTERN = "re:"
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -69,8 +73,22 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def parse_modules(text: str) -> str | list[str]:
-    """Read `all`, or names such as `q_proj,v_proj`, as PEFT's `target_modules` takes them."""
+    """Read `all`, names such as `q_proj,v_proj`, or `re:` and a pattern, as PEFT's `target_modules` takes them.
+
+    Raises:
+        UserError: a pattern that is none.
+    """
+    if text.startswith(PATTERN):
+        return _pattern(text.removeprefix(PATTERN))
     return ALL_LINEAR if text.strip() in ("all", ALL_LINEAR) else list(_names(text))
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UserError(f"lora_modules: found the pattern {text!r}, which is none ({error}); correct it") from error
+    return text
 
 
 def parse_parts(text: str) -> dict[str, list[bool]]:
@@ -91,7 +109,9 @@ def parse_parts(text: str) -> dict[str, list[bool]]:
 def add_share_flags(parser: Parser) -> None:
     """Add the flags of adapters and sharing; an entry point changes their defaults with `parser.set_defaults`."""
     lora = parser.add_argument_group("adapter")
-    lora.add_argument("--lora_modules", default="all", metavar="NAMES", help="all linear layers, or q_proj,v_proj")
+    lora.add_argument(
+        "--lora_modules", default="all", metavar="NAMES", help="all linear layers, q_proj,v_proj, or re:PATTERN"
+    )
     lora.add_argument("--lora_r", type=positive, default=64, metavar="R", help="rank of every adapted layer")
     lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the adapter counts alpha / r")
     lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
@@ -108,7 +128,13 @@ def add_sharing_flags(parser: Parser) -> None:
     share.add_argument(
         "--share_across", metavar="WHAT", help="layers, modules (of one layer) or both; layers if absent"
     )
-    share.add_argument("--share_groups", metavar="GROUPS", help=f"layers that share among themselves: {SYNTAX}")
+    share.add_argument(
+        "--share_groups",
+        "--share_layers",
+        metavar="GROUPS",
+        help=f"layers that share: {SYNTAX}; a file of `sharelora similarity`; or auto, to measure first",
+    )
+    add_choice_flags(share)
     share.add_argument("--share_plan", metavar="FILE", help="a plan as JSON, in place of the four flags above")
     share.add_argument("--enable_lora", metavar="PARTS", help="slices of fused layers: c_attn=1,0,1 is GPT-2's q and v")
 
@@ -128,8 +154,22 @@ def rule_from(args: argparse.Namespace) -> SharingRule | None:
         args.share or "a",
         _names(args.share_modules) if args.share_modules else None,
         args.share_across or "layers",
-        parse_groups(args.share_groups) if args.share_groups else None,
+        _groups(args),
     )
+
+
+def _groups(args: argparse.Namespace) -> Groups | None:
+    refuse_idle(args)
+    measured = grouping_from(args)
+    if measured is not None:
+        return measured.groups
+    return parse_groups(args.share_groups) if args.share_groups else None
+
+
+def rank_from(args: argparse.Namespace) -> int:
+    """Return the rank that the flags give: `--lora_r`, or the larger one that measured groups leave room for."""
+    measured = grouping_from(args)
+    return int(args.lora_r) if measured is None else expanded_rank(measured, args.lora_r, args.expand_rank)
 
 
 def plan_from(args: argparse.Namespace, model: nn.Module) -> SharingPlan:
@@ -139,11 +179,12 @@ def plan_from(args: argparse.Namespace, model: nn.Module) -> SharingPlan:
         UserError: flags that do not fit the model.
     """
     rule = rule_from(args)
+    check_model(args, getattr(model, "config", None))
     enable = parse_parts(args.enable_lora) if args.enable_lora else None
     sites = find_sites(model, parse_modules(args.lora_modules), enable)
     if rule is None:
         return plan_from_rows(read_json(args.share_plan), sites, args.lora_r)
-    return SharingPlan.build(sites, rule, args.lora_r)
+    return SharingPlan.build(sites, rule, rank_from(args))
 
 
 def rule_fields(rule: SharingRule) -> dict[str, Any]:
@@ -168,7 +209,7 @@ def config_from(args: argparse.Namespace, **options: Any) -> ShareLoraConfig:
     rule = rule_from(args)
     sharing: dict[str, Any] = {"share_plan": read_json(args.share_plan)} if rule is None else rule_fields(rule)
     return ShareLoraConfig(
-        r=args.lora_r,
+        r=rank_from(args),
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
         use_rslora=args.use_rslora,

@@ -26,7 +26,7 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _locate(path: str) -> tuple[str, int | None, str]:
+def locate(path: str) -> tuple[str, int | None, str]:
     """Split a module path into the stack of layers, the layer's index and the kind of module."""
     found = _INDEX.fullmatch(path)
     return (found["stack"], int(found["layer"]), found["kind"]) if found else ("", None, path)
@@ -51,10 +51,10 @@ def sites_of(
         if not any(f".{path}".endswith(f".{name}") for path, _ in modules):
             raise UserError(f"enable_lora names {name!r}, which is not adapted; name one of target_modules")
     # With several stacks of layers (an encoder and a decoder, a vision tower) equal kinds are not the same thing.
-    several = len({stack for stack, layer, _ in (_locate(path) for path, _ in modules) if layer is not None}) > 1
+    several = len({stack for stack, layer, _ in (locate(path) for path, _ in modules) if layer is not None}) > 1
     sites: list[Site] = []
     for path, module in modules:
-        stack, layer, kind = _locate(path)
+        stack, layer, kind = locate(path)
         features = _features(module)
         if features is None:
             raise UserError(f"{path} is {type(module).__name__}, not a linear layer; leave it out of target_modules")
@@ -115,7 +115,7 @@ def find_sites(
     names = [] if isinstance(target_modules, str) else target_modules
     idle = [name for name in names if not any(f".{path}".endswith(f".{name}") for path, _ in modules)]
     if idle or not modules:
-        have = sorted({_locate(path)[2] for path, module in model.named_modules() if _features(module)})
+        have = sorted({locate(path)[2] for path, module in model.named_modules() if _features(module)})
         raise UserError(
             f"modules {', '.join(idle) or target_modules} match nothing in the model; it has {', '.join(have[:12])}"
         )

@@ -7,7 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPTIONAL = ("bitsandbytes", "evaluate", "hypothesis", "lm_eval", "loralib", "matplotlib", "pytest", "scipy", "sklearn")
+OPTIONAL = (
+    "PIL",
+    "bitsandbytes",
+    "evaluate",
+    "hypothesis",
+    "lm_eval",
+    "loralib",
+    "matplotlib",
+    "pytest",
+    "scipy",
+    "sklearn",
+)
 ENTRY_FOLDERS = ("NLU", "NLG", "qlora_share", "eval", "benchmarks")
 
 # Wraps whatever finds modules, so that the optional packages look uninstalled to `import` and to `find_spec` alike.

@@ -23,7 +23,10 @@ LEVELS = {
 }
 # All that data and metrics may know of the core: nothing about adapters, models or plans.
 FREE_OF_ADAPTERS = ("sharelora.errors", "sharelora.files", "sharelora.hub", "sharelora.environment")
-STANDARD_LIBRARY_ONLY = ("plan", "plan_table", "rules", "handwritten", "results", "errors", "files", "environment")
+STANDARD_LIBRARY_ONLY = (
+    "plan", "plan_table", "rules", "handwritten", "results", "errors", "files", "environment", "budget",
+    "grouping/choice", "grouping/greedy", "grouping/groups", "grouping/optimal", "grouping/ranks", "similarity/result",
+)  # fmt: skip
 
 
 def module_name(file: Path) -> str:

@@ -12,12 +12,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("sharelora", "qlora_share", "eval", "NLU", "NLG")
-PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
 # Run only by `evaluate` itself, so only where it is installed.
 EVALUATE_MODULES = ROOT / "sharelora" / "metrics" / "modules"
 
 # Large, and used by one benchmark or one flag alone: whoever wants that installs it.
-NOT_INSTALLED = {"lm-eval", "vllm"}
+NOT_INSTALLED = {"lm-eval", "torchvision", "vllm"}
 
 
 def pins(name: str) -> dict[str, str]:

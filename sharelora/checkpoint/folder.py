@@ -23,6 +23,7 @@ from sharelora.plan import Entry, SharingPlan
 
 BANK_PREFIX = "base_model.lora_bank."
 MODEL_PREFIX = "base_model.model."
+OWN_TYPE = "SHARELORA"
 MAGNITUDE = ".lora_magnitude_vector"
 
 
@@ -108,7 +109,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     """
     place = locate_adapter(folder)
     config = read_json(place / CONFIG_FILE)
-    if config.get("peft_type") != "SHARELORA":
+    if config.get("peft_type") != OWN_TYPE:
         raise UserError(
             f"{place} is an adapter of type {config.get('peft_type')!r}; need a ShareLoRA one; "
             "`sharelora import` takes over plain LoRA"

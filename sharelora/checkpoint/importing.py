@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,16 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sharelora.architectures import is_encoder, meta_classifier, meta_model, model_config
-from sharelora.checkpoint.folder import BANK_PREFIX, MODEL_PREFIX, new_folder
-from sharelora.checkpoint.sources import Source, read_source
+from sharelora.checkpoint.folder import BANK_PREFIX, new_folder
+from sharelora.checkpoint.opening import open_source
+from sharelora.checkpoint.sources import Source
 from sharelora.config import WEIGHTS_FILE, ShareLoraConfig
 from sharelora.errors import UserError
 from sharelora.plan import Entry, SharingPlan
 from sharelora.rules import SharingRule
 from sharelora.share_flags import rule_fields
 
-logger = logging.getLogger(__name__)
-
 Enable = Mapping[str, Sequence[bool]]
-POOLER = "pooler"  # BERT's lies inside the backbone and trains with the head
 
 
 @dataclass(frozen=True)
@@ -47,15 +43,24 @@ def _plain(number: float) -> float:
     return int(number) if float(number).is_integer() else number
 
 
-def rank_settings(source: Source, enable: Enable) -> dict[str, Any]:
-    """Return ranks and alphas as settings that give the source's scalings: the most common ones, and exceptions.
+def source_ranks(source: Source, enable: Enable) -> dict[str, int]:
+    """Return the rank of every module's sites; its A has a row per rank of every slice.
 
     Args:
-        source: its As have a row per rank of every slice.
+        source: a plain LoRA.
         enable: fused modules and their enabled slices.
     """
-    ranks = {path: a.shape[0] // _slice_count(path, enable) for path, (a, _) in source.pairs.items()}
-    alphas = {path: _plain(round(source.scalings[path] * rank, 9)) for path, rank in ranks.items()}
+    return {path: a.shape[0] // _slice_count(path, enable) for path, (a, _) in source.pairs.items()}
+
+
+def rank_settings(ranks: Mapping[str, int], scalings: Mapping[str, float]) -> dict[str, Any]:
+    """Return ranks and alphas as settings that give these scalings: the most common ones, and exceptions.
+
+    Args:
+        ranks: module path -> rank of each of its sites.
+        scalings: module path -> the factor of B A.
+    """
+    alphas = {path: _plain(round(scalings[path] * rank, 9)) for path, rank in ranks.items()}
     # In a PEFT folder a fused module has the rank of all its slices together, and its scaling with it.
     r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return {
@@ -66,16 +71,17 @@ def rank_settings(source: Source, enable: Enable) -> dict[str, Any]:
     }
 
 
-def _planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
+def planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
     """Inject the adapter on the meta device, so that the plan is the one that loading will make."""
     # Heads and the task change nothing in the plan, and the base's class here need not have them.
     heads, task = config.modules_to_save, config.task_type
     config.modules_to_save = config.task_type = None
+    trained_on = config.trained_on
     with torch.device("meta"):
         done: Any = get_peft_model(base, config, low_cpu_mem_usage=True).peft_config["default"]
     done.modules_to_save, done.task_type = heads, task
-    # What the source was trained on is not known.
-    done.trained_on, done.inference_mode = None, True
+    # Not what this base is: what the source says that it was trained on, if it does.
+    done.trained_on, done.inference_mode = trained_on, True
     return done
 
 
@@ -165,47 +171,20 @@ def _disagreement(wrong: Sequence[tuple[float, str, str, str]], total: int) -> U
     )
 
 
-def _heads(source: Source, base: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """Return trained weights beside the adapter, and the names of the base's frozen ones in a whole state dict."""
-    if source.complete:
-        return source.others, []
-    output = getattr(base, "get_output_embeddings", lambda: None)()
-    frozen = {name for name, module in base.named_modules() if module is output}
-    backbone = {name for name in base.state_dict() if name.startswith(f"{base.base_model_prefix}.")}
-    outside = {name for name in base.state_dict().keys() - backbone if name.rpartition(".")[0] not in frozen}
-    pooler = {name for name in backbone if name.startswith(f"{base.base_model_prefix}.{POOLER}.")}
-    # A pooler that stands there without the rest of the backbone was trained with the head.
-    whole = any(name.removeprefix(MODEL_PREFIX) in backbone - pooler for name in source.others)
-    own = outside if whole else outside | pooler
-    heads = {name: value for name, value in source.others.items() if name.removeprefix(MODEL_PREFIX) in own}
-    return heads, sorted(source.others.keys() - heads.keys())
+def write_adapter(
+    folder: Path, bank: Mapping[str, Tensor], heads: Mapping[str, Tensor], config: ShareLoraConfig
+) -> None:
+    """Write a compact adapter into a folder.
 
-
-def _head_settings(source: Source, heads: Mapping[str, Tensor], base: Any) -> dict[str, Any]:
-    if source.complete or not heads:
-        return {}
-    pooler = f"{base.base_model_prefix}.{POOLER}"
-    names = [name.removeprefix(MODEL_PREFIX) for name in heads]
-    modules = {pooler if name.startswith(f"{pooler}.") else name.split(".")[0] for name in names}
-    return {"modules_to_save": sorted(modules), "task_type": "SEQ_CLS"}
-
-
-def _base_model(source: Source, name: str) -> Any:
-    """Build the base on the meta device: as it was published, or as the classifier that the source was trained in."""
-    model = meta_model(name)
-    modules, weights = {path for path, _ in model.named_modules()}, model.state_dict()
-    others = {other.removeprefix(MODEL_PREFIX) for other in source.others}
-    if source.pairs.keys() <= modules and others <= weights.keys():
-        return model
-    config = model_config(name)
-    return meta_classifier(config) if is_encoder(config) else model
-
-
-def _base_name(source: Source, base: str | Path | None) -> str:
-    name = base or source.settings.get("base_model_name_or_path")
-    if not name:
-        raise UserError(f"{source.name} does not name its base model; need it for the order of modules; give --base")
-    return str(name)
+    Args:
+        folder: exists.
+        bank: matrix name -> tensor.
+        heads: what is saved beside them, under its names in the file.
+        config: with its plan.
+    """
+    tensors = {BANK_PREFIX + name: matrix for name, matrix in bank.items()}
+    save_file({**tensors, **heads}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
 
 
 def import_lora(
@@ -230,25 +209,18 @@ def import_lora(
     Raises:
         UserError: a source that cannot be read, is of another model, or whose matrices disagree with the plan.
     """
-    found = read_source(source, alpha)
-    name = _base_name(found, base)
-    model = _base_model(found, name)
-    heads, left_out = _heads(found, model)
-    if left_out:
-        logger.warning("%s also holds %d weights of the frozen base, which are left out", source, len(left_out))
-    settings = {"base_model_name_or_path": name, **found.settings, **_head_settings(found, heads, model)}
+    opened = open_source(source, base, alpha)
+    found = opened.source
     enable = enable_lora or {}
     config = ShareLoraConfig(
-        **settings,
-        **rank_settings(found, enable),
+        **opened.settings,
+        **rank_settings(source_ranks(found, enable), found.scalings),
         **(rule_fields(sharing) if isinstance(sharing, SharingRule) else {"share_plan": dict(sharing)}),
         enable_lora={name: list(flags) for name, flags in enable.items()} or None,
     )
-    config = _planned(model, config)
+    config = planned(opened.model, config)
     plan = SharingPlan.from_json(config.plan or {})
     bank = collect(plan, matrices_by_site(found, plan))
     with new_folder(out_folder) as folder:
-        tensors = {BANK_PREFIX + name: matrix for name, matrix in bank.items()}
-        save_file({**tensors, **heads}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        config.save_pretrained(str(folder))
-    return Imported(Path(out_folder), len(plan.entries), plan.num_parameters, len(left_out))
+        write_adapter(folder, bank, opened.heads, config)
+    return Imported(Path(out_folder), len(plan.entries), plan.num_parameters, opened.left_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sharelora.attach import locate_adapter
-from sharelora.checkpoint.folder import MODEL_PREFIX, load_tensors, pattern_value
-from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, WEIGHTS_FILE
+from sharelora.checkpoint.export import refuse_rewritten_base
+from sharelora.checkpoint.folder import (
+    MAGNITUDE,
+    MODEL_PREFIX,
+    OWN_TYPE,
+    Adapter,
+    load_tensors,
+    pattern_value,
+    read_adapter,
+)
+from sharelora.config import CONFIG_FILE, SHAREABLE_INIT, UNSUPPORTED, WEIGHTS_FILE
 from sharelora.errors import UserError
 from sharelora.files import read_json
 
@@ -32,6 +41,7 @@ _CARRIED = (
     "task_type",
     "base_model_name_or_path",
     "revision",
+    "trained_on",
 )
 # What parallel wrappers put before the names, and training states around the weights.
 _WRAPPER, _NESTED = "module.", ("model_state_dict", "state_dict", "model")
@@ -48,6 +58,8 @@ class Source:
         scalings: module path -> the factor of B A.
         others: weights beside the adapter, under the names that a saved adapter gives them.
         complete: whether all of them were trained; a whole state dict holds the frozen base too.
+        parts: fused modules and their enabled slices, where the source says them.
+        elements: of all its matrices, where some are shared.
     """
 
     name: str
@@ -56,6 +68,8 @@ class Source:
     scalings: dict[str, float]
     others: dict[str, Tensor]
     complete: bool
+    parts: dict[str, list[bool]] = field(default_factory=dict)
+    elements: int | None = None
 
 
 def _split(name: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
@@ -72,6 +86,11 @@ def _split(name: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple[Te
     if single or not sides["A"]:
         what = f"only one of lora_A and lora_B for {single[0]}" if single else "no lora_A and lora_B"
         raise UserError(f"{name} has {what}; need both for every module; it is incomplete or no LoRA")
+    strange = [key for key in others if ".lora_" in key and MAGNITUDE not in key]
+    if strange:
+        raise UserError(
+            f"{name} has {strange[0]}, which is no A, B or magnitude of a linear layer; need a LoRA of these"
+        )
     return {path: (sides["A"][path], sides["B"][path]) for path in sides["A"]}, others
 
 
@@ -88,9 +107,32 @@ def _from_peft(folder: Path) -> Source:
         raise UserError(f"{folder} is of type {kind!r}; need plain LORA; no other adapter is a sharing plan")
     if init not in (*SHAREABLE_INIT, "orthogonal"):
         raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
+    for name, reason in UNSUPPORTED.items():
+        if config.get(name):
+            raise UserError(f"{folder} has {name}, which does not go with ShareLoRA: {reason}; need a LoRA without it")
     pairs, others = _split(str(folder), load_tensors(folder / WEIGHTS_FILE))
     settings = {field: config[field] for field in _CARRIED if config.get(field) is not None}
     return Source(str(folder), settings, pairs, {path: _peft_scaling(config, path) for path in pairs}, others, True)
+
+
+def source_of(adapter: Adapter) -> Source:
+    """Return an adapter of this project as a plain LoRA, every module with an A and a B of its own.
+
+    Raises:
+        UserError: its initialisation changed the base too.
+    """
+    refuse_rewritten_base(adapter)
+    paths, config = adapter.plan.by_path, adapter.config
+    return Source(
+        name=str(adapter.folder),
+        settings={name: config[name] for name in _CARRIED if config.get(name) is not None},
+        pairs={path: adapter.pair(path) for path in paths},
+        scalings={path: adapter.scaling(path) for path in paths},
+        others=adapter.others,
+        complete=True,
+        parts=config.get("enable_lora") or {},
+        elements=adapter.plan.num_parameters,
+    )
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
@@ -133,12 +175,13 @@ def _stated_alpha(file: Path) -> float | None:
     return None if stated is None else float(stated)
 
 
-def read_source(source: str | Path, alpha: float | None = None) -> Source:
+def read_source(source: str | Path, alpha: float | None = None, own: bool = False) -> Source:
     """Read a plain LoRA: PEFT's folder, or a flat file as loralib makes (safetensors, or pickled tensors alone).
 
     Args:
         source: folder, hub id or file.
         alpha: needed for loralib's files, which do not say it.
+        own: whether an adapter of this project is taken too.
 
     Raises:
         UserError: none of these, incomplete, or without the alpha that it needs.
@@ -147,4 +190,7 @@ def read_source(source: str | Path, alpha: float | None = None) -> Source:
         return _from_loralib(Path(source), alpha)
     if alpha is not None:
         raise UserError(f"found --lora_alpha, but {source} is a PEFT folder, which says its alpha; drop the flag")
-    return _from_peft(locate_adapter(source))
+    place = locate_adapter(source)
+    if own and read_json(place / CONFIG_FILE).get("peft_type") == OWN_TYPE:
+        return source_of(read_adapter(place))
+    return _from_peft(place)

@@ -16,6 +16,13 @@ NAMED = {
         "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
+    # LLaVA-1.5's: haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1.
+    "vicuna": (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. "
+        "{% for turn in messages %}{% if turn.role == 'user' %}USER: {{ turn.content }} ASSISTANT:"
+        "{% else %} {{ turn.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    ),
 }
 OWN = "tokenizer"
 

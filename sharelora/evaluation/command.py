@@ -86,8 +86,12 @@ def start(parser: Parser, argv: Sequence[str] | None, run: Callable[[argparse.Na
     program.start(lambda: args, lambda args: run(args, began))
 
 
-def locate(args: argparse.Namespace) -> Subject:
+def locate(args: argparse.Namespace, tiny: str = "llama") -> Subject:
     """Find the base model and the adapter.
+
+    Args:
+        args: the command line.
+        tiny: kind of the small model that --tiny means.
 
     Raises:
         UserError: one is missing, or neither is named.
@@ -103,7 +107,7 @@ def locate(args: argparse.Namespace) -> Subject:
     if base is None and adapter is None and args.tiny:
         from sharelora.tiny import ensure_tiny
 
-        return Subject(str(ensure_tiny("llama")), None)
+        return Subject(str(ensure_tiny(tiny)), None)
     if base is None:
         what = "an adapter that does not name its base" if adapter else "neither --model nor --adapter"
         raise UserError(f"found {what}; need a base model; add --model DIR")
@@ -151,8 +155,13 @@ def room(args: argparse.Namespace, subject: Subject) -> int | None:
     return min((value for value in limits if value is not None), default=None)
 
 
-def load_model(args: argparse.Namespace, subject: Subject) -> Any:
+def load_model(args: argparse.Namespace, subject: Subject, load: Callable[..., Any] | None = None) -> Any:
     """Load the base and put the adapter on it.
+
+    Args:
+        args: the command line.
+        subject: base and adapter.
+        load: loads the base; by default `load_base`, whose options it takes.
 
     Raises:
         UserError: see `load_base` and `attach_adapter`.
@@ -163,7 +172,7 @@ def load_model(args: argparse.Namespace, subject: Subject) -> Any:
     from sharelora.models import load_base
 
     devices = "auto" if torch.cuda.is_available() else None
-    base = load_base(subject.base, bits=args.bits, dtype=args.dtype, device_map=devices)
+    base = (load or load_base)(subject.base, bits=args.bits, dtype=args.dtype, device_map=devices)
     return base if subject.adapter is None else attach_adapter(base, subject.adapter)
 
 

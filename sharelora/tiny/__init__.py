@@ -1,5 +1,5 @@
 """The embedded default: small models and data that the project makes itself, for runs without a hub or a GPU."""
 
-from sharelora.tiny.cache import ensure_tiny, tiny_data
+from sharelora.tiny.cache import ensure_tiny, tiny_data, tiny_vision_data
 
-__all__ = ["ensure_tiny", "tiny_data"]
+__all__ = ["ensure_tiny", "tiny_data", "tiny_vision_data"]

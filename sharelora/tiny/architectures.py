@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import (
@@ -12,13 +12,18 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaForConditionalGeneration,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
 )
 
+from sharelora.data.vision import IMAGE
 from sharelora.errors import UserError
+from sharelora.tiny.drawings import caption_documents
+from sharelora.tiny.looking import caption_of_pictures, llava_config, llava_processor
 from sharelora.tiny.objectives import Objective, masked_token, next_token, next_token_of_rows
 from sharelora.tiny.recipe import Recipe as Recipe
 from sharelora.tiny.restaurants import decoder_documents
@@ -39,22 +44,25 @@ class Tokens:
         single: how one text is written.
         pair: how two texts are written.
         longest: most tokens of a row.
+        others: special tokens without a role.
     """
 
     roles: dict[str, str]
     single: str
     pair: str
     longest: int
+    others: tuple[str, ...] = ()
 
     @property
     def special(self) -> tuple[str, ...]:
         """Every special token once, in the order of ids."""
-        return tuple(dict.fromkeys(self.roles.values()))
+        return tuple(dict.fromkeys((*self.roles.values(), *self.others)))
 
 
 LLAMA_TOKENS = Tokens(
     {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}, f"{BOS} $A", f"{BOS} $A {BOS} $B", longest=1024
 )
+LLAVA_TOKENS = replace(LLAMA_TOKENS, others=(IMAGE,))
 # RoBERTa's own writing, and its order of ids: positions count from the padding token's id on.
 ROBERTA_TOKENS = Tokens(
     {
@@ -71,6 +79,10 @@ GPT2_TOKENS = Tokens(
 )
 
 
+def _itself(tokenizer: PreTrainedTokenizerFast) -> Any:
+    return tokenizer
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A kind of model.
@@ -83,6 +95,7 @@ class Architecture:
         tokens: its special tokens.
         objective: what it learns.
         reads: world, random source -> documents without end.
+        prepares: tokenizer -> what is saved with the model: the tokenizer itself, or a processor that has it.
     """
 
     config: Callable[..., PretrainedConfig]
@@ -92,6 +105,7 @@ class Architecture:
     tokens: Tokens = LLAMA_TOKENS
     objective: Objective = next_token
     reads: Callable[[World, random.Random], Iterator[Document]] = documents
+    prepares: Callable[[PreTrainedTokenizerFast], Any] = _itself
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -143,6 +157,34 @@ ARCHITECTURES: dict[str, Architecture] = {
         GPT2_TOKENS,
         next_token_of_rows,
         decoder_documents,
+    ),
+    "llava": Architecture(
+        llava_config,
+        LlavaForConditionalGeneration,
+        {
+            "text": {
+                "hidden_size": 128,
+                "intermediate_size": 320,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 1024,
+                "initializer_range": 0.08,
+            },
+            "vision": {
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "projection_dim": 64,
+            },
+            "image_token_id": LLAVA_TOKENS.special.index(IMAGE),
+        },
+        Recipe(steps=240, rows=16),
+        LLAVA_TOKENS,
+        caption_of_pictures,
+        caption_documents,
+        llava_processor,
     ),
 }
 

@@ -126,4 +126,4 @@ def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress:
         found = made.reads(world, random.Random(seed + 1))
         train(model, made.objective(tokenizer, found, recipe), recipe, progress)
     model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    made.prepares(tokenizer).save_pretrained(folder)

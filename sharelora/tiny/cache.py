@@ -19,6 +19,7 @@ from sharelora.files import atomic_folder, require_writable
 from sharelora.tiny.architectures import Architecture, Recipe, architecture
 from sharelora.tiny.build import Progress, build
 from sharelora.tiny.tasks import write_tasks
+from sharelora.tiny.vision_tasks import write_vision_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,10 @@ MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
 # What shapes tiny texts and files besides the code of this folder.
-DATA_SOURCES = ("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/spacing.py")
+DATA_SOURCES = (
+    *("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/spacing.py"),
+    *("chat.py", "vision/conversation.py", "vision/encoding.py"),
+)
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -82,7 +86,7 @@ def ensure_tiny(
     """Return the folder of a tiny model, trained now if this was not done before.
 
     Args:
-        kind: `llama`, `roberta` or `gpt2`.
+        kind: `llama`, `roberta`, `gpt2` or `llava`.
         cache: where it is kept; see `cache_folder`.
         steps: training steps instead of the kind's own, for tests; None takes SHARELORA_TINY_STEPS if set.
         seed: of weights and text.
@@ -117,6 +121,19 @@ def tiny_data(cache: str | Path | None = None) -> Path:
     """
     folder = cache_folder(cache) / f"data-{_key('data')}"
     return _made_once(folder, folder.is_dir, write_tasks)
+
+
+def tiny_vision_data(cache: str | Path | None = None) -> Path:
+    """Return a folder of image-instruction data for the tiny LLaVA: `llava` to learn, `llava_bench` to be scored on.
+
+    Args:
+        cache: where it is kept; see `cache_folder`.
+
+    Raises:
+        UserError: the folder cannot be written, or pillow is not installed.
+    """
+    folder = cache_folder(cache) / f"vision-data-{_key('vision data')}"
+    return _made_once(folder, folder.is_dir, write_vision_tasks)
 
 
 class ProgressLine:

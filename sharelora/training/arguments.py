@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from sharelora.commandline import Parser, tiny_environment, unknown_flag
 from sharelora.data import DataArguments
 from sharelora.errors import UserError
+from sharelora.grouping_flags import add_auto_flags
 from sharelora.share_flags import add_share_flags
 from sharelora.training.fields import add_fields, take
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
@@ -69,6 +70,7 @@ ALIASES = {
     "activation_checkpointing": ("gradient_checkpointing",),
     "activation_checkpointing_kwargs": ("gradient_checkpointing_kwargs",),
     "adapter": ("checkpoint",),
+    "share_groups": ("share_layers",),
 }
 # What --tiny changes where the command line says nothing.
 TINY_DEFAULTS: Mapping[str, Any] = {
@@ -129,6 +131,7 @@ def build_parser() -> Parser:
     add_fields(parser, ModelArguments, "model", aliases=ALIASES)
     add_fields(parser, DataArguments, "data")
     add_share_flags(parser)
+    add_auto_flags(parser)
     add_fields(parser, MmluArguments, "MMLU")
     add_fields(parser, GenerationArguments, "generation")
     add_fields(parser, RunArguments, "run")
@@ -208,11 +211,28 @@ def config_words(path: Path, parser: Parser, rules: Mapping[str, Rule] = RULES) 
         raise UserError(f"cannot read the configuration {path}: {reason}; check the file") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds {type(settings).__name__}; need a YAML mapping of flags to values; see --help")
+    return setting_words(settings, parser, rules, path)
+
+
+def setting_words(
+    settings: Mapping[Any, Any], parser: Parser, rules: Mapping[str, Rule] = RULES, where: str | Path = ""
+) -> list[str]:
+    """Turn settings into words of a command line; a setting that is None is left out.
+
+    Args:
+        settings: flag without dashes -> value.
+        parser: knows every flag.
+        rules: old flags.
+        where: they stand, for messages.
+
+    Raises:
+        UserError: a key that is no flag; the nearest one is named.
+    """
     words: list[str] = []
     for key, value in settings.items():
         name = str(key).replace("-", "_")
         if f"--{name}" not in parser.flags and name not in rules:
-            raise UserError(f"{path}: {unknown_flag(name, parser.flags)}")
+            raise UserError(f"{where}: {unknown_flag(name, parser.flags)}")
         words += [f"--{name}", *_values(value)] if value is not None else []
     return words
 

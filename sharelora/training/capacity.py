@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharelora.architectures import meta_model
@@ -33,13 +34,14 @@ class Outlook:
         return f"{self.plan.table()}\n\n{self.need.table()}\n{self.need.verdict(self.there)}"
 
 
-def outlook(args: Arguments, place: str, precision: Precision) -> Outlook:
+def outlook(args: Arguments, place: str, precision: Precision, beside: Sequence[str] = ()) -> Outlook:
     """Plan the adapters on the meta device and estimate the memory.
 
     Args:
         args: the command line.
         place: the base's folder, hub id or known name.
         precision: of the base.
+        beside: modules of the base that are trained as a whole.
 
     Raises:
         UserError: sharing flags that do not fit the model.
@@ -58,6 +60,7 @@ def outlook(args: Arguments, place: str, precision: Precision) -> Outlook:
         checkpointing=args.train["activation_checkpointing"],
         lora_dropout=args.flags.lora_dropout,
         double_quant=args.model.double_quant,
+        extra_trainable=sum(p.numel() for name, p in model.named_parameters() if set(beside) & set(name.split("."))),
         device="cuda" if on_gpu(args.train["use_cpu"]) else "cpu",
     )
     return Outlook(plan, need, machine(args.output_dir))

@@ -12,6 +12,7 @@ from sharelora.training.capacity import outlook, require_capacity
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
+from sharelora.training.layer_groups import with_model_groups
 from sharelora.training.mmlu import mmlu_split
 from sharelora.training.place import data_root, locate_base
 from sharelora.training.preflight import check
@@ -27,8 +28,11 @@ REMEDY = (
 )
 
 
-def run(args: Arguments) -> None:
+def run(args: Arguments) -> Main | None:
     """Do what the command line asks for.
+
+    Returns:
+        The model and all that belongs to it, for whoever goes on measuring; None after a dry run.
 
     Raises:
         UserError: anything that a person can put right.
@@ -44,13 +48,14 @@ def _run(args: Arguments, lock: Lock) -> None:
     task = check(args, lock)
     place = locate_base(args)
     if not args.model.full_finetune and (task.training or args.run.dry_run):
+        args = with_model_groups(args, place, task)
         found = outlook(args, place, task.precision)
         logger.info("%s", found)
         require_capacity(args, found)
     if args.run.dry_run:
         _check_data(args)
         logger.info("dry run: nothing was loaded, trained or written")
-        return
+        return None
     session = open_session(args, task, place, started)
     if task.training:
         train(session, REMEDY, _report)
@@ -59,6 +64,7 @@ def _run(args: Arguments, lock: Lock) -> None:
     if args.train["do_predict"]:
         _predict(session)
     _report(session)
+    return session
 
 
 def _check_data(args: Arguments) -> None:

@@ -33,13 +33,20 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
     """Write the questions that the flags ask for; None if they ask for none.
 
     Raises:
+        UserError: see `mmlu_exam`.
+    """
+    return MmluEval(mmlu_exam(args, tokenizer, place), args.mmlu.mmlu_split) if args.mmlu.do_mmlu_eval else None
+
+
+def mmlu_exam(args: Arguments, tokenizer: Any, place: str) -> Exam:
+    """Write the questions of the split that the flags name.
+
+    Raises:
         UserError: there is no MMLU data, or no question fits into --mmlu_source_max_len.
     """
     flags = args.mmlu
-    if not flags.do_mmlu_eval:
-        return None
     context = context_length(model_config(place, args.model.trust_remote_code))
-    exam = load_exam(
+    return load_exam(
         tokenizer,
         mmlu_split(args),
         SHOTS[flags.mmlu_dataset],
@@ -50,7 +57,6 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
         # A few questions that do not fit are no reason not to train.
         leave_out=True,
     )
-    return MmluEval(exam, flags.mmlu_split)
 
 
 class MmluEval(TrainerCallback):

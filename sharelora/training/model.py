@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,15 @@ def _elements(parameter: nn.Parameter) -> int:
     return int(state.shape.numel()) if state is not None else parameter.numel()
 
 
-def load_model(args: Arguments, place: str, precision: Precision, trained: Path | None, training: bool) -> Any:
+def load_model(
+    args: Arguments,
+    place: str,
+    precision: Precision,
+    trained: Path | None,
+    training: bool,
+    load: Callable[..., Any] = load_base,
+    beside: Sequence[str] = (),
+) -> Any:
     """Load the base and put on it what the run needs.
 
     The base stays as it is loaded: norms, embeddings and head keep the base's dtype. QLoRA raises norms to fp32, whose
@@ -67,12 +76,14 @@ def load_model(args: Arguments, place: str, precision: Precision, trained: Path 
         precision: of the base.
         trained: a saved adapter, or the `model` folder of a finished full fine-tuning; None for neither.
         training: whether the model will be trained.
+        load: loads the base; it takes what `load_base` takes.
+        beside: modules of the base that are trained as a whole and saved with the adapter.
 
     Raises:
         UserError: see `load_base`, `attach_adapter` and `ShareLoraConfig`; or the model does not fit.
     """
     full = trained is not None and trained.name == MODEL
-    base = _base(args, str(trained) if full else place, precision)
+    base = _base(args, str(trained) if full else place, precision, load)
     base.requires_grad_(args.model.full_finetune and training)
     if training and _reentrant(args):
         base.enable_input_require_grads()
@@ -80,16 +91,17 @@ def load_model(args: Arguments, place: str, precision: Precision, trained: Path 
         return attach_adapter(base, trained, trainable=training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
     if (training and not args.model.full_finetune) or (precision.bits < 16 and trained is None):
-        model = get_peft_model(base, config_from(args.flags, task_type="CAUSAL_LM"))
+        config = config_from(args.flags, task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
+        model = get_peft_model(base, config)
         model.peft_config["default"].base_model_name_or_path = base_name(args, place)
         return model
     return base
 
 
-def _base(args: Arguments, place: str, precision: Precision) -> Any:
+def _base(args: Arguments, place: str, precision: Precision, load: Callable[..., Any]) -> Any:
     model = args.model
     options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
-    base = load_base(
+    base = load(
         place,
         bits=precision.bits,
         dtype=precision.dtype,

@@ -39,6 +39,7 @@ _WRITTEN = (
     "predictions.jsonl",
     "loss.csv",
     "loss.png",
+    "similarity.json",
 )
 
 

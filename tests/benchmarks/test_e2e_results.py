@@ -165,6 +165,7 @@ def test_a_failing_run_is_named_with_its_log(tmp_path: Path, monkeypatch: pytest
     ("words", "message"),
     [
         ("--seeds 0", "found --seeds 0"),
+        ("--updates 0", "found --seeds 3 and --updates 0"),
         ("--shares c", "found the sharing 'c'"),
         ("", "found neither --model nor --corpus"),
     ],

@@ -53,6 +53,19 @@ def test_adapters_are_inspected_exported_merged_and_imported(
     assert (tmp_path / "merged/model.safetensors").is_file() and (tmp_path / "back/adapter_config.json").is_file()
 
 
+def test_a_lora_is_compressed_and_its_singular_values_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    base, plain, _ = plain_lora(tmp_path, tie=False)
+    flags = f"compress {plain} {tmp_path / 'shared'} --base {base} --share a"
+    text = run(capsys, f"{flags} --rank 3 --plot {tmp_path / 'values'}")
+    assert "self_attn.q_proj      3  4 -> 3" in text and "624 elements; the source has 1,344 (53.6% fewer)" in text
+    assert (tmp_path / "values.svg").is_file() and (tmp_path / "values.png").is_file()
+    tied = plain_lora(tmp_path / "tied", tie=True)[1]
+    flags = f"compress {tied} {tmp_path / 'same'} --base {base} --rank auto --per_site"
+    text = run(capsys, f"{flags} --plot {tmp_path / 'none'}")
+    assert "model.layers.2.self_attn.v_proj" in text and "nothing is drawn" in text
+    assert not (tmp_path / "none.svg").exists()
+
+
 def test_runs_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for seed in (0, 1):
         write_result(tmp_path / f"run_s{seed}", "train", {"seed": seed}, {"eval_loss": 1.0 + seed})
@@ -90,6 +103,10 @@ def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str], comman
         ("inspect nothing/at/all", "not found"),
         ("compare nothing", "no such path"),
         ("export one", "out"),
+        ("compress plain", "out"),
+        ("compress nothing out --rank some", "argument --rank"),
+        ("compress nothing out --rank 8 --energy 0.9", "each decides the rank"),
+        ("compress nothing/at/all out --energy 2", "found energy 2"),
     ],
 )
 def test_bad_input_is_one_line(text: str, message: str) -> None:

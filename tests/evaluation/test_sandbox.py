@@ -68,11 +68,13 @@ def test_what_becomes_of_a_program(source: str, test: str | None, status: str, d
 
 @BOTH
 def test_time_is_counted_by_the_clock_and_by_the_processor(mode: str) -> None:
+    # Other tests of this process may have left helpers of their own, such as multiprocessing's.
+    before = set(psutil.Process().children(recursive=True))
     asleep = run_program("import time\ntime.sleep(60)", None, replace(SMALL, seconds=0.5), mode)
     busy = run_program("while True: pass", None, SMALL, mode)
     assert (asleep.status, asleep.detail) == ("timeout", "more than 0.5 s of wall clock")
     assert (busy.status, busy.detail) == ("timeout", "more than 1 s of processor time")
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_test_sees_the_program_s_functions_and_plain_values_and_its_own_builtins() -> None:

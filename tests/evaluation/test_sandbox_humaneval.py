@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 from sandboxes import SMALL, left_processes, skip_without_bubblewrap
 
+from sharelora.data.humaneval import Task, load_humaneval
 from sharelora.evaluation.sandbox import run_many
 
 LIMITS = replace(SMALL, cpu_seconds=5, seconds=30)
@@ -35,22 +34,21 @@ def {name}(*arguments):
 
 
 @pytest.fixture
-def tasks(shared_data: Path) -> list[dict[str, str]]:
+def tasks(shared_data: Path) -> list[Task]:
     """The 164 tasks."""
     skip_without_bubblewrap()
-    with gzip.open(shared_data / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return load_humaneval(shared_data)
 
 
-def program(task: dict[str, str], body: str, after: str = "") -> tuple[str, str]:
-    """A solution and its test."""
-    return task["prompt"] + body + after, f"{task['test']}\n\ncheck({task['entry_point']})\n"
+def program(task: Task, body: str) -> tuple[str, str]:
+    """A solution and its test, as `eval/humaneval.py` puts them together."""
+    return task.program(body), task.check
 
 
-def test_every_solution_passes(tasks: list[dict[str, str]]) -> None:
-    found = run_many([program(task, task["canonical_solution"]) for task in tasks], LIMITS)
+def test_every_solution_passes(tasks: list[Task]) -> None:
+    found = run_many([program(task, task.solution) for task in tasks], LIMITS)
     assert len(found) == 164
-    assert [(task["task_id"], one) for task, one in zip(tasks, found, strict=True) if not one.passed] == []
+    assert [(task.task_id, one) for task, one in zip(tasks, found, strict=True) if not one.passed] == []
     assert left_processes() == []
 
 
@@ -58,13 +56,13 @@ def test_every_solution_passes(tasks: list[dict[str, str]]) -> None:
     ("body", "status"),
     [("    return None\n", "failed error"), ("    raise ValueError\n", "error"), ("    return (\n", "error")],
 )
-def test_no_empty_solution_passes(tasks: list[dict[str, str]], body: str, status: str) -> None:
+def test_no_empty_solution_passes(tasks: list[Task], body: str, status: str) -> None:
     found = run_many([program(task, body) for task in tasks], LIMITS)
     assert {one.status for one in found} <= set(status.split()), Counter(one.status for one in found)
 
 
-def test_no_solution_that_is_almost_right_passes(tasks: list[dict[str, str]]) -> None:
-    broken = [program(task, task["canonical_solution"], ALMOST.format(name=task["entry_point"])) for task in tasks]
+def test_no_solution_that_is_almost_right_passes(tasks: list[Task]) -> None:
+    broken = [program(task, task.solution + ALMOST.format(name=task.entry_point)) for task in tasks]
     found = run_many(broken, LIMITS)
-    assert [task["task_id"] for task, one in zip(tasks, found, strict=True) if one.passed] == []
+    assert [task.task_id for task, one in zip(tasks, found, strict=True) if one.passed] == []
     assert Counter(one.status for one in found)["failed"] > 130, Counter(one.status for one in found)

@@ -11,7 +11,8 @@ from script_commands import SCRIPTS, Command
 from sharelora.data.registry import known
 from sharelora.training.arguments import Arguments, parse
 
-TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*.sh"))
+# LLaVA's is another job: test_vision_scripts.py.
+TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*_llama*.sh"))
 COMMONSENSE = [script for script in TRAINING if "commonsense" in script]
 EXAMS = {"MMLU": "mmlu", "MMLU_PRO": "mmlu_pro", "Commonsense": "commonsense"}
 CHOICE = sorted(

@@ -18,7 +18,9 @@ TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 GLUE = [f"{model}_{task}.sh" for model in ENCODERS for task in TASKS]
 GLUE += [f"deberta_v2_xxlarge_mnli_{regularizer}.sh" for regularizer in ("rdrop", "cutoff")]
 NLG = [f"gpt2_{size}_{data}.sh" for size in ("medium", "large") for data in ("e2e", "webnlg", "dart")]
-TRAINING = sorted(LLAMA + GLUE + NLG)
+CONTINUAL = ["continual_llama3_8b.sh"]
+LLAVA = ["finetune_llava15_7b_full.sh"]
+TRAINING = sorted(LLAMA + GLUE + NLG + CONTINUAL + LLAVA)
 CHOICE = [
     f"{exam}_evaluate_{model}_{bits}.sh"
     for exam in ("MMLU", "MMLU_PRO", "Commonsense")

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from sharelora.commandline import Parser, tiny_environment
 from sharelora.errors import UserError
+from sharelora.grouping_flags import add_auto_flags
 from sharelora.share_flags import add_share_flags
 from sharelora.training.arguments import CONFIG, given_fields, with_config
 from sharelora.training.arguments import WITHOUT_FLAG as DECIDED
@@ -51,6 +52,7 @@ ALIASES = {
     "activation_checkpointing": ("gradient_checkpointing",),
     "activation_checkpointing_kwargs": ("gradient_checkpointing_kwargs",),
     "lora_path": ("adapter",),
+    "share_groups": ("share_layers",),
 }
 # What --tiny changes where the command line says nothing.
 TINY_DEFAULTS: Mapping[str, Any] = {
@@ -110,6 +112,7 @@ def build_parser() -> Parser:
     add_fields(parser, DataArguments, "data", aliases=ALIASES)
     add_fields(parser, MethodArguments, "method")
     add_share_flags(parser)
+    add_auto_flags(parser)
     add_fields(parser, RunArguments, "run")
     add_fields(parser, TrainingArguments, "training (transformers)", skip=WITHOUT_FLAG, aliases=ALIASES)
     parser.set_defaults(**DEFAULTS)

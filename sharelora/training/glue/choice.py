@@ -7,12 +7,14 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from sharelora import grouping_flags
 from sharelora.errors import UserError
 from sharelora.training.glue.methods import EVERY, METHODS, OTHER_SHARING, Method
 
 SHARING_FLAGS = ("share", "share_modules", "share_across", "share_groups", "share_plan")
 LOW_RANK_FLAGS = (
-    *SHARING_FLAGS, "lora_modules", "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "enable_lora",
+    *SHARING_FLAGS, *grouping_flags.FLAGS,
+    "lora_modules", "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "enable_lora",
 )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from sharelora.training.glue.session import Session, open_session
 from sharelora.training.glue.settings import deciding_settings, deterministic
 from sharelora.training.glue.start import find_start
 from sharelora.training.history import write_history
+from sharelora.training.layer_groups import with_groups
+from sharelora.training.machine import on_gpu
 from sharelora.training.output import begin, finish
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def _run(args: GlueArguments, prepare: Callable[[Any], None] | None, lock: Lock)
     with tempfile.TemporaryDirectory() as workspace, deterministic(args.how.use_deterministic_algorithms):
         start = find_start(args, plan.start, place, Path(workspace)) if plan.start else None
         if plan.training or args.run.dry_run:
+            args = with_groups(args, place, start is not None, bits=32, **_devices(args))
             look_ahead(args, place, rows, start)
         if args.run.dry_run:
             logger.info("dry run: nothing was loaded, trained or written")
@@ -69,6 +72,10 @@ def _run(args: GlueArguments, prepare: Callable[[Any], None] | None, lock: Lock)
             prepare(session.model)
             session.counts = count(session.model, session.base.head)
         return _work(session)
+
+
+def _devices(args: GlueArguments) -> dict[str, Any]:
+    return {"device_map": {"": 0}} if on_gpu(args.train["use_cpu"]) else {}
 
 
 def _work(session: Session) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from sharelora.commandline import Parser, tiny_environment
 from sharelora.data import DataArguments
 from sharelora.errors import UserError
+from sharelora.grouping_flags import add_auto_flags
 from sharelora.share_flags import add_share_flags
 from sharelora.training import arguments as common
 from sharelora.training.arguments import CONFIG, Arguments, given_fields, with_config
@@ -125,6 +126,7 @@ def build_parser() -> Parser:
     quantised = ("double_quant", "quant_type", "max_memory_MB")
     add_fields(parser, ModelArguments, "model", skip=quantised, aliases=ALIASES)
     add_share_flags(parser)
+    add_auto_flags(parser)
     add_fields(parser, RunArguments, "run")
     add_fields(parser, TrainingArguments, "training (transformers)", skip=WITHOUT_FLAG, aliases=ALIASES)
     parser.set_defaults(**DEFAULTS)

@@ -9,6 +9,7 @@ from typing import Any
 from sharelora.training.capacity import outlook, require_capacity
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
+from sharelora.training.layer_groups import with_model_groups
 from sharelora.training.nlg.arguments import NlgArguments
 from sharelora.training.nlg.session import NlgSession, open_session, read_data
 from sharelora.training.place import locate_base
@@ -40,6 +41,7 @@ def _run(args: NlgArguments, lock: Lock) -> dict[str, Any]:
     task = check(args, lock)
     place = locate_base(args, "gpt2")
     if not args.model.full_finetune and (task.training or args.run.dry_run):
+        args = with_model_groups(args, place, task)
         found = outlook(args, place, task.precision)
         logger.info("%s", found)
         require_capacity(args, found)

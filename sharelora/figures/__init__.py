@@ -1,0 +1,1 @@
+"""Pictures of adapters and of results: singular values, memory, scores."""

@@ -1,0 +1,173 @@
+"""The runs of a grid: which there are, what each costs, and doing those that are not done."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sharelora.architectures import meta_model
+from sharelora.errors import UserError
+from sharelora.files import read_json, write_json, write_text
+from sharelora.share_flags import plan_from
+from sharelora.training.ablation.grid import Grid, folder_name
+from sharelora.training.arguments import Arguments, build_parser, parse, setting_words
+from sharelora.training.output import ADAPTER
+from sharelora.training.place import locate_base
+
+ENDED = "ablation_run.json"
+LOG = "ablation_run.log"
+WORKER = "sharelora.training.ablation.worker"
+# Rows of a training by epochs, whose data are not looked at: all that counts is that more epochs cost more.
+ROWS_OF_AN_EPOCH = 10_000
+
+Execute = Callable[[Sequence[str], Path], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        folder: where its results go.
+        words: its command line.
+        commands: command lines that evaluate it.
+        cost: floating-point operations, roughly.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
+    cost: float
+
+    @property
+    def settings(self) -> dict[str, list[object]]:
+        """What decides what the run does, as JSON data."""
+        return {"train": list(self.words), "evaluate": [list(command) for command in self.commands]}
+
+
+Key = tuple[str, str, int]  # ablation, label, seed
+
+
+def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
+    """Return the runs; settings of several ablations that come to the same flags have one run together.
+
+    Raises:
+        UserError: an unknown flag, or flags that do not fit each other or the model.
+    """
+    found: dict[Key, Run] = {}
+    known: dict[tuple[str, ...], Run] = {}
+    parser = build_parser()
+    for name, settings in grid.ablations.items():
+        for setting in settings:
+            flags = {**grid.flags, **setting.flags}
+            own = setting_words(flags, parser, where=f"ablation {name}, {setting.label}")
+            for seed in grid.seeds:
+                words = (*own, "--seed", str(seed))
+                if words not in known:
+                    folder = root / folder_name(name) / folder_name(setting.label) / f"seed{seed}"
+                    known[words] = _run(grid, folder, words)
+                found[name, setting.label, seed] = known[words]
+    return found
+
+
+def _run(grid: Grid, folder: Path, words: Sequence[str]) -> Run:
+    words = (*words, "--output_dir", str(folder))
+    args = parse(words)
+    place = locate_base(args)
+    fill = {"model": place, "adapter": folder / ADAPTER, "folder": folder}
+    commands = tuple(_filled(command, fill) for command in grid.evaluate)
+    return Run(folder, tuple(words), commands, _cost(args, place))
+
+
+def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
+    try:
+        words = tuple(word.format(**fill) for word in shlex.split(command))
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"found the command {command!r} ({error}); need {{model}}, {{adapter}} and {{folder}}"
+        ) from error
+    if not words or not Path(words[0]).is_file():
+        raise UserError(f"the command {command!r} begins with no file; need a Python script such as eval/mmlu.py")
+    return words
+
+
+def _cost(args: Arguments, place: str) -> float:
+    """Return operations of a training: 4 per token and weight of the frozen base, 6 per weight of an adapter."""
+    model = meta_model(place, args.model.trust_remote_code)
+    plan = plan_from(args.flags, model)
+    base = sum(parameter.numel() for parameter in model.parameters())
+    train = args.train
+    by_steps = train["max_steps"] * train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
+    rows = by_steps if train["max_steps"] > 0 else ROWS_OF_AN_EPOCH * train["num_train_epochs"]
+    return rows * args.data.row_len * (4 * base + 6 * plan.num_unshared)
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run has ended with all its evaluations.
+
+    Raises:
+        UserError: a run with other settings has ended in its folder.
+    """
+    file = run.folder / ENDED
+    if not file.is_file():
+        return False
+    if read_json(file) != run.settings:
+        raise UserError(
+            f"{run.folder} holds a run with other settings; the grid has changed since; choose another --output, or "
+            "remove that folder"
+        )
+    return True
+
+
+def execute(words: Sequence[str], log: Path) -> None:
+    """Run Python with these words in a process of its own, and keep what it says.
+
+    Raises:
+        UserError: it failed; the message ends with its last line.
+    """
+    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    write_text(log, done.stdout)
+    if done.returncode:
+        last = (done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(f"{last} (all of it in {log})")
+
+
+def do(run: Run, execute: Execute = execute) -> None:
+    """Train and evaluate; both go on where an interrupted run has stopped."""
+    execute(["-m", WORKER, *run.words], run.folder / LOG)
+    for number, command in enumerate(run.commands):
+        execute(command, run.folder / f"evaluate{number}.log")
+    write_json(run.folder / ENDED, run.settings)
+
+
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """Return each run once, the cheapest first, so that what is wrong with a grid shows early."""
+    unique = {run.folder: run for run in runs}
+    return sorted(unique.values(), key=lambda run: run.cost)
+
+
+def do_all(runs: Sequence[Run], execute: Execute = execute) -> None:
+    """Do what is not done yet, with a line for each run that ends.
+
+    Raises:
+        UserError: a run failed; those that have ended stay, and the same command goes on from there.
+    """
+    todo = [run for run in runs if not is_done(run)]
+    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done before", flush=True)
+    began, whole, spent = time.monotonic(), sum(run.cost for run in todo), 0.0
+    for number, run in enumerate(todo, 1):
+        try:
+            do(run, execute)
+        except UserError as error:
+            raise UserError(
+                f"run {run.folder} failed: {error}; put it right and start again: what is done stays"
+            ) from error
+        spent += run.cost
+        left = timedelta(seconds=round((whole - spent) * (time.monotonic() - began) / spent))
+        print(f"[{number}/{len(todo)}] {run.folder}; {left} left", flush=True)

@@ -1,0 +1,18 @@
+"""One training of a grid, in a process of its own: `python -m sharelora.training.ablation.worker FLAGS`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Parse, run, report."""
+    from sharelora.training.arguments import parse
+    from sharelora.training.job import run
+    from sharelora.training.program import start
+
+    start(parse, run)
+
+
+if __name__ == "__main__":
+    from sharelora.errors import run_main
+
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Tuning of models that read images: arguments, data, session, job."""

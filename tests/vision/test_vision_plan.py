@@ -1,0 +1,64 @@
+"""Which modules are adapted in a model that sees, and the second paper's counts for LLaVA-1.5-7B, without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from sharelora.errors import UserError
+from sharelora.grouping import Grouping
+from sharelora.grouping.ranks import expanded_rank
+from sharelora.plan import SharingPlan
+from sharelora.rules import SharingRule
+from sharelora.share_flags import parse_modules
+from sharelora.sites import find_sites
+from sharelora.vision import language_modules, language_path
+
+GROUPS = ((2, 3), (4, 5), (6, 7), (17, 18), (19, 20), (21, 22, 23), (24, 25, 26), (27, 28, 29))
+
+
+@pytest.fixture(scope="module")
+def llava_7b() -> Any:
+    with torch.device("meta"):
+        return LlavaForConditionalGeneration(LlavaConfig(text_config=LlamaConfig(vocab_size=32064)))
+
+
+def test_the_counts_are_the_papers(llava_7b: Any) -> None:
+    sites = find_sites(llava_7b, parse_modules(language_modules(llava_7b, "all")))
+    assert len(sites) == 7 * 32
+    assert {site.kind for site in sites} == {
+        *(f"self_attn.{name}_proj" for name in "qkvo"),
+        *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+    }
+    assert SharingPlan.build(sites, SharingRule("none"), 64).num_parameters == 159_907_840
+    assert SharingPlan.build(sites, SharingRule("ab", groups=GROUPS), 85).num_parameters == 139_372_800
+
+
+def test_the_larger_rank_is_that_of_the_papers_table() -> None:
+    assert expanded_rank(Grouping(32, GROUPS, (0.9,) * len(GROUPS)), 64, "tables") == 85
+
+
+def test_names_mean_modules_of_the_language_model(llava_7b: Any) -> None:
+    assert language_path(llava_7b) == "model.language_model"
+    wide = find_sites(llava_7b, ["q_proj", "v_proj"])
+    confined = find_sites(llava_7b, parse_modules(language_modules(llava_7b, "q_proj, self_attn.v_proj")))
+    assert len(wide) == 2 * (32 + 24) and len(confined) == 2 * 32
+    assert all(site.path.startswith("model.language_model.layers.") for site in confined)
+
+
+def test_a_pattern_is_taken_whole_and_one_that_is_none_is_refused() -> None:
+    assert parse_modules(r"re:a\.(b|c),d") == r"a\.(b|c),d"
+    with pytest.raises(UserError, match=r"found the pattern '\(', which is none"):
+        parse_modules("re:(")
+
+
+def test_a_model_of_other_parts_is_refused() -> None:
+    from transformers import LlamaForCausalLM
+
+    with torch.device("meta"):
+        plain = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1))
+    with pytest.raises(UserError, match="LlamaForCausalLM has no module multi_modal_projector"):
+        language_path(plain)
