@@ -73,7 +73,10 @@ class ListeningTrainer(ExactTrainer):
         return stopped(stop, f"{path} has everything; start the same command again to go on")
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate; a signal breaks it off, and then it has never begun."""
+        """Evaluate; a signal breaks it off, and then it has never begun.
+
+        Training draws the same random numbers however often it is evaluated.
+        """
         before, lines = random_state(), len(self.state.log_history)
         # One process of several that breaks off would leave the others waiting.
         alone = self.args.world_size == 1
@@ -83,7 +86,8 @@ class ListeningTrainer(ExactTrainer):
             self.moment.unevaluated = False
             return found
         except Stopped:
-            set_random_state(before)
             del self.state.log_history[lines:]
             self.moment.unevaluated = True
             raise
+        finally:
+            set_random_state(before)
