@@ -88,6 +88,8 @@ def apply(faults: dict[str, Any]) -> None:
         folder, step = faults["read_only_at"]
         drop_capabilities()
         at_call("on_step_begin", step, lambda: os.chmod(folder, 0o500))
+    if "long_evaluation" in faults:
+        at_call("on_prediction_step", 1, lambda: time.sleep(faults["long_evaluation"]))
     if "sleep_at" in faults:
         at_call("on_step_begin", faults["sleep_at"], lambda: time.sleep(60))
     if faults.get("no_capabilities"):
