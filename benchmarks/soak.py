@@ -5,8 +5,9 @@
 
 It is `qlora_share.py` as it is, in this process, on the model and the data that the project makes itself, with rows of
 many lengths. After every window of updates the process is looked at: resident memory, open file handles, threads, and
-the median time of an update, without evaluations and checkpoints. Interrupted, it goes on from its last checkpoint as
-any run does; what was seen before stays, and memory starts anew with the new process, which the table shows.
+the median time of an update, without evaluations and checkpoints, by the clock and by the processor's own. Interrupted,
+it goes on from its last checkpoint as any run does; what was seen before stays, and memory starts anew with the new
+process, which the table shows.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ SEEN = {
     "resident": ("resident memory", "MB", 1e-6),
     "handles": ("open file handles", "", 1.0),
     "threads": ("threads", "", 1.0),
+    "cpu": ("median CPU time of an update", "ms", 1e3),
     "seconds": ("median time of an update", "ms", 1e3),
 }
 # Below this share of its level over as many updates again, growth is of no consequence.
@@ -57,7 +58,7 @@ def written(name: str, value: float) -> str:
     """Return a value with its unit."""
     if name == "resident":
         return size(value)
-    return f"{1000 * value:.2f} ms" if name == "seconds" else f"{value:g}"
+    return f"{1000 * value:.2f} ms" if name in ("cpu", "seconds") else f"{value:g}"
 
 
 def table(windows: Sequence[Window]) -> str:
@@ -93,8 +94,8 @@ def plot(windows: Sequence[Window], stem: Path) -> list[Path]:
     Returns:
         The files: SVG and PNG.
     """
-    figure = new_figure(9, 5)
-    panels = figure.subplots(2, 2, sharex=True).flat
+    figure = new_figure(7, 9)
+    panels = figure.subplots(len(SEEN), 1, sharex=True)
     steps = [window["step"] for window in windows]
     for axes, (name, (title, unit, factor)) in zip(panels, SEEN.items(), strict=True):
         axes.plot(steps, [factor * window[name] for window in windows], ".-", markersize=4, linewidth=1)

@@ -26,9 +26,9 @@ class Watch(TrainerCallback):
 
     def __init__(self, file: Path, every: int) -> None:
         self.file, self.every = file, every
-        self.seconds: list[float] = []
+        self.times: list[tuple[float, float]] = []
         self.windows: list[dict[str, Any]] = []
-        self._mark = 0.0
+        self._mark = (0.0, 0.0)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take up what was seen before the checkpoint that the run goes on from."""
@@ -37,16 +37,23 @@ class Watch(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock: evaluations and checkpoints come between the end of an update and the next one."""
-        self._mark = time.perf_counter()
+        self._mark = clocks()
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Stop the clock, and look at the process at the end of a window."""
-        self.seconds.append(time.perf_counter() - self._mark)
+        wall, cpu = clocks()
+        self.times.append((wall - self._mark[0], cpu - self._mark[1]))
         if state.global_step % self.every:
             return
-        self.windows.append({"step": state.global_step, **seen(), "seconds": statistics.median(self.seconds)})
-        self.seconds.clear()
+        medians = zip(("seconds", "cpu"), map(statistics.median, zip(*self.times, strict=True)), strict=True)
+        self.windows.append({"step": state.global_step, **seen(), **dict(medians)})
+        self.times.clear()
         write_json(self.file, self.windows)
+
+
+def clocks() -> tuple[float, float]:
+    """Return the time, and the processor's time of this process, which other work on the machine hardly changes."""
+    return time.perf_counter(), time.process_time()
 
 
 def seen() -> dict[str, int]:

@@ -19,7 +19,7 @@ from sharelora.training.arguments import parse
 
 
 def windows(resident: list[float], count: int = 16) -> list[dict[str, Any]]:
-    made = {"process": 1, "handles": 20, "threads": 4, "children": 0, "seconds": 0.05}
+    made = {"process": 1, "handles": 20, "threads": 4, "children": 0, "cpu": 0.04, "seconds": 0.05}
     return [{**made, "step": 100 * (place + 1), "resident": resident[place]} for place in range(count)]
 
 
@@ -43,7 +43,7 @@ def test_a_slope_has_its_error() -> None:
 
 def test_the_watch_measures_updates_alone_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 10.0, 13.0, 20.0, 22.0, 30.0, 31.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("benchmarks.soak_watch.clocks", lambda: (next(clock), 0.25))
     watch, state = Watch(tmp_path / "windows.json", 2), SimpleNamespace(global_step=0)
     watch.on_train_begin(None, state, None)
     for step in (1, 2, 3):
@@ -51,7 +51,7 @@ def test_the_watch_measures_updates_alone_and_goes_on(tmp_path: Path, monkeypatc
         state.global_step = step
         watch.on_step_end(None, state, None)
     (first,) = json.loads(watch.file.read_text())
-    assert (first["step"], first["seconds"]) == (2, 2.0)
+    assert (first["step"], first["seconds"], first["cpu"]) == (2, 2.0, 0.0)
     assert first["resident"] > 1e7 and first["handles"] > 2 and first["threads"] >= 1
     # Killed after the third update, gone on from the first: what was seen after it is seen again.
     again = Watch(watch.file, 2)
