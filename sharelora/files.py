@@ -101,6 +101,14 @@ def require_writable(folder: str | Path) -> Path:
     return folder
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; of a link the link alone, wherever it leads."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` if the block succeeds and vanishes if it does not.
@@ -128,6 +136,8 @@ def _replace_folder(new: Path, path: Path) -> None:
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+    for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
+        _sync_folder(folder)
     old = path.with_name(f".{path.name}.old")
     if path.exists():
         path.rename(old)

@@ -16,6 +16,7 @@ from sharelora.environment import git_commit, machine_facts, versions
 from sharelora.errors import UserError
 from sharelora.files import read_json, sha256, write_json
 from sharelora.plan import SharingPlan
+from sharelora.redaction import hide, redacted
 from sharelora.rules import SharingRule
 from sharelora.tensor_header import tensor_shapes
 
@@ -112,11 +113,13 @@ def describe_file(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into JSON data: paths, dtypes and enums into text, and non-finite numbers too."""
+    """Turn a value into JSON data: paths, dtypes and enums into text, and non-finite numbers too; no token is in it."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
+    if type(value) is str:
+        return hide(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or type(value) in (bool, int, float, str) else _number_or_text(value)
@@ -177,7 +180,7 @@ def write_result(
         path=path,
         kind=kind,
         run=run,
-        command=command or shlex.join([Path(sys.executable).name, *sys.argv]),
+        command=command or shlex.join(redacted([Path(sys.executable).name, *sys.argv])),
         model=model,
         seed=config.get("seed") if seed is None else seed,
         seconds=seconds,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
+from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from sharelora.errors import UserError
 from sharelora.training.callbacks import gradient_norms, shared_matrices
-
-# What a full disk looks like from Python, from safetensors and from torch.save.
-WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)
+from sharelora.training.checkpoints import find
+from sharelora.training.listening_trainer import ListeningTrainer
+from sharelora.training.nonfinite import Mode, NonFinite, update_rows
 
 
 class LengthGrouped(Sampler[int]):
@@ -49,19 +47,23 @@ class LengthGrouped(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
 
 
-class AdapterTrainer(Trainer):
-    """The Trainer with compact checkpoints, a reproducible order, and a log of what the callbacks measure.
+class AdapterTrainer(ListeningTrainer):
+    """The Trainer with compact checkpoints, a reproducible order, a log of what the callbacks measure, and a guard.
 
     Args:
         lengths: tokens of each training example, to group by.
         extra_logs: values that the next line of the log takes along; callbacks put them there.
+        on_nan: what becomes of an update whose loss or gradient is no finite number.
     """
+
+    parts = ListeningTrainer.parts | {"skipped", "left_out", "gradient_norms"}
 
     def __init__(
         self,
         *args: Any,
         lengths: Sequence[int] | None = None,
         extra_logs: dict[str, float] | None = None,
+        on_nan: Mode = "stop",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -69,6 +71,26 @@ class AdapterTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.lengths = lengths
         self.extra_logs: dict[str, float] = {} if extra_logs is None else extra_logs
+        self._loss_before = torch.zeros(())
+        self._left_out = 0  # updates since the last line of the log
+        self.numbers = NonFinite(on_nan, self._rows, lambda: find(Path(str(self.args.output_dir))).good)
+        self.add_callback(self.numbers)
+
+    def _rows(self) -> list[int]:
+        """The training rows of the update in progress, all processes together."""
+        state, loader = self.state, self.callback_handler.train_dataloader
+        accumulation, processes = self.args.gradient_accumulation_steps, self.args.world_size
+        return update_rows(loader, state.global_step, accumulation, processes, int(state.epoch or 0))
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Do a batch's forward and backward, and look at its loss."""
+        if self.numbers.begins:
+            self._loss_before = self._tr_loss.clone()
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.numbers.see_loss(loss)
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length" or self.lengths is None:
@@ -90,26 +112,39 @@ class AdapterTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.numbers.see_gradient(norm, scaled=self.accelerator.scaler is not None)
         step, every = self.state.global_step + 1, self.state.logging_steps
+        if self.args.logging_strategy == "epoch":
+            every = 1  # the last update of an epoch is known afterwards
         if step == self.state.max_steps or (every and step % every == 0):
             self.extra_logs.update(gradient_norms(shared_matrices(self.model), norm, self.args.max_grad_norm))
         return norm
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a whole checkpoint or none.
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Leave updates that were skipped out of the mean loss."""
+        if self.numbers.clear():
+            tr_loss.copy_(self._loss_before)
+            self._left_out += 1
+        if self._left_out and self.control.should_log:
+            every = self.state.global_step - self._globalstep_last_logged
+            # Where all of them were skipped there is no loss; the next line is about more updates.
+            self.control.should_log = every > self._left_out
+            if self.control.should_log:
+                tr_loss *= every / (every - self._left_out)
+                self._left_out = 0
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
 
-        Raises:
-            UserError: it cannot be written; earlier checkpoints stay.
-        """
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except WRITE_ERRORS as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(
-                f"cannot write {folder}: {' '.join(str(error).split())}; free space, then start again: "
-                "the run goes on from its last checkpoint"
-            ) from error
+    def _whole_state(self) -> dict[str, Any]:
+        # Of the last update, for the log of an epoch that is not written yet.
+        norms = {name: value for name, value in self.extra_logs.items() if name.startswith("grad_norm/")}
+        own = {"skipped": self.numbers.skipped, "left_out": self._left_out, "gradient_norms": norms}
+        return {**super()._whole_state(), **own}
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._resumed is not None:
+            self.numbers.skipped, self._left_out = self._resumed["skipped"], self._resumed["left_out"]
+            self.extra_logs.update(self._resumed["gradient_norms"])
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -36,25 +35,6 @@ class FirstBackward(TrainerCallback):
         if not self.checked and not args.deepspeed:
             self.checked = True
             require_gradients(model)
-
-
-class FiniteLoss(TrainerCallback):
-    """Stop a run whose loss is no number any more, instead of training on for days."""
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
-        """Look at every logged loss.
-
-        Raises:
-            UserError: it is infinite or not a number.
-        """
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} at step {state.global_step}; need a finite one; lower --learning_rate "
-                "or --max_grad_norm, and use bf16 rather than fp16; earlier checkpoints are kept"
-            )
 
 
 def require_gradients(model: nn.Module) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from sharelora.environment import peak_memory
 from sharelora.errors import UserError
 from sharelora.results import write_result
+from sharelora.training.adapter_trainer import AdapterTrainer
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
 from sharelora.training.history import write_history
 from sharelora.training.model import count, plan_facts
@@ -22,11 +22,12 @@ from sharelora.training.output import begin, finish
 from sharelora.training.place import base_name
 from sharelora.training.session import Session
 from sharelora.training.settings import deciding_settings
+from sharelora.training.signals import listening
 
 logger = logging.getLogger(__name__)
 
 
-def fit(trainer: Trainer, resume: Path | None, remedy: str) -> TrainOutput:
+def fit(trainer: AdapterTrainer, resume: Path | None, remedy: str) -> TrainOutput:
     """Train, from a checkpoint if there is one.
 
     Args:
@@ -36,11 +37,17 @@ def fit(trainer: Trainer, resume: Path | None, remedy: str) -> TrainOutput:
 
     Raises:
         UserError: a GPU's memory ran out.
+        Stopped: a signal asked for it; a checkpoint has been written.
     """
     try:
-        return trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with listening() as trainer.requests:
+            done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            trainer.leave()
     except torch.OutOfMemoryError as error:
         raise UserError(f"GPU memory ran out: {str(error).splitlines()[0]}; {remedy}") from error
+    if trainer.numbers.skipped:
+        logger.warning("%d updates were left out: no finite loss or gradient", trainer.numbers.skipped)
+    return done._replace(training_loss=trainer.mean_loss)
 
 
 def train(session: Session[Any, Any], remedy: str, report: Callable[[Any], None]) -> None:
@@ -62,6 +69,7 @@ def train(session: Session[Any, Any], remedy: str, report: Callable[[Any], None]
         train_loss=done.training_loss,
         train_runtime=done.metrics["train_runtime"],
         steps=done.global_step,
+        skipped_updates=trainer.numbers.skipped,
         epochs=trainer.state.epoch,
         tokens=trainer.state.num_input_tokens_seen,
         tokens_per_second=session.speed.rate,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+
+from transformers import TrainerCallback
 
 from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import outlook, require_capacity
+from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
 from sharelora.training.layer_groups import with_model_groups
@@ -27,8 +31,12 @@ REMEDY = (
 )
 
 
-def run(args: Arguments) -> Main | None:
+def run(args: Arguments, watch: Sequence[TrainerCallback] = ()) -> Main | None:
     """Do what the command line asks for.
+
+    Args:
+        args: the command line.
+        watch: further callbacks of the Trainer, for whoever measures a run.
 
     Returns:
         The model and all that belongs to it, for whoever goes on measuring; None after a dry run.
@@ -36,10 +44,15 @@ def run(args: Arguments) -> Main | None:
     Raises:
         UserError: anything that a person can put right.
     """
-    started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    task = check(args)
+    with Lock() as lock:
+        return _run(args, lock, watch)
+
+
+def _run(args: Arguments, lock: Lock, watch: Sequence[TrainerCallback]) -> Main | None:
+    started = time.monotonic()
+    task = check(args, lock)
     place = locate_base(args)
     if not args.model.full_finetune and (task.training or args.run.dry_run):
         args = with_model_groups(args, place, task)
@@ -51,6 +64,8 @@ def run(args: Arguments) -> Main | None:
         logger.info("dry run: nothing was loaded, trained or written")
         return None
     session = open_session(args, task, place, started)
+    for callback in watch:
+        session.trainer.add_callback(callback)
     if task.training:
         train(session, REMEDY, _report)
     if evaluates(args):

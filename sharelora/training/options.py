@@ -104,4 +104,10 @@ class RunArguments:
         False, "check everything, print the plan and the estimate, and stop before loading weights"
     )
     overwrite_output_dir: bool = help_field(False, "start anew: remove checkpoints and results of an earlier run")
+    resume_anyway: bool = help_field(
+        False, "go on from a checkpoint, or evaluate what was trained, though settings that decide the result changed"
+    )
+    on_nan: Literal["stop", "skip"] = help_field(
+        "stop", "what to do where a loss or gradient is no finite number: stop, or skip the update and count it"
+    )
     ignore_memory: bool = help_field(False, "start even if the estimate says that memory will not suffice")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerState
+
 from sharelora.attach import CONFIG
-from sharelora.config import verify_weights
 from sharelora.errors import UserError
-from sharelora.files import read_json, require_writable, write_json
+from sharelora.files import read_json, remove, require_writable, write_json
+from sharelora.training.checkpoints import Lock, damage, find, recover
+from sharelora.training.exact_trainer import STATE, TRAINER_STATE
 from sharelora.training.machine import is_first
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,7 @@ COMPLETED = "completed"
 SETTINGS = "settings.json"
 ADAPTER = "adapter_model"  # QLoRA's name for the folder
 MODEL = "model"
-STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+SELECTED = "selected.safetensors"  # the best weights so far, beside those of a GLUE checkpoint
 _WRITTEN = (
     COMPLETED,
     SETTINGS,
@@ -48,60 +48,73 @@ class Earlier:
 
     Attributes:
         checkpoint: the last whole checkpoint of an interrupted run.
+        damaged: checkpoints after it that are not whole, with what is wrong.
         trained: the adapter (or full model) of a finished run.
     """
 
     checkpoint: Path | None = None
+    damaged: tuple[tuple[Path, str], ...] = ()
     trained: Path | None = None
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints in a folder, first to last; one that was cut off while being written is left out."""
-    found = [path for path in folder.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
-    whole = [path for path in found if (path / STATE).is_file()]
-    return sorted(whole, key=lambda path: int(path.name.split("-")[1]))
-
-
-def look(folder: Path, settings: Mapping[str, Any], training: bool) -> Earlier:
+def look(folder: Path, settings: Mapping[str, Any], training: bool, anyway: bool = False) -> Earlier:
     """See what an earlier run left, and refuse to go on from a run with other settings.
 
     Args:
         folder: the output folder, which may not exist yet.
         settings: everything that decides what is trained.
         training: whether this run means to train.
+        anyway: go on with other settings all the same.
 
     Raises:
-        UserError: the earlier run had other settings; the message names the first of them.
+        UserError: the earlier run had other settings; the message names all of them.
     """
-    done = folder / COMPLETED
-    last = checkpoints(folder)
-    if training and (done.is_file() or last) and (folder / SETTINGS).is_file():
-        _compare(folder, read_json(folder / SETTINGS), settings)
+    done, found = folder / COMPLETED, find(folder)
+    if training and (done.is_file() or found.good) and (folder / SETTINGS).is_file():
+        _compare(folder, read_json(folder / SETTINGS), settings, anyway)
     if done.is_file():
         return Earlier(trained=_trained(folder, read_json(done)))
-    return Earlier(checkpoint=last[-1] if last else None)
+    return Earlier(found.good, found.damaged)
 
 
-def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [name for name in now if before.get(name) != now[name]]
-    if changed:
-        name = changed[0]
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], anyway: bool) -> None:
+    before = {"processes": 1, **before}
+    # A finished run may be evaluated by any number of processes.
+    evaluated = {"processes"} if (folder / COMPLETED).is_file() else set()
+    changed = [name for name in now if name not in evaluated and before.get(name) != now[name]]
+    if not changed:
+        return
+    words = "; ".join(f"{name} {before.get(name)}, this one has {now[name]}" for name in changed)
+    if not anyway:
         raise UserError(
-            f"{folder} holds a run with {name} {before.get(name)}, this one has {now[name]}{more}; "
-            "choose another --output_dir, or --overwrite_output_dir to start anew"
+            f"{folder} holds a run with {words}; choose another --output_dir, --overwrite_output_dir to start anew, or "
+            "--resume_anyway to go on from it with what is new"
         )
+    logger.warning("going on with other settings: %s holds a run with %s", folder, words)
 
 
 def _trained(folder: Path, marker: Mapping[str, Any]) -> Path:
-    trained = folder / str(marker.get("trained", ADAPTER))
+    name = str(marker.get("trained", ADAPTER))
+    if name not in (ADAPTER, MODEL):  # the marker is a file, which could name any folder
+        raise UserError(
+            f"{folder / COMPLETED} names {name}; need {ADAPTER} or {MODEL}; --overwrite_output_dir starts anew"
+        )
+    trained = folder / name
     if not trained.is_dir():
         raise UserError(f"{folder} is marked as finished but has no {trained.name}; --overwrite_output_dir starts anew")
     return trained
 
 
 def open_folder(
-    folder: Path, settings: Mapping[str, Any], training: bool, *, overwrite: bool, writes: bool, adapter_flag: str
+    folder: Path,
+    settings: Mapping[str, Any],
+    training: bool,
+    lock: Lock,
+    *,
+    overwrite: bool,
+    anyway: bool,
+    writes: bool,
+    adapter_flag: str,
 ) -> Earlier:
     """See to it that a run can write into its folder, and see what an earlier run left there.
 
@@ -109,12 +122,14 @@ def open_folder(
         folder: the output folder.
         settings: everything that decides what is trained.
         training: whether this run means to train.
+        lock: keeps other runs out from now on.
         overwrite: remove what an earlier run wrote.
+        anyway: go on from a run with other settings all the same.
         writes: False for a run that only checks.
         adapter_flag: the flag that takes an adapter, for messages.
 
     Raises:
-        UserError: it cannot be written, is an adapter itself, or holds a run with other settings.
+        UserError: it cannot be written, is in use or an adapter itself, or holds a run with other settings.
     """
     if (folder / CONFIG).is_file():
         raise UserError(
@@ -122,8 +137,11 @@ def open_folder(
             f"pass {adapter_flag} {folder} and another --output_dir"
         )
     require_writable(folder)
+    if is_first() and writes:
+        lock.take(folder)
+        recover(folder, _WRITTEN)
     if not overwrite:
-        return look(folder, settings, training)
+        return look(folder, settings, training, anyway)
     if is_first() and writes:
         clear(folder)
     return Earlier()
@@ -143,17 +161,43 @@ def resume_point(folder: Path, asked: str | None, earlier: Earlier) -> Path | No
     word = str(asked).lower()
     if word == "false" and earlier.checkpoint is not None:
         raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts anew")
+    for path, problem in earlier.damaged:
+        logger.warning("%s is no whole checkpoint: %s; it is left out", path, problem)
+    if earlier.damaged and earlier.checkpoint is None and word in ("none", "true"):
+        path, problem = earlier.damaged[0]
+        raise UserError(
+            f"{path} is no whole checkpoint: {problem}; {folder} has no good one; --overwrite_output_dir starts anew"
+        )
     if word == "true" and earlier.checkpoint is None:
         raise UserError(f"found --resume_from_checkpoint but {folder} has no checkpoint; drop the flag")
-    place = Path(str(asked)) if word not in ("none", "true", "false") else earlier.checkpoint
-    if place is None:
-        return None
+    if word in ("none", "true", "false"):
+        return None if earlier.checkpoint is None else _resumable(earlier.checkpoint)
+    place = Path(str(asked)).expanduser()
+    other = damage(place)
+    if other is not None:
+        raise UserError(f"{place} is no whole checkpoint: {other}; name another one")
+    return _resumable(place)
+
+
+def _resumable(place: Path) -> Path:
+    """Check that a whole checkpoint holds what a run needs, and nothing but numbers and text is read from it."""
+    if not _is_state(read_json(place / TRAINER_STATE)):
+        raise UserError(f"{place / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint")
+    if not {path.name for path in place.glob("*.safetensors")} - {STATE, SELECTED}:
+        raise UserError(f"{place} has no weights as safetensors; pickled ones could run code; use another checkpoint")
     if not (place / STATE).is_file():
-        raise UserError(f"{place} is no whole checkpoint: {STATE} is missing; name another one")
-    if (place / CONFIG).is_file():
-        # PEFT looks at the weights alone when it loads into an adapter that is there already.
-        verify_weights(place, read_json(place / CONFIG).get("weights_sha256"))
+        raise UserError(
+            f"{place} has weights alone, as --save_only_model writes; need a checkpoint with {STATE} to go on from; "
+            "pass its folder as an adapter to start from its weights, with another --output_dir"
+        )
     return place
+
+
+def _is_state(found: Any) -> bool:
+    if not isinstance(found, dict) or not found.keys() <= {field.name for field in fields(TrainerState)}:
+        return False
+    # Folders are called after these.
+    return all(type(found.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -170,7 +214,4 @@ def clear(folder: Path) -> None:
     """Remove what a run of ours writes, and nothing else."""
     for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
         logger.info("removing %s", path)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)

@@ -10,6 +10,7 @@ from sharelora.attach import locate_adapter
 from sharelora.errors import UserError
 from sharelora.quantization import has_bitsandbytes
 from sharelora.training.arguments import Arguments
+from sharelora.training.checkpoints import Lock
 from sharelora.training.machine import on_gpu
 from sharelora.training.output import Earlier, open_folder, resume_point
 from sharelora.training.precision import Precision, choose_precision
@@ -37,8 +38,12 @@ class Task:
     precision: Precision
 
 
-def check(args: Arguments) -> Task:
+def check(args: Arguments, lock: Lock) -> Task:
     """Check flags, packages and the output folder, and decide what there is to do.
+
+    Args:
+        args: the command line.
+        lock: keeps other runs out of the output folder from now on.
 
     Raises:
         UserError: the first thing that would fail, and what to do about it.
@@ -52,7 +57,7 @@ def check(args: Arguments) -> Task:
             f"found --bits {model.bits}; need bitsandbytes, which is not installed; install it or use --bits 16"
         )
     check_settings(args)
-    earlier = _output_folder(args, training)
+    earlier = _output_folder(args, training, lock)
     if model.adapter not in (None, BARE) and not (training and earlier.trained):
         earlier = replace(earlier, trained=locate_adapter(str(model.adapter)))
         return Task(training, _resume(args, earlier) if training else None, earlier.trained, precision)
@@ -61,12 +66,14 @@ def check(args: Arguments) -> Task:
     return Task(False, None, _to_evaluate(args, earlier, training), precision)
 
 
-def _output_folder(args: Arguments, training: bool) -> Earlier:
+def _output_folder(args: Arguments, training: bool, lock: Lock) -> Earlier:
     return open_folder(
         args.output_dir,
         deciding_settings(args),
         training,
+        lock,
         overwrite=args.run.overwrite_output_dir,
+        anyway=args.run.resume_anyway,
         writes=not args.run.dry_run,
         adapter_flag="--adapter",
     )

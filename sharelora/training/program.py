@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from transformers.utils.logging import disable_progress_bar
 
 from sharelora.training.machine import is_first
+from sharelora.training.signals import ending
 
 A = TypeVar("A")
 
@@ -27,4 +28,5 @@ def start(parse: Callable[[], A], run: Callable[[A], Any]) -> None:
     disable_progress_bar()
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
-    run(parse())
+    with ending():
+        run(parse())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sharelora.commandline import boolean
 from sharelora.errors import UserError
+from sharelora.redaction import redacted
 
 NO_STEP = "true"  # what a flag without a value means
 
@@ -38,8 +39,8 @@ def renamed(new: str, convert: Callable[[str, str], str] = lambda flag, value: v
     """The same meaning under another name."""
 
     def rule(flag: str, value: str) -> Change:
-        text = convert(flag, value)
-        return Change((f"--{new}", text), f"--{flag} {value} is now --{new} {text}")
+        words = (f"--{new}", convert(flag, value))
+        return Change(words, f"{' '.join(redacted((f'--{flag}', value)))} is now {' '.join(redacted(words))}")
 
     return rule
 

@@ -12,7 +12,7 @@ from transformers import TrainingArguments, set_seed
 from sharelora.data import DataModule, build_data, check_isolation
 from sharelora.models import load_tokenizer
 from sharelora.training.arguments import Arguments
-from sharelora.training.callbacks import FiniteLoss, FirstBackward, Progress, Speed
+from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.mmlu import MmluEval, mmlu_callback
 from sharelora.training.model import load_model
 from sharelora.training.place import data_root
@@ -85,7 +85,7 @@ def open_session(args: Arguments, task: Task, place: str, started: float) -> Ses
         rows = 1 if data.train_collator.flat else settings.per_device_train_batch_size
         check_isolation(model, len(tokenizer), rows)
     speed = Speed({})
-    trainer = _trainer(model, settings, data, speed, mmlu)
+    trainer = _trainer(args, model, settings, data, speed, mmlu)
     return Session(args, task, place, tokenizer, data, trainer, speed, task.trained, started)
 
 
@@ -102,10 +102,10 @@ def _data(args: Arguments, task: Task, tokenizer: Any) -> DataModule:
 
 
 def _trainer(
-    model: Any, settings: TrainingArguments, data: DataModule, speed: Speed, mmlu: MmluEval | None
+    args: Arguments, model: Any, settings: TrainingArguments, data: DataModule, speed: Speed, mmlu: MmluEval | None
 ) -> ShareTrainer:
     # MMLU before the clock: the time of its questions is not training time.
-    callbacks = [*([mmlu] if mmlu else []), FirstBackward(), FiniteLoss(), speed, Progress()]
+    callbacks = [*([mmlu] if mmlu else []), FirstBackward(), speed, Progress()]
     trainer = ShareTrainer(
         model=model,
         args=settings,
@@ -114,6 +114,7 @@ def _trainer(
         eval_dataset=data.eval,
         lengths=None if data.train is None else data.train.lengths.tolist(),
         extra_logs=speed.logs,
+        on_nan=args.run.on_nan,
         callbacks=callbacks,
     )
     if mmlu is not None:

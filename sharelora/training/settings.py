@@ -41,10 +41,12 @@ BESIDE = {
     "ignore_memory",
     "max_eval_samples",
     "max_mmlu_samples",
+    "on_nan",
     "output_dir",
     "overwrite_output_dir",
     "per_device_eval_batch_size",
     "report_to",
+    "resume_anyway",
     "resume_from_checkpoint",
     "run_name",
     "save_steps",
@@ -64,6 +66,21 @@ BESIDE_PREFIXES = (
     "push_",
     "tiny",
 )
+
+
+# Where the best checkpoint is kept in the end, these choose which one that is.
+_CHOOSE = {
+    "do_eval",
+    "do_mmlu_eval",
+    "eval_delay",
+    "eval_steps",
+    "eval_strategy",
+    "max_eval_samples",
+    "max_mmlu_samples",
+    "save_steps",
+    "save_strategy",
+    "save_total_limit",
+}
 
 
 def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArguments, list[str]]:
@@ -175,8 +192,11 @@ def refuse_sharding(train: Mapping[str, Any]) -> None:
 
 def deciding_settings(args: Arguments) -> dict[str, Any]:
     """Return the settings that decide what is trained; runs that agree on these train the same adapter."""
-    return {
+    best = args.train["load_best_model_at_end"]
+    beside, prefixes = (BESIDE - _CHOOSE, set(BESIDE_PREFIXES) - {"mmlu_"}) if best else (BESIDE, BESIDE_PREFIXES)
+    found = {
         name: value
         for name, value in args.to_json().items()
-        if name not in BESIDE and not name.startswith(BESIDE_PREFIXES) and not hasattr(args.generation, name)
+        if name not in beside and not name.startswith(tuple(prefixes)) and not hasattr(args.generation, name)
     }
+    return {**found, "processes": processes()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_gpt2 import Job, write_model, write_rows
 
 from sharelora.training.nlg.arguments import NlgArguments, parse

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_encoders import Run, write_encoder, write_glue
 
 from sharelora.training.glue.arguments import parse

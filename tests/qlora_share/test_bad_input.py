@@ -7,11 +7,14 @@ import json
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from outcome import Command, Outcome
 from small_llama import write_model
+
+from sharelora.training.checkpoints.packing import save_state
 
 
 def refused(outcome: Outcome, *words: str) -> None:
@@ -139,14 +142,14 @@ def full_disk(*args: object, **kwargs: object) -> None:
 
 def test_no_disk_space_for_a_checkpoint(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing half-written stays, an earlier checkpoint does, and the run goes on once there is space."""
-    real, calls = torch.save, []
+    real, calls = save_state, []
 
-    def second_time_full(*args: object, **kwargs: object) -> None:
+    def second_time_full(*args: Any) -> None:
         calls.append(args)
-        full_disk() if len(calls) > 3 else real(*args, **kwargs)  # optimizer, random state, scheduler
+        full_disk() if len(calls) > 1 else real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", second_time_full)
+        patch.setattr("sharelora.training.exact_trainer.save_state", second_time_full)
         refused(command(save_steps="1"), "checkpoint-2", "No space left on device", "free space")
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
     assert not (tmp_path / "out" / "completed").exists()

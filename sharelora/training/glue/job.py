@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import fit
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import locate_encoder
@@ -47,10 +48,15 @@ def run(args: GlueArguments, prepare: Callable[[Any], None] | None = None) -> di
     Raises:
         UserError: anything that a person can put right.
     """
-    started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    plan = check(args)
+    with Lock() as lock:
+        return _run(args, prepare, lock)
+
+
+def _run(args: GlueArguments, prepare: Callable[[Any], None] | None, lock: Lock) -> dict[str, Any]:
+    started = time.monotonic()
+    plan = check(args, lock)
     place = str(plan.whole) if plan.whole else locate_encoder(args)
     rows = read_task(args, plan.training)
     with tempfile.TemporaryDirectory() as workspace, deterministic(args.how.use_deterministic_algorithms):
@@ -111,6 +117,7 @@ def _train(session: Session) -> None:
         train_runtime=done.metrics["train_runtime"],
         train_samples=len(session.rows.splits["train"]),
         steps=done.global_step,
+        skipped_updates=trainer.numbers.skipped,
         epochs=trainer.state.epoch,
         tokens=trainer.state.num_input_tokens_seen,
         tokens_per_second=session.speed.rate,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.errors import UserError
+from sharelora.training.checkpoints import Lock
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.settings import check_settings, deciding_settings, precision_of
 from sharelora.training.output import MODEL, open_folder, resume_point
@@ -34,8 +35,12 @@ class Plan:
     precision: Precision
 
 
-def check(args: GlueArguments) -> Plan:
+def check(args: GlueArguments, lock: Lock) -> Plan:
     """Check flags, packages and the output folder, and decide what there is to do.
+
+    Args:
+        args: the command line.
+        lock: keeps other runs out of the output folder from now on.
 
     Raises:
         UserError: the first thing that would fail, and what to do about it.
@@ -47,7 +52,9 @@ def check(args: GlueArguments) -> Plan:
         folder,
         deciding_settings(args),
         training,
+        lock,
         overwrite=args.run.overwrite_output_dir,
+        anyway=args.run.resume_anyway,
         writes=not args.run.dry_run,
         adapter_flag="--lora_path",
     )

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from sharelora.training.glue.data import HELD_OUT, LOSS
-from sharelora.training.glue.store import SELECTED, put_weights, read_weights, trained_weights, write_weights
+from sharelora.training.glue.store import put_weights, read_weights, trained_weights, write_weights
+from sharelora.training.output import SELECTED
 
 
 def better(metric: str, new: float, old: float | None) -> bool:

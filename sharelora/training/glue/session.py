@@ -13,7 +13,7 @@ from transformers import TrainingArguments, set_seed
 from sharelora.data.glue import GlueTask
 from sharelora.errors import UserError
 from sharelora.models import load_tokenizer
-from sharelora.training.callbacks import FiniteLoss, FirstBackward, Progress, Speed
+from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import Base, encoder_config, load_encoder, sequence_length
 from sharelora.training.glue.data import HELD_OUT, TaskData, TaskRows, tokenize
@@ -102,6 +102,8 @@ def open_session(
     settings, notices = trainer_settings(args, plan.precision, method)
     for notice in (*notices, f"precision: {plan.precision}"):
         logger.info("note: %s", notice)
+    # A resumed run was evaluated at its start, when that was the start.
+    settings.eval_on_start = settings.eval_on_start and plan.resume is None
     set_seed(settings.seed)
     base = load_encoder(args, place, rows.task, own_head=start is None)
     flags = complete_flags(args.flags, config) if method.sharing is not None else args.flags
@@ -169,7 +171,8 @@ def _trainer(
         eval_dataset=data.evaluation() or None,
         lengths=None if train is None else train.lengths,
         extra_logs=speed.logs,
-        callbacks=[*watch, FiniteLoss(), speed, Progress(shown)],
+        on_nan=args.run.on_nan,
+        callbacks=[*watch, speed, Progress(shown)],
         metrics=task.metrics,
         regression=task.regression,
         storage=method.storage,

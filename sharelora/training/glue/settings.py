@@ -84,11 +84,12 @@ def check_settings(args: GlueArguments) -> None:
 
 def deciding_settings(args: GlueArguments) -> dict[str, Any]:
     """Return the settings that decide what is trained; runs that agree on these train the same weights."""
-    return {
+    found = {
         name: value
         for name, value in args.to_json().items()
         if name not in _BESIDE and not name.startswith(BESIDE_PREFIXES)
     }
+    return {**found, "processes": processes()}
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from sharelora.errors import UserError
 
 FILE = "trained.safetensors"
-SELECTED = "selected.safetensors"
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from sharelora.training.capacity import outlook, require_capacity
+from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.layer_groups import with_model_groups
 from sharelora.training.nlg.arguments import NlgArguments
@@ -29,10 +30,15 @@ def run(args: NlgArguments) -> dict[str, Any]:
     Raises:
         UserError: anything that a person can put right.
     """
-    started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    task = check(args)
+    with Lock() as lock:
+        return _run(args, lock)
+
+
+def _run(args: NlgArguments, lock: Lock) -> dict[str, Any]:
+    started = time.monotonic()
+    task = check(args, lock)
     place = locate_base(args, "gpt2")
     if not args.model.full_finetune and (task.training or args.run.dry_run):
         args = with_model_groups(args, place, task)

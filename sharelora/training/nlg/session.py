@@ -10,7 +10,7 @@ from transformers import set_seed
 from sharelora.architectures import model_config
 from sharelora.errors import UserError
 from sharelora.models import load_tokenizer
-from sharelora.training.callbacks import FiniteLoss, FirstBackward, Progress, Speed
+from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.model import load_model
 from sharelora.training.nlg.arguments import NlgArguments
 from sharelora.training.nlg.data import NlgData, load_data
@@ -89,6 +89,7 @@ def open_session(args: NlgArguments, task: Task, place: str, started: float) -> 
         eval_dataset=data.eval,
         lengths=None if data.train is None else data.train.lengths.tolist(),
         extra_logs=speed.logs,
-        callbacks=[FirstBackward(), FiniteLoss(), speed, Progress(SHOWN)],
+        on_nan=args.run.on_nan,
+        callbacks=[FirstBackward(), speed, Progress(SHOWN)],
     )
     return Session(args, task, place, tokenizer, data, trainer, speed, task.trained, started)

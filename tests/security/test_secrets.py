@@ -1,0 +1,82 @@
+"""Tokens stand neither in what is printed nor in what is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from sharelora.errors import UserError, run_main
+from sharelora.redaction import hide, redacted
+from sharelora.results import write_result
+from sharelora.training import arguments
+from sharelora.training.glue import arguments as glue
+from sharelora.training.job import run
+from sharelora.training.nlg import arguments as nlg
+from sharelora.training.settings import deciding_settings
+
+TOKEN = "hf_abcdefABCDEF123456"
+PLAIN = "a-secret-without-a-form"
+
+
+@pytest.mark.parametrize("flag", ["--token", "--hub_token", "--push-to-hub-token", "--use_auth_token", "--api_key"])
+def test_values_of_flags_that_take_a_secret_are_hidden(flag: str) -> None:
+    words = ["run.py", flag, PLAIN, "--seed", "1", f"{flag}={PLAIN}", "--run_name", f"with {TOKEN}"]
+    found = redacted(words)
+    assert PLAIN not in str(found) and TOKEN not in str(found)
+    assert found[:5] == ["run.py", flag, "***", "--seed", "1"] and found[5] == f"{flag}=***"
+    assert redacted([flag, "true", "--max_new_tokens", "5"]) == [flag, "true", "--max_new_tokens", "5"]
+
+
+def test_a_result_has_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--token", PLAIN, f"--hub_token={TOKEN}", "--seed", "3"])
+    path = write_result(tmp_path, "train", {"note": f"x {TOKEN}", "seed": 3}, {"loss": 1.0})
+    text = path.read_text()
+    assert TOKEN not in text and PLAIN not in text and "--seed 3" in text
+    assert json.loads(text)["config"]["note"] == "x hf_***"
+
+
+@pytest.mark.parametrize(("module", "more"), [(arguments, []), (nlg, []), (glue, ["--task_name", "cola"])])
+def test_settings_and_notices_have_no_token(module: object, more: list[str]) -> None:
+    args = module.parse([*more, "--use_auth_token", PLAIN, "--hub_token", PLAIN])  # type: ignore[attr-defined]
+    assert args.model.token == PLAIN  # it is used, and said to be
+    assert any("--token ***" in notice for notice in args.notices)
+    assert PLAIN not in str(args.notices) and PLAIN not in json.dumps(args.to_json(), default=str)
+
+
+def test_what_decides_has_no_token() -> None:
+    args = arguments.parse(["--token", PLAIN])
+    assert PLAIN not in str(deciding_settings(args))
+
+
+def test_a_run_leaves_no_token_anywhere(
+    command: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither in a log, nor in any file: results, settings, checkpoints, the adapter."""
+    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    out = tmp_path / "out"
+    words = [*command, "--output_dir", str(out), "--token", PLAIN, "--hub_token", TOKEN, "--do_eval"]
+    words += ["--eval_dataset_size", "8", "--run_name", f"with {TOKEN}"]
+    monkeypatch.setattr(sys, "argv", ["qlora_share.py", *words])
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with caplog.at_level(logging.DEBUG):
+        run(arguments.parse(words))
+    said = caplog.text + "".join(capfd.readouterr())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 10 and "parameters are trained" in said
+    for secret in (PLAIN, TOKEN):
+        assert secret not in said
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_an_error_has_no_token(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise UserError(f"the hub refuses {TOKEN}")
+
+    with pytest.raises(SystemExit):
+        run_main(fail)
+    assert capsys.readouterr().err == "error: the hub refuses hf_***\n" and hide("no token") == "no token"
