@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check format lint types test slow quickstart clean
+.PHONY: check format lint types test slow audit quickstart clean
 
 check: lint types test
 
@@ -22,6 +22,10 @@ test:
 
 slow:
 	VENV=$(VENV) bash scripts/test.sh -m "slow or distributed or realdata"
+
+# Known vulnerabilities of what is installed; needs the network.
+audit:
+	VENV=$(VENV) bash scripts/audit.sh
 
 quickstart:
 	bash scripts/quickstart.sh

@@ -101,6 +101,14 @@ def require_writable(folder: str | Path) -> Path:
     return folder
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; of a link the link alone, wherever it leads."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` if the block succeeds and vanishes if it does not.

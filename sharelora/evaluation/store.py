@@ -50,7 +50,10 @@ class Store(ABC, Generic[Key, Value]):
         """The opposite; raises ValueError, KeyError or TypeError where a line is something else."""
 
     def _read(self) -> None:
-        text = self.path.read_text(encoding="utf-8")
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise self._damaged(error, 1) from error
         # Whoever was interrupted while writing left a line without its end.
         whole, _, rest = text.rpartition("\n")
         head, *lines = whole.split("\n")

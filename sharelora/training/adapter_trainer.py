@@ -56,6 +56,8 @@ class AdapterTrainer(ListeningTrainer):
         on_nan: what becomes of an update whose loss or gradient is no finite number.
     """
 
+    parts = ListeningTrainer.parts | {"skipped", "left_out", "gradient_norms"}
+
     def __init__(
         self,
         *args: Any,
@@ -112,6 +114,8 @@ class AdapterTrainer(ListeningTrainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.numbers.see_gradient(norm, scaled=self.accelerator.scaler is not None)
         step, every = self.state.global_step + 1, self.state.logging_steps
+        if self.args.logging_strategy == "epoch":
+            every = 1  # the last update of an epoch is known afterwards
         if step == self.state.max_steps or (every and step % every == 0):
             self.extra_logs.update(gradient_norms(shared_matrices(self.model), norm, self.args.max_grad_norm))
         return norm
@@ -131,12 +135,16 @@ class AdapterTrainer(ListeningTrainer):
         super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
 
     def _whole_state(self) -> dict[str, Any]:
-        return {**super()._whole_state(), "skipped": self.numbers.skipped, "left_out": self._left_out}
+        # Of the last update, for the log of an epoch that is not written yet.
+        norms = {name: value for name, value in self.extra_logs.items() if name.startswith("grad_norm/")}
+        own = {"skipped": self.numbers.skipped, "left_out": self._left_out, "gradient_norms": norms}
+        return {**super()._whole_state(), **own}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._resumed is not None:
             self.numbers.skipped, self._left_out = self._resumed["skipped"], self._resumed["left_out"]
+            self.extra_logs.update(self._resumed["gradient_norms"])
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -65,7 +66,13 @@ class ExactTrainer(Trainer):
 
     Attributes:
         moment: where between two updates the run is.
+        parts: what a checkpoint knows beside the weights; all of it must be there to go on.
     """
+
+    parts = frozenset(
+        "optimizer scheduler scaler processes total_loss last_logged unevaluated epoch_end_is_due stopped_early "
+        "gradient_norm learning_rate".split()
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -116,6 +123,7 @@ class ExactTrainer(Trainer):
             "last_logged": self._globalstep_last_logged,
             "unevaluated": self.moment.unevaluated,
             "epoch_end_is_due": at_end and not self.moment.epoch_over,
+            "stopped_early": self.control.should_training_stop and step < last,
             "gradient_norm": None if norm is None else float(norm),
             "learning_rate": rate,
         }
@@ -125,6 +133,12 @@ class ExactTrainer(Trainer):
         step = self.state.best_global_step
         path = folder / f"checkpoint-{step}"
         return path if step and (path.is_dir() or step == self.state.global_step) else None
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        found: bool = super()._determine_best_metric(metrics, trial)
+        # Otherwise the best weights could be ones that nothing keeps.
+        self.control.should_save = self.control.should_save or (found and self.args.load_best_model_at_end)
+        return found
 
     def _save_trainer_state(self, folder: Path) -> None:
         items = [*self.callback_handler.callbacks, self.control]
@@ -139,7 +153,7 @@ class ExactTrainer(Trainer):
             return
         file = Path(checkpoint) / STATE
         assert self.optimizer is not None and self.lr_scheduler is not None, "the Trainer makes both before it loads"
-        self._resumed = load_state(file)
+        self._resumed = load_state(file, self.parts)
         try:
             self.optimizer.load_state_dict(self._resumed["optimizer"])
             self.lr_scheduler.load_state_dict(self._resumed["scheduler"])
@@ -147,8 +161,12 @@ class ExactTrainer(Trainer):
             raise misfit(file, error) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        own = self.accelerator.unwrap_model(model or self.model)
         try:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if isinstance(own, PeftModel):  # the Trainer would rather open a pickle that lies beside the adapter
+                own.load_adapter(resume_from_checkpoint, own.active_adapters[0], is_trainable=True)
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
         except UserError:
             raise
         except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
@@ -167,9 +185,24 @@ class ExactTrainer(Trainer):
         found = super()._init_training_state(max_steps, *args)
         # A run that goes on may log, evaluate and save more or less often than before.
         self.state.compute_steps(self.args, max_steps)
-        best = self._best(Path(str(self.args.output_dir)))
-        self.state.best_model_checkpoint = str(best) if best else None
+        self._choose_best()
+        states: Any = self.state.stateful_callbacks or {}
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState) and type(callback).__name__ in states:
+                vars(callback).update(states[type(callback).__name__]["attributes"])
         return found
+
+    def _choose_best(self) -> None:
+        """Find the best checkpoint so far where the folder is now.
+
+        Raises:
+            UserError: it is what is wanted in the end, and it is damaged or gone.
+        """
+        folder, step = Path(str(self.args.output_dir)), self.state.best_global_step
+        if step and self.args.load_best_model_at_end:
+            _require_whole(folder / f"checkpoint-{step}")
+        best = self._best(folder)
+        self.state.best_model_checkpoint = str(best) if best else None
 
     def go_on(self) -> None:
         """Put back what a checkpoint knows, and do what was still to be done when it was written."""
@@ -179,6 +212,7 @@ class ExactTrainer(Trainer):
         self._take_up(saved["processes"])
         self._total_loss_scalar, self._globalstep_last_logged = saved["total_loss"], saved["last_logged"]
         self.moment = Moment(saved=self.state.global_step, last=(saved["gradient_norm"], saved["learning_rate"]))
+        self.control.should_training_stop = saved["stopped_early"]
         due = {"evaluation": saved["unevaluated"], "epoch": saved["epoch_end_is_due"]}
         if not any(due.values()):
             return
@@ -214,7 +248,8 @@ class ExactTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The Trainer would do one more update when it goes on from the last one in the middle of an epoch.
-        if self._resumed is not None and self.state.global_step >= self.state.max_steps:
+        done = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
+        if self._resumed is not None and done:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
@@ -222,11 +257,7 @@ class ExactTrainer(Trainer):
     def _finalize_training(self, *args: Any) -> Any:
         # The Trainer would delete the last checkpoint beside the best one before what was trained is written.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        # Found by an evaluation after the last checkpoint, perhaps.
-        best = self._best(Path(str(self.args.output_dir)))
-        if best is not None and self.args.load_best_model_at_end:
-            _require_whole(best)
-            self.state.best_model_checkpoint = str(best)
+        self._choose_best()
         try:
             return super()._finalize_training(*args)
         finally:

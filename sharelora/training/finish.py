@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from sharelora.attach import WEIGHTS
 from sharelora.errors import UserError
 from sharelora.files import atomic_folder, read_json, write_json
+from sharelora.redaction import hide
 from sharelora.training.adapter_trainer import save_weights
 from sharelora.training.generate import PREDICTIONS
 from sharelora.training.history import CSV
@@ -65,7 +66,7 @@ def write_metrics(folder: Path, run_name: str | None, metrics: Mapping[str, Any]
     path = folder / METRICS
     before = read_json(path) if path.is_file() and not anew else {}
     plain = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
-    write_json(path, {**before, "run_name": run_name or str(folder), **plain})
+    write_json(path, {**before, "run_name": hide(run_name or str(folder)), **plain})
     return path
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+
+from transformers import TrainerCallback
 
 from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
@@ -25,8 +28,12 @@ logger = logging.getLogger(__name__)
 Main = Session[Arguments, DataModule]
 
 
-def run(args: Arguments) -> Main | None:
+def run(args: Arguments, watch: Sequence[TrainerCallback] = ()) -> Main | None:
     """Do what the command line asks for.
+
+    Args:
+        args: the command line.
+        watch: further callbacks of the Trainer, for whoever measures a run.
 
     Returns:
         The model and all that belongs to it, for whoever goes on measuring; None after a dry run.
@@ -37,10 +44,10 @@ def run(args: Arguments) -> Main | None:
     for notice in args.notices:
         logger.info("note: %s", notice)
     with Lock() as lock:
-        _run(args, lock)
+        return _run(args, lock, watch)
 
 
-def _run(args: Arguments, lock: Lock) -> None:
+def _run(args: Arguments, lock: Lock, watch: Sequence[TrainerCallback]) -> Main | None:
     started = time.monotonic()
     task = check(args, lock)
     place, names = locate_base(args), flag_names(args)
@@ -56,6 +63,8 @@ def _run(args: Arguments, lock: Lock) -> None:
         return None
     with explained(found, names):
         session = open_session(args, task, place, started)
+        for callback in watch:
+            session.trainer.add_callback(callback)
         if task.training:
             train(session, _report)
         if evaluates(args):

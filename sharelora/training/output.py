@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import TrainerState
 
 from sharelora.attach import CONFIG
 from sharelora.errors import UserError
-from sharelora.files import read_json, require_writable, write_json
+from sharelora.files import read_json, remove, require_writable, write_json
 from sharelora.training.checkpoints import Lock, damage, find, recover
 from sharelora.training.exact_trainer import STATE, TRAINER_STATE
 from sharelora.training.machine import is_first
@@ -182,8 +181,7 @@ def resume_point(folder: Path, asked: str | None, earlier: Earlier) -> Path | No
 
 def _resumable(place: Path) -> Path:
     """Check that a whole checkpoint holds what a run needs, and nothing but numbers and text is read from it."""
-    state = read_json(place / TRAINER_STATE)
-    if not isinstance(state, dict) or not state.keys() <= {field.name for field in fields(TrainerState)}:
+    if not _is_state(read_json(place / TRAINER_STATE)):
         raise UserError(f"{place / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint")
     if not {path.name for path in place.glob("*.safetensors")} - {STATE, SELECTED}:
         raise UserError(f"{place} has no weights as safetensors; pickled ones could run code; use another checkpoint")
@@ -193,6 +191,13 @@ def _resumable(place: Path) -> Path:
             "pass its folder as an adapter to start from its weights, with another --output_dir"
         )
     return place
+
+
+def _is_state(found: Any) -> bool:
+    if not isinstance(found, dict) or not found.keys() <= {field.name for field in fields(TrainerState)}:
+        return False
+    # Folders are called after these.
+    return all(type(found.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -209,7 +214,4 @@ def clear(folder: Path) -> None:
     """Remove what a run of ours writes, and nothing else."""
     for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
         logger.info("removing %s", path)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)

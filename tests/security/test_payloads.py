@@ -12,14 +12,17 @@ from safetensors.torch import load_file
 
 from sharelora.checkpoint.importing import import_lora
 from sharelora.errors import UserError
+from sharelora.evaluation.generation.store import FILE as TEXTS
+from sharelora.evaluation.generation.store import TextStore
 from sharelora.rules import SharingRule
+from sharelora.similarity.result import read_similarity
 from sharelora.training.arguments import parse
 from sharelora.training.checkpoints.manifest import write_manifest
 from sharelora.training.job import run
 
 # What transformers and PEFT would call them; none is read here.
 FOREIGN = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")
-FOREIGN += ("adapter_model.bin", "optimizer.bin")
+FOREIGN += ("adapter_model.bin", "optimizer.bin", "pytorch_model_fsdp.bin", "README.md")
 
 
 def test_the_payload_works(tmp_path: Path) -> None:
@@ -94,6 +97,22 @@ def test_an_adapter_for_evaluation(command: list[str], finished: Path, tmp_path:
     assert not (tmp_path / "mark").exists()
 
 
+def test_texts_kept_on_disk(tmp_path: Path) -> None:
+    """An evaluation goes on from these."""
+    (tmp_path / TEXTS).write_bytes(pickled(tmp_path / "mark"))
+    with pytest.raises(UserError, match=f"{TEXTS} is damaged"):
+        TextStore(tmp_path, {"seed": 0})
+    assert not (tmp_path / "mark").exists()
+
+
+def test_similarities_kept_on_disk(tmp_path: Path) -> None:
+    """`--share_layers FILE` reads these."""
+    (tmp_path / "similarity.json").write_bytes(pickled(tmp_path / "mark"))
+    with pytest.raises(UserError, match=r"similarity\.json"):
+        read_similarity(tmp_path / "similarity.json")
+    assert not (tmp_path / "mark").exists()
+
+
 def test_a_flat_file_of_loralib(model_folder: Path, tmp_path: Path) -> None:
     """These are pickles; only the mode that runs no code opens them."""
     (tmp_path / "lora.pt").write_bytes(saved(tmp_path / "mark"))
@@ -113,13 +132,6 @@ def test_code_beside_a_model(command: list[str], model_folder: Path, tmp_path: P
     with pytest.raises(UserError):
         run(parse([*command, "--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "out")]))
     assert not (tmp_path / "mark").exists()
-
-
-def test_a_marker_cannot_name_a_folder_elsewhere(command: list[str], out: Path, tmp_path: Path) -> None:
-    shutil.copytree(out / "adapter_model", tmp_path / "elsewhere")
-    (out / "completed").write_text(json.dumps({"trained": "../elsewhere", "steps": 2}))
-    with pytest.raises(UserError, match=r"names \.\./elsewhere; need adapter_model or model"):
-        run(parse([*command, "--output_dir", str(out)]))
 
 
 def test_a_safe_checkpoint_still_goes_on(command: list[str], out: Path, finished: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sharelora.redaction import hide, redacted
 from sharelora.results import write_result
 from sharelora.training import arguments
 from sharelora.training.glue import arguments as glue
+from sharelora.training.job import run
 from sharelora.training.nlg import arguments as nlg
 from sharelora.training.settings import deciding_settings
 
@@ -48,6 +50,27 @@ def test_settings_and_notices_have_no_token(module: object, more: list[str]) -> 
 def test_what_decides_has_no_token() -> None:
     args = arguments.parse(["--token", PLAIN])
     assert PLAIN not in str(deciding_settings(args))
+
+
+def test_a_run_leaves_no_token_anywhere(
+    command: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither in a log, nor in any file: results, settings, checkpoints, the adapter."""
+    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    out = tmp_path / "out"
+    words = [*command, "--output_dir", str(out), "--token", PLAIN, "--hub_token", TOKEN, "--do_eval"]
+    words += ["--eval_dataset_size", "8", "--run_name", f"with {TOKEN}"]
+    monkeypatch.setattr(sys, "argv", ["qlora_share.py", *words])
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with caplog.at_level(logging.DEBUG):
+        run(arguments.parse(words))
+    said = caplog.text + "".join(capfd.readouterr())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 10 and "parameters are trained" in said
+    for secret in (PLAIN, TOKEN):
+        assert secret not in said
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 def test_an_error_has_no_token(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from sharelora.errors import UserError
 from sharelora.training.checkpoints import Lock, checkpoints, damage, find, new_checkpoint, recover, rotate
 from sharelora.training.checkpoints.packing import load_state, save_state
 from sharelora.training.checkpoints.randomness import random_state, set_random_state
+from sharelora.training.output import clear
 
 
 def make(folder: Path, *steps: int) -> list[Path]:
@@ -79,6 +80,25 @@ def test_a_checkpoint_that_cannot_be_read_back_is_refused(tmp_path: Path, monkey
     with pytest.raises(UserError, match=r"checkpoint-2 does not read as it was written: weights is altered; check"):
         make(tmp_path, 2)
     assert (tmp_path / "checkpoint-1").is_dir()
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power cut could leave a whole name with empty files."""
+    synced: set[int] = set()
+    fsync, rename = os.fsync, Path.rename
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def checked(self: Path, target: Path) -> Path:
+        assert {path.stat().st_ino for path in (self, *self.rglob("*"))} <= synced
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", checked)
+    make(tmp_path, 1)
+    assert tmp_path.stat().st_ino in synced  # the name itself
 
 
 def test_rotation_counts_by_step_and_spares_the_best_and_the_newest(tmp_path: Path) -> None:
@@ -166,3 +186,20 @@ def test_random_numbers_go_on_after_a_state_is_put_back(tmp_path: Path) -> None:
     expected = [random.random(), float(np.random.rand()), float(torch.rand(()))]
     set_random_state(load_state(tmp_path / "x"))
     assert [random.random(), float(np.random.rand()), float(torch.rand(()))] == expected
+
+
+def test_links_are_removed_and_what_they_lead_to_stays(tmp_path: Path) -> None:
+    """Nothing that a run deletes lies outside of its folder."""
+    (made,) = make(tmp_path / "elsewhere", 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    (newest,) = make(out, 9)
+    names = ("checkpoint-1", "checkpoint-2", ".checkpoint-3.old", "adapter_model")
+    for name in names:
+        (out / name).symlink_to(made)
+    rotate(out, newest, 1)
+    (out / ".checkpoint-9.gone").symlink_to(made)
+    recover(out, ("checkpoint-*",))
+    clear(out)
+    assert not [path for path in out.iterdir() if path.name not in names] and damage(made) is None
+    assert not [name for name in names if (out / name).is_symlink()]

@@ -111,7 +111,8 @@ def test_a_resumed_run_refuses_other_settings(job: Job) -> None:
 
 
 def test_the_best_checkpoint_on_validation_is_what_is_left(job: Job) -> None:
-    more = "--do_eval --eval_strategy steps --eval_steps 2 --save_steps 2 --load_best_model_at_end --max_steps 12"
+    """Though no checkpoint is due when it is found."""
+    more = "--do_eval --eval_strategy steps --eval_steps 2 --save_steps 12 --load_best_model_at_end --max_steps 12"
     rising = "--lr_scheduler_type constant_with_warmup --warmup_steps 12 --learning_rate 2"  # until the loss explodes
     args = job(*more.split(), *rising.split())
     metrics = result(args)["metrics"]

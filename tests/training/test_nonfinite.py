@@ -40,7 +40,12 @@ def judge(found: NonFinite, losses: list[float], norm: float, scaled: bool = Fal
 
 @pytest.mark.parametrize(
     ("losses", "norm", "what"),
-    [([1.0, NAN], 1.0, "loss is nan"), ([INF, 1.0], 1.0, "loss is inf"), ([1.0], NAN, "gradient is nan")],
+    [
+        ([1.0, NAN], 1.0, "loss is nan"),
+        ([INF, 1.0], 1.0, "loss is inf"),
+        ([1.0], NAN, "gradient is nan"),
+        ([1.0], INF, "gradient is inf"),
+    ],
 )
 def test_the_run_stops_and_says_where(losses: list[float], norm: float, what: str) -> None:
     with pytest.raises(

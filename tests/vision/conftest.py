@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_vision import Job
 
 from sharelora.data.vision import ConversationWriter, ImageReader, image_reader

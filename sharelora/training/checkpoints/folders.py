@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sharelora.errors import UserError
-from sharelora.files import atomic_folder
+from sharelora.files import atomic_folder, remove
 from sharelora.training.checkpoints.manifest import damage, write_manifest
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -58,7 +57,7 @@ def find(folder: Path) -> Found:
     return Found(None, tuple(damaged))
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
     """Give a folder aside that becomes the checkpoint of a step, with its manifest, if the block succeeds.
 
@@ -105,9 +104,10 @@ def _remove(paths: Sequence[Path]) -> None:
     for path in paths:
         # Under another name first: half of a checkpoint must not look like one.
         going = path.with_name(f".{path.name}.{_GOING}")
-        shutil.rmtree(going, ignore_errors=True)
+        remove(going)
         path.rename(going)
-        shutil.rmtree(going, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what cannot be deleted now is tidied by the next run
+            remove(going)
 
 
 def recover(folder: Path, written: Collection[str]) -> None:
@@ -124,7 +124,5 @@ def recover(folder: Path, written: Collection[str]) -> None:
         target = folder / found["name"]
         if found["kind"] == _REPLACED and not target.exists():
             path.rename(target)
-        elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
         else:
-            path.unlink()
+            remove(path)

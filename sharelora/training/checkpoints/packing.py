@@ -7,7 +7,7 @@ when it is loaded. These files hold numbers, text and tensors, and nothing else 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,31 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def load_state(file: Path) -> Any:
+def load_state(file: Path, needed: Collection[str] = ()) -> Any:
     """Read what `save_state` wrote; tensors are on the CPU.
 
+    Args:
+        file: where it is.
+        needed: names that the outermost dict must have.
+
     Raises:
-        UserError: the file is missing, damaged or of another kind.
+        UserError: the file is missing, damaged or of another kind, or lacks a name.
     """
     try:
         with safe_open(file, framework="pt") as handle:
             text = (handle.metadata() or {})[_HEADER]
-            return _unpack(json.loads(text), handle)
+            found = _unpack(json.loads(text), handle)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{file} cannot be read ({error!r}); need the whole state of a run; use another checkpoint"
         ) from error
+    lacking = set(needed) - set(found if isinstance(found, dict) else ())
+    if lacking:
+        raise UserError(
+            f"{file} lacks {', '.join(sorted(lacking))}; need the whole state of a run, as this version writes it; "
+            "use another checkpoint, or --overwrite_output_dir to start anew"
+        )
+    return found
 
 
 def _unpack(value: Any, handle: Any) -> Any:

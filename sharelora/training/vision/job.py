@@ -7,6 +7,7 @@ import time
 
 from sharelora.remedies import Names
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
+from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.place import locate_base
 from sharelora.training.preflight import check
@@ -31,10 +32,15 @@ def run(args: VisionArguments) -> VisionSession | None:
     Raises:
         UserError: anything that a person can put right.
     """
-    started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    task = check(args)
+    with Lock() as lock:
+        return _run(args, lock)
+
+
+def _run(args: VisionArguments, lock: Lock) -> VisionSession | None:
+    started = time.monotonic()
+    task = check(args, lock)
     records = load_records(args.vision, args.run.tiny, task.training, evaluates(args))
     place = locate_base(args, "llava")
     found: Outlook | None = None

@@ -6,7 +6,7 @@ import logging
 
 from transformers import set_seed
 
-from sharelora.training.callbacks import FiniteLoss, FirstBackward, Progress, Speed
+from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.preflight import Task
 from sharelora.training.session import Session
 from sharelora.training.settings import trainer_settings
@@ -55,7 +55,8 @@ def open_session(
         eval_dataset=data.eval,
         lengths=None if data.train is None else data.train.lengths.tolist(),
         extra_logs=speed.logs,
-        callbacks=[FirstBackward(), FiniteLoss(), speed, Progress()],
+        on_nan=args.run.on_nan,
+        callbacks=[FirstBackward(), speed, Progress()],
     )
     tokenizer = data.collator.reader.tokenizer
     return Session(args, task, place, tokenizer, data, trainer, speed, task.trained, started)
