@@ -114,12 +114,13 @@ class MemoryCell:
 
 
 def warm_up(cell: MemoryCell) -> MemoryCell:
-    """Return the same setting with a single layer: every product has the same shape."""
-    return replace(cell, layers=1)
+    """Return the same setting with two layers, the least that can share: every product has the same shape."""
+    return replace(cell, layers=2)
 
 
 def write_base(cell: MemoryCell, bases: Path) -> None:
     """Write a cell's base with random weights, unless it is there."""
+    disable_progress_bar()
     if not (bases / cell.base / "config.json").is_file():
         build_base(cell.config(), torch.device("cpu"), cell.stored).save_pretrained(bases / cell.base)
 
@@ -172,7 +173,7 @@ def measure(cell: MemoryCell, bases: Path, device: str) -> dict[str, int]:
 
 
 def answer(cell: MemoryCell, bases: Path, device: str) -> dict[str, int]:
-    """Measure after a warm-up with one layer.
+    """Measure after a warm-up with two layers.
 
     What libraries load when they are first used, and what oneDNN prepares for the shapes of a model's products, is
     there before: a process has it once, not once per layer.

@@ -125,7 +125,7 @@ def _how(facts: dict[str, Any], rows: Sequence[Row]) -> str:
     low, high = min(row.before for row in rows), max(row.before for row in rows)
     return (
         "Measured: the peak of the resident set (VmHWM, set back before) beyond what the process held after a warm-up "
-        f"with one layer of the same base, {size(low)} to {size(high)}: what `runtime` stands for in the estimate, "
+        f"with two layers of the same base, {size(low)} to {size(high)}: what `runtime` stands for in the estimate, "
         "which is left out on both sides. `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` are 65536, so that the "
         "C library gives freed blocks back."
     )

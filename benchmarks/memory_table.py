@@ -97,7 +97,9 @@ def measured(given: argparse.Namespace, bases: Path) -> Iterator[tuple[Any, dict
                 try:
                     write_json(file, pool.submit(answer, cell, bases, given.device).result())
                 except Exception as error:
-                    raise UserError(f"measuring {cell.name} failed: {error!r}; leave it out with --sizes") from error
+                    raise UserError(
+                        f"measuring {cell.name} failed: {type(error).__name__}: {error}; leave it out with --sizes"
+                    ) from error
                 print(f"[{number}/{len(cells)}] {cell.name}", flush=True)
             yield cell, read_json(file)
 

@@ -52,7 +52,7 @@ def test_a_cell_is_foreseen_as_the_job_would(precision: str) -> None:
     assert precision.replace("fp32", "32-bit").replace("bf16", "16-bit") in items["base"].note
     assert "2 x 512 tokens, all layers" in items["activations"].note and "(ab)" not in items
     assert (need.loading is None) == (precision in ("fp32", "bf16")) and need.evaluation is not None
-    assert warm_up(cell).config().num_hidden_layers == 1 and warm_up(cell).base != cell.base
+    assert warm_up(cell).config().num_hidden_layers == 2 and warm_up(cell).base != cell.base
 
 
 def test_a_measurement_is_compared_without_the_runtime() -> None:
