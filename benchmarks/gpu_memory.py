@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import report
 from benchmarks.bases import build_base, random_batch, twin
-from benchmarks.gpu_settings import Context, Deadline
+from benchmarks.gpu_estimate import compared, foreseen
+from benchmarks.gpu_settings import Context, Deadline, Load
 from benchmarks.gpu_speed import clear, failure, set_checkpointing
 from benchmarks.memory import Peak
 from benchmarks.timing import TrainStep
@@ -49,7 +50,7 @@ def memory(context: Context, deadline: Deadline, nf4: bool) -> dict[str, Any]:
     rows = []
     for name in COMPARED:
         if deadline.left:
-            rows.append(_variant(context, base, name))
+            rows.append(_variant(context, base, name, nf4))
             clear(device)
         else:
             rows.append({"variant": name, "skipped": "no time left"})
@@ -64,9 +65,10 @@ def _with_layers(config: LlamaConfig, layers: int) -> LlamaConfig:
     return LlamaConfig(**{**config.to_dict(), "num_hidden_layers": layers})
 
 
-def _variant(context: Context, base: LlamaForCausalLM, name: str) -> dict[str, Any]:
+def _variant(context: Context, base: LlamaForCausalLM, name: str, nf4: bool) -> dict[str, Any]:
     device, scale = context.device, context.scale
-    model = attach(twin(base), name, Adapter(scale.r, 0.0, ALL_LINEAR))
+    adapter = Adapter(scale.r, 0.0, ALL_LINEAR)
+    model = attach(twin(base), name, adapter)
     set_checkpointing(model, True)
     batch = random_batch(base.config, 1, scale.tokens, device, scale.dtype)
     step = TrainStep(model, name, batch)
@@ -77,7 +79,13 @@ def _variant(context: Context, base: LlamaForCausalLM, name: str) -> dict[str, A
     except RuntimeError as error:
         return {"variant": name, "failed": failure(error)}
     held = peak.read() if device.type == "cuda" else None
-    return {"variant": name, "measured": first, "step_seconds": seconds, "peak_memory": held}
+    return {
+        "variant": name,
+        "measured": first,
+        "step_seconds": seconds,
+        "peak_memory": held,
+        "estimated_memory": foreseen(context, base.config, name, adapter, Load(1, True), nf4),
+    }
 
 
 def _first_step(step: TrainStep) -> dict[str, int]:
@@ -118,7 +126,7 @@ def memory_table(found: dict[str, Any]) -> str:
         f"batch 1, checkpointing). Computed: all {full} layers, from the plan; matrices, gradients and both moments "
         "of AdamW in fp32."
     )
-    headers = ("variant", "what", "trained", *_PARTS, "together", "step s", "peak")
+    headers = ("variant", "what", "trained", *_PARTS, "together", "step s", "peak", "estimated", "off")
     lines = [line for row in found["rows"] for line in _lines(row, built, full)]
     return note + "\n\n" + report.table(headers, lines)
 
@@ -127,9 +135,9 @@ def _lines(row: dict[str, Any], built: int, full: int) -> list[tuple[Any, ...]]:
     computed = _line(row["variant"], f"computed, {full} layers", row["computed"])
     if "measured" not in row:
         reason = row.get("failed") or f"skipped: {row['skipped']}"
-        return [(row["variant"], reason, *["-"] * 7), (*computed, "-", "-")]
+        return [(row["variant"], reason, *["-"] * 9), (*computed, *["-"] * 4)]
     measured = _line(row["variant"], f"measured, {built} layers", row["measured"])
-    return [(*measured, f"{row['step_seconds']:.2f}", report.memory(row["peak_memory"])), (*computed, "-", "-")]
+    return [(*measured, f"{row['step_seconds']:.2f}", *compared(row)), (*computed, *["-"] * 4)]
 
 
 def _line(name: str, what: str, found: dict[str, int]) -> tuple[Any, ...]:

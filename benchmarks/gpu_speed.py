@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks import report
 from benchmarks.bases import build_base, random_batch, twin
+from benchmarks.gpu_estimate import compared, foreseen
 from benchmarks.gpu_settings import QV, Context, Deadline, Load
 from benchmarks.memory import Peak
 from benchmarks.timing import Sample, Spread, TrainStep
@@ -40,6 +41,7 @@ def speed(context: Context, deadline: Deadline, **options: Any) -> dict[str, Any
     # The floor once more: the difference says how far this device's speed wandered meanwhile.
     rows += _variant(context, deadline, base, ("floor", "again", Adapter()), loads[:1])
     _add_ratios(rows)
+    _add_estimates(context, rows, options["nf4"], options.get("dropout", 0.0))
     return {"rows": rows, "base_bytes": _tensor_bytes(base), "skipped": [r["name"] for r in rows if "skipped" in r]}
 
 
@@ -141,6 +143,14 @@ def _add_ratios(rows: list[dict[str, Any]]) -> None:
             row |= {"to_floor": floor and own / floor, "speedup": peft and peft / own}
 
 
+def _add_estimates(context: Context, rows: list[dict[str, Any]], nf4: bool, dropout: float) -> None:
+    for row in rows:
+        if "step" in row:
+            adapter = Adapter(context.scale.r, dropout, TARGETS.get(row["target"], ()))
+            load = Load(row["batch"], row["checkpointing"])
+            row["estimated_memory"] = foreseen(context, context.scale.model, row["variant"], adapter, load, nf4)
+
+
 def speed_table(found: dict[str, Any]) -> str:
     """Return a section's Markdown: one table per load."""
     loads = list(dict.fromkeys((row["batch"], row["checkpointing"]) for row in found["rows"]))
@@ -151,13 +161,25 @@ def speed_table(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-_HEADERS = ("variant", "modules", "trained", "step ms", "optimizer ms", "tokens/s", "to floor", "to PEFT", "peak")
+_ESTIMATED = ("estimated", "off")
+_HEADERS = (
+    "variant",
+    "modules",
+    "trained",
+    "step ms",
+    "optimizer ms",
+    "tokens/s",
+    "to floor",
+    "to PEFT",
+    "peak",
+    *_ESTIMATED,
+)
 
 
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     head = (row["variant"], row["target"], f"{row['trainable']:,}" if "trainable" in row else "-")
     if "step" not in row:
-        return (*head, row.get("failed") or f"skipped: {row['skipped']}", *["-"] * 5)
+        return (*head, row.get("failed") or f"skipped: {row['skipped']}", *["-"] * 7)
     ratios = (f"{row[key]:.2f}x" if row[key] else "-" for key in ("to_floor", "speedup"))
     measured = (report.milliseconds(row["step"]), report.milliseconds(row["optimizer"]))
-    return (*head, *measured, f"{row['tokens_per_second']:,.0f}", *ratios, report.memory(row["peak_memory"]))
+    return (*head, *measured, f"{row['tokens_per_second']:,.0f}", *ratios, *compared(row))

@@ -11,13 +11,13 @@ MLP, V vocabulary, s bytes per element.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from sharelora.plan import Entry, SharingPlan
+from sharelora.plan import Entry, SharingPlan, Site
 
 _GATES = ("gate_proj", "gate_up_proj", "w1")
 # Modules whose input is the attention's output, which attention itself keeps.
@@ -90,6 +90,7 @@ class Load:
         bytes: s, of an activation: 2 for bf16 and fp16, 4 for fp32.
         lora_dropout: dropout of the adapters' inputs.
         device: `cpu` or `cuda`.
+        padded: whether the rows of a batch differ in length, so that attention takes a mask.
     """
 
     batch: int
@@ -97,6 +98,7 @@ class Load:
     bytes: int
     lora_dropout: float = 0.0
     device: str = "cpu"
+    padded: bool = False
 
     @property
     def count(self) -> int:
@@ -109,9 +111,9 @@ def base_layer(shape: Shape, load: Load) -> int:
     s, h = load.bytes, shape.hidden
     # RMSNorm computes in fp32 and keeps its input so; LayerNorm keeps its input as it is.
     norms = 2 * h * (4 if shape.gated else s)
-    # With padding, grouped keys and values are repeated to full width.
-    key_value = shape.key_value if load.batch == 1 else shape.attention
-    attention = (2 * shape.attention + 2 * key_value) * s + 4 * shape.heads
+    # With padding, grouped keys and values are repeated to full width, and each layer keeps the mask as numbers.
+    key_value, mask = (shape.attention, load.tokens) if load.padded else (shape.key_value, 0)
+    attention = (2 * shape.attention + 2 * key_value + mask) * s + 4 * shape.heads
     if shape.attention_dropout and load.device == "cpu":
         # The CPU has no fused attention with dropout: scores, their softmax and the mask are kept, each (heads, T, T).
         attention += 3 * shape.heads * load.tokens * s
@@ -120,63 +122,108 @@ def base_layer(shape: Shape, load: Load) -> int:
     return load.count * (norms + attention + mlp + dropped)
 
 
-def _inputs(entries: Iterable[Entry]) -> list[tuple[str, int, int]]:
-    """Return (module's kind, D_in, modules that share it) for every distinct input that adapters of a layer read."""
-    found: dict[str, tuple[str, int, int]] = {}
-    for path, entry in {entry.site.path: entry for entry in entries}.items():
-        parent, _, name = path.rpartition(".")
+def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    """Group the sites of a layer by the input that they read."""
+    found: dict[str, list[Site]] = defaultdict(list)
+    for site in {site.path: site for site in sites}.values():
+        parent, _, name = site.path.rpartition(".")
         family = next((i for i, names in enumerate(_SAME_INPUT) if name in names), None)
-        key = path if family is None else f"{parent}/{family}"
-        found[key] = (entry.site.kind, entry.site.d_in, found.get(key, ("", 0, 0))[2] + 1)
-    return list(found.values())
+        found[site.path if family is None else f"{parent}/{family}"].append(site)
+    return found
 
 
 def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
     """Return what the adapters of one layer keep, in bytes: inputs, masks, A x, and matrices cast or stacked."""
     entries, s = list(entries), load.bytes
     kept = sum(entry.r * s for entry in entries)
-    for kind, d_in, _ in _inputs(entries):
+    # fp32 matrices are cast to the activations' dtype.
+    matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
+    for sites in _readers(entry.site for entry in entries).values():
+        d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
             # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
             kept += d_in * (2 * s if load.device == "cpu" else s + 1)
-        elif not kind.endswith(_AFTER_ATTENTION):
+        elif not sites[0].kind.endswith(_AFTER_ATTENTION):
             kept += d_in * s
-    # fp32 matrices are cast to the activations' dtype; As of one input are stacked.
-    cast = sum(entry.r * (entry.site.d_in + entry.site.d_out) * s for entry in entries) if s != 4 else 0
-    return load.count * kept + cast
+        ranks = {entry.a: entry.r for entry in entries if entry.site.path in paths}
+        # The different As of one input are stacked, which is a copy too.
+        if s != 4 or len(ranks) > 1 < len(paths):
+            matrices += sum(ranks.values()) * d_in * s
+    return load.count * kept + matrices
 
 
-def _by_layer(plan: SharingPlan) -> list[list[Entry]]:
+def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Load) -> int:
+    """Return the inputs that the 8-bit layers of one layer of the model keep and nothing else does, in bytes.
+
+    Unlike others they keep what they read. Where an adapter has the same input without dropout, it is one tensor.
+    """
+    adapted = set() if load.lora_dropout else set(_readers(entry.site for entry in entries))
+    alone = [readers[0] for key, readers in _readers(sites).items() if key not in adapted]
+    return load.count * load.bytes * sum(site.d_in for site in alone if not site.kind.endswith(_AFTER_ATTENTION))
+
+
+def _by_layer(plan: SharingPlan) -> dict[int | None, list[Entry]]:
     layers: dict[int | None, list[Entry]] = defaultdict(list)
     for entry in plan.entries:
         layers[entry.site.layer].append(entry)
-    return list(layers.values())
+    return layers
 
 
 def backward_transient(shape: Shape, load: Load) -> int:
-    """Return the gradients of activations that exist at once while one layer is passed backward, in bytes."""
-    return load.count * load.bytes * (3 * shape.mlp + 2 * shape.hidden)
+    """Return the gradients of activations that exist at once while one layer is passed backward, in bytes.
+
+    The most are there in the MLP: those of its product's two factors, whose own activations go only afterwards, and of
+    the layer's output, which is there itself after it was computed again.
+    """
+    return load.count * load.bytes * (2 * shape.mlp + 2 * shape.hidden)
 
 
 def logits(shape: Shape, load: Load) -> int:
-    """Return the most that logits and loss need, in bytes: 12 per logit, measured for fp32 and for bf16.
+    """Return the most that the last norm, logits and loss need, in bytes: 12 per logit.
 
-    Of an fp32 model these are the logits, their log-softmax and the gradient, 4 bytes each; of a 16-bit one the logits
-    and their gradient, 2 each, beside the fp32 log-softmax and its gradient.
+    In the backward pass the log-softmax, its gradient and that of the logits stand side by side in fp32; before it, a
+    16-bit model has its logits (2), their fp32 copy (4) and the log-softmax (4).
     """
-    return load.count * shape.vocab * 12
+    norm = shape.hidden * (4 if shape.gated else load.bytes)
+    return load.count * (12 * shape.vocab + norm)
 
 
-def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool) -> int:
+def evaluation(shape: Shape, load: Load) -> int:
+    """Return the most that a forward pass without gradients needs, in bytes, with a loss that is summed row by row.
+
+    The logits of the batch stand beside the fp32 log-softmax of one row and, of a 16-bit model, its fp32 logits; or one
+    layer's activations stand there alone.
+    """
+    row = load.tokens * shape.vocab * (4 if load.bytes == 4 else 8)
+    layer = load.count * load.bytes * (2 * shape.hidden + 3 * shape.mlp)
+    return max(load.count * shape.vocab * load.bytes + row, layer)
+
+
+def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
     """Return the most activation memory during one forward and backward pass, in bytes.
 
     Without checkpointing all layers' activations, from the first adapted layer on, stand beside the logits. With it
     only the layers' inputs do, and one layer at a time is computed again after the logits are gone.
+
+    Args:
+        shape, plan, load: the model, its adapters, and what goes through it.
+        checkpointing: whether activations are computed again.
+        sites: the 8-bit layers.
     """
-    layers = [adapter_layer(entries, shape, load) for entries in _by_layer(plan)]
-    one, first = base_layer(shape, load), min(entry.site.layer or 0 for entry in plan.entries)
-    last, back = logits(shape, load), backward_transient(shape, load)
+    layers = _by_layer(plan)
+    first = min(entry.site.layer or 0 for entry in plan.entries)
+    quantised: dict[int | None, list[Site]] = defaultdict(list)
+    for site in sites:
+        quantised[site.layer].append(site)
+    # Layers without an adapter keep something too: gradients pass through them.
+    every: dict[int | None, list[Entry]] = {layer: [] for layer in quantised if layer is not None and layer >= first}
+    every.update(layers)
+    kept = [
+        adapter_layer(entries, shape, load) + inputs_of_8_bit_layers(quantised[layer], entries, load)
+        for layer, entries in every.items()
+    ]
+    one, last, back = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
     if not checkpointing:
-        return (shape.layers - first) * one + sum(layers) + max(last, back)
+        return (shape.layers - first) * one + sum(kept) + max(last, back)
     inputs = shape.layers * shape.hidden * load.count * load.bytes
-    return inputs + max(last, one + max(layers) + back)
+    return inputs + max(last, one + max(kept) + back)

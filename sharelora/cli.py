@@ -71,6 +71,7 @@ def _estimate_flags(parser: Parser) -> None:
     load.add_argument("--dtype", choices=tuple(BYTES), default="bf16", help="of activations")
     load.add_argument("--batch", type=positive, default=1, help="examples per forward pass")
     load.add_argument("--tokens", type=positive, default=512, help="tokens of the longest example")
+    load.add_argument("--eval_batch", type=positive, help="examples per forward pass of evaluations; none unless given")
     load.add_argument("--optim", choices=(*STATES, FACTORED), default="adamw_torch", metavar="NAME", help="optimizer")
     load.add_argument("--device", choices=("cpu", "cuda"), help="where it would run; a GPU if there is one")
     parser.switch("--no_checkpointing", help="keep all activations instead of computing them again")
@@ -90,6 +91,7 @@ def _estimate(args: argparse.Namespace) -> None:
         args.optim,
         not args.no_checkpointing,
         lora_dropout=args.lora_dropout,
+        eval_batch=args.eval_batch or 0,
         device=args.device or there.device,
     )
     print(need.table())

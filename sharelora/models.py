@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from sharelora import hub
 from sharelora.attach import attach_adapter as attach_adapter
 from sharelora.errors import UserError
-from sharelora.quantization import has_bitsandbytes, protect_4bit, quiet_bitsandbytes
+from sharelora.quantization import has_bitsandbytes, let_go_of_file, protect_4bit, quiet_bitsandbytes
 
 DTYPES: dict[str, torch.dtype | str] = {
     "auto": "auto",
@@ -145,6 +145,8 @@ def load_base(
     if auto_class in _COMPLETE and info["missing_keys"]:
         _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
     protect_4bit(model)
+    if bits < 16:
+        let_go_of_file(model)
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Keep 4-bit base layers correct on a CPU."""
+"""Keep quantised bases correct and small on a CPU."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def quiet_bitsandbytes() -> None:
     """Silence a harmless line that bitsandbytes logs when it is imported on a CPU; call this before the import."""
     for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).addFilter(_ADVICE)
+
+
+def let_go_of_file(model: nn.Module) -> None:
+    """Copy the weights that quantisation left as they are, so that the file they came from leaves the CPU's memory.
+
+    Weights that are loaded without conversion lie in the mapped file, and a single one of them (an embedding, a norm)
+    keeps all of it mapped: a process with a 4-bit base would hold the 16-bit one as well.
+    """
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter and parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
 
 
 def protect_4bit(model: nn.Module) -> int:

@@ -1,19 +1,32 @@
-"""The plan of a run and the memory it will take, from the model's shapes alone."""
+"""The plan of a run and the memory it will take, from the model's shapes alone; and what to do where it runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import nn
+
+from sharelora import remedies
 from sharelora.architectures import meta_model
 from sharelora.errors import UserError
 from sharelora.machine import Machine, machine
 from sharelora.memory import FACTORED, STATES, Estimate, estimate
 from sharelora.plan import SharingPlan
+from sharelora.remedies import Change, Names
 from sharelora.share_flags import plan_from
 from sharelora.training.arguments import Arguments
 from sharelora.training.machine import choose_optimizer, on_gpu, processes
 from sharelora.training.precision import Precision
+from sharelora.training.settings import evaluates
+
+# What allocators say of memory that ran out, where they raise no error of its own kind: torch's of the CPU, CUDA's
+# libraries.
+_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
 
 @dataclass(frozen=True)
@@ -24,59 +37,132 @@ class Outlook:
         plan: which matrices there are.
         need: the estimate.
         there: this machine.
+        changes: returns what could be changed, the cheapest first.
     """
 
     plan: SharingPlan
     need: Estimate
     there: Machine
+    changes: Callable[[], list[Change]]
 
     def __str__(self) -> str:
         return f"{self.plan.table()}\n\n{self.need.table()}\n{self.need.verdict(self.there)}"
 
+    def advice(self) -> str:
+        """Return the cheapest ways to need less, with what each is estimated to save."""
+        return remedies.advice(self.need.own, self.changes())
 
-def outlook(args: Arguments, place: str, precision: Precision, beside: Sequence[str] = ()) -> Outlook:
+
+def look_at(
+    model: nn.Module, flags: Namespace, settings: Mapping[str, Any], accumulation: int, names: Names, folder: Any
+) -> Outlook:
+    """Plan the adapters of a model, estimate the memory, and look at this machine.
+
+    Args:
+        model: on the meta device.
+        flags: the sharing flags, and those that `names` names.
+        settings: arguments of `sharelora.memory.estimate`.
+        accumulation: forward passes per update.
+        names: what the command calls its flags.
+        folder: where results go.
+
+    Raises:
+        UserError: sharing flags that do not fit the model.
+    """
+    plan = plan_from(flags, model)
+
+    def need(lora: Mapping[str, Any] | None = None, **other: Any) -> int:
+        changed = plan_from(Namespace(**{**vars(flags), **lora}), model) if lora else plan
+        return estimate(model, changed, **{**settings, **other}).own
+
+    return Outlook(
+        plan,
+        estimate(model, plan, **settings),
+        machine(folder),
+        lambda: remedies.changes(settings, accumulation, flags, names, need),
+    )
+
+
+def outlook(args: Arguments, place: str, precision: Precision, names: Names, beside: Sequence[str] = ()) -> Outlook:
     """Plan the adapters on the meta device and estimate the memory.
 
     Args:
         args: the command line.
         place: the base's folder, hub id or known name.
         precision: of the base.
+        names: what the command calls its flags.
         beside: modules of the base that are trained as a whole.
 
     Raises:
         UserError: sharing flags that do not fit the model.
     """
-    model = meta_model(place, args.model.trust_remote_code)
-    plan = plan_from(args.flags, model)
-    optimizer, _ = choose_optimizer(args.train["optim"], args.train["use_cpu"])
-    need = estimate(
-        model,
-        plan,
-        bits=precision.bits,
-        dtype=precision.dtype,
-        batch=args.train["per_device_train_batch_size"],
-        tokens=args.data.row_len,
-        optimizer=optimizer if optimizer in (*STATES, FACTORED) else "adamw_torch",
-        checkpointing=args.train["activation_checkpointing"],
-        lora_dropout=args.flags.lora_dropout,
-        double_quant=args.model.double_quant,
-        extra_trainable=sum(p.numel() for name, p in model.named_parameters() if set(beside) & set(name.split("."))),
-        device="cuda" if on_gpu(args.train["use_cpu"]) else "cpu",
-    )
-    return Outlook(plan, need, machine(args.output_dir))
+    model, train = meta_model(place, args.model.trust_remote_code), args.train
+    settings = {
+        "bits": precision.bits,
+        "dtype": precision.dtype,
+        "batch": train["per_device_train_batch_size"],
+        "tokens": args.data.row_len,
+        "optimizer": known_optimizer(train),
+        "checkpointing": train["activation_checkpointing"],
+        "lora_dropout": args.flags.lora_dropout,
+        "double_quant": args.model.double_quant,
+        "extra_trainable": sum(p.numel() for name, p in model.named_parameters() if set(beside) & set(name.split("."))),
+        "eval_batch": train["per_device_eval_batch_size"] if evaluates(args) else 0,
+        "device": "cuda" if on_gpu(train["use_cpu"]) else "cpu",
+    }
+    return look_at(model, args.flags, settings, train["gradient_accumulation_steps"], names, args.output_dir)
 
 
-def require_capacity(args: Arguments, found: Outlook) -> None:
+def known_optimizer(train: Mapping[str, Any]) -> str:
+    """Return the optimizer that will be used; AdamW stands for one that the estimate does not know."""
+    optimizer, _ = choose_optimizer(train["optim"], train["use_cpu"])
+    return optimizer if optimizer in (*STATES, FACTORED) else "adamw_torch"
+
+
+def require_capacity(found: Outlook, anyway: bool) -> None:
     """Refuse a run that this machine has not enough memory or disk for.
+
+    Args:
+        found: the outlook.
+        anyway: do not.
 
     Raises:
         UserError: it does not fit, with the ways out.
     """
     # With several processes each has its own share of the machine, which one process cannot know.
-    if found.need.fits(found.there) or args.run.ignore_memory or processes() > 1:
+    if found.need.fits(found.there) or anyway or processes() > 1:
         return
-    smaller = "" if args.model.bits == 4 else "use --bits 4 (a script ..._4bit.sh), "
+    advice = found.advice()
     raise UserError(
-        f"this run {found.need.verdict(found.there)}; {smaller}set MODEL=/path/to/a/smaller/model, lower "
-        "--source_max_len, add --tiny, or pass --ignore_memory to try all the same"
+        f"this run {found.need.verdict(found.there)}; {f'use {advice}, ' if advice else ''}"
+        "set MODEL=/path/to/a/smaller/model, add --tiny, or pass --ignore_memory to try all the same"
     )
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _RAN_OUT)
+
+
+@contextmanager
+def explained(found: Outlook | None, names: Names) -> Iterator[None]:
+    """Turn an error of the block that says that memory ran out into the estimate and the cheapest ways out.
+
+    Args:
+        found: the outlook; None where nothing was estimated.
+        names: what the command calls its flags.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        advice = found.advice() if found is not None else ""
+        need = f"need about {found.need.describe()}" if found is not None else "need less"
+        raise UserError(f"memory ran out ({said}); {need}; {advice or names.general()}") from error

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.trainer_utils import TrainOutput
 
 from sharelora.environment import peak_memory
-from sharelora.errors import UserError
 from sharelora.results import write_result
 from sharelora.training.adapter_trainer import AdapterTrainer
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
@@ -27,35 +25,29 @@ from sharelora.training.signals import listening
 logger = logging.getLogger(__name__)
 
 
-def fit(trainer: AdapterTrainer, resume: Path | None, remedy: str) -> TrainOutput:
+def fit(trainer: AdapterTrainer, resume: Path | None) -> TrainOutput:
     """Train, from a checkpoint if there is one.
 
     Args:
         trainer: ready to train.
         resume: folder of the checkpoint.
-        remedy: what to do where a GPU's memory runs out, in the words of the command's flags.
 
     Raises:
-        UserError: a GPU's memory ran out.
         Stopped: a signal asked for it; a checkpoint has been written.
     """
-    try:
-        with listening() as trainer.requests:
-            done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-            trainer.leave()
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"GPU memory ran out: {str(error).splitlines()[0]}; {remedy}") from error
+    with listening() as trainer.requests:
+        done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.leave()
     if trainer.numbers.skipped:
         logger.warning("%d updates were left out: no finite loss or gradient", trainer.numbers.skipped)
     return done._replace(training_loss=trainer.mean_loss)
 
 
-def train(session: Session[Any, Any], remedy: str, report: Callable[[Any], None]) -> None:
+def train(session: Session[Any, Any], report: Callable[[Any], None]) -> None:
     """Train, and leave the adapter, the course of the run and a first report.
 
     Args:
         session: ready to train.
-        remedy: see `fit`.
         report: writes the result; it is called before the run is marked as finished.
     """
     args, trainer = session.args, session.trainer
@@ -64,7 +56,7 @@ def train(session: Session[Any, Any], remedy: str, report: Callable[[Any], None]
         begin(args.output_dir, deciding_settings(args))
     if session.task.resume is not None:
         logger.info("going on from %s", session.task.resume)
-    done = fit(trainer, session.task.resume, remedy)
+    done = fit(trainer, session.task.resume)
     session.metrics.update(
         train_loss=done.training_loss,
         train_runtime=done.metrics["train_runtime"],

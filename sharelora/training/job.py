@@ -10,8 +10,9 @@ from transformers import TrainerCallback
 
 from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
+from sharelora.remedies import Names
 from sharelora.training.arguments import Arguments
-from sharelora.training.capacity import outlook, require_capacity
+from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
@@ -25,10 +26,6 @@ from sharelora.training.settings import evaluates
 logger = logging.getLogger(__name__)
 
 Main = Session[Arguments, DataModule]
-REMEDY = (
-    "lower --per_device_train_batch_size (and raise --gradient_accumulation_steps) or --source_max_len, add "
-    "--gradient_checkpointing, or use --bits 4"
-)
 
 
 def run(args: Arguments, watch: Sequence[TrainerCallback] = ()) -> Main | None:
@@ -53,27 +50,35 @@ def run(args: Arguments, watch: Sequence[TrainerCallback] = ()) -> Main | None:
 def _run(args: Arguments, lock: Lock, watch: Sequence[TrainerCallback]) -> Main | None:
     started = time.monotonic()
     task = check(args, lock)
-    place = locate_base(args)
+    place, names = locate_base(args), flag_names(args)
+    found: Outlook | None = None
     if not args.model.full_finetune and (task.training or args.run.dry_run):
         args = with_model_groups(args, place, task)
-        found = outlook(args, place, task.precision)
+        found = outlook(args, place, task.precision, names)
         logger.info("%s", found)
-        require_capacity(args, found)
+        require_capacity(found, args.run.ignore_memory)
     if args.run.dry_run:
         _check_data(args)
         logger.info("dry run: nothing was loaded, trained or written")
         return None
-    session = open_session(args, task, place, started)
-    for callback in watch:
-        session.trainer.add_callback(callback)
-    if task.training:
-        train(session, REMEDY, _report)
-    if evaluates(args):
-        session.metrics.update(session.trainer.evaluate())
-    if args.train["do_predict"]:
-        _predict(session)
+    with explained(found, names):
+        session = open_session(args, task, place, started)
+        for callback in watch:
+            session.trainer.add_callback(callback)
+        if task.training:
+            train(session, _report)
+        if evaluates(args):
+            session.metrics.update(session.trainer.evaluate())
+        if args.train["do_predict"]:
+            _predict(session)
     _report(session)
     return session
+
+
+def flag_names(args: Arguments) -> Names:
+    """Return what this command calls the settings that decide about memory."""
+    rows = ("pack_len",) if args.data.pack_len else ("source_max_len", "target_max_len")
+    return Names("per_device_train_batch_size", "gradient_accumulation_steps", rows)
 
 
 def _check_data(args: Arguments) -> None:

@@ -214,3 +214,14 @@ def test_a_dry_run_writes_nothing(job: Job, caplog: pytest.LogCaptureFixture, mo
         args, metrics = job("--dry_run")
     assert metrics == {} and list(args.output_dir.iterdir()) == []
     assert "fits" in caplog.text and "dry run" in caplog.text
+
+
+def test_memory_that_runs_out_ends_with_what_saves_some(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("sharelora.training.adapter_trainer.AdapterTrainer.training_step", full)
+    with pytest.raises(
+        UserError, match=r"memory ran out \(CUDA.*need about.*--train_batch_size 2 --grad_acc 2 \(saves"
+    ):
+        job()

@@ -236,18 +236,19 @@ def test_no_disk_space(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_too_little_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch, job: Run) -> None:
     monkeypatch.setattr("sharelora.memory.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
-    refused("", "does NOT fit", "--max_seq_length", "--tiny", "--ignore_memory")
+    refused("", "does NOT fit", "--per_device_train_batch_size 8", "saves", "--tiny", "--ignore_memory")
     job("--ignore_memory", *QUICK)
 
 
-def test_too_little_gpu_memory_and_a_loss_that_explodes(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_and_a_loss_that_explodes(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     refused("--learning_rate 1e30 --max_grad_norm 0 --method full", "--learning_rate")
 
     def full(*args: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr("sharelora.training.glue.trainer.GlueTrainer.training_step", full)
-    refused("--overwrite_output_dir", "GPU memory ran out", "--max_seq_length")
+    refused("--overwrite_output_dir", "memory ran out", "--per_device_train_batch_size 8", "saves")
+    refused("--overwrite_output_dir --method bitfit", "memory ran out", "need less", "--max_seq_length")
 
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed"])

@@ -214,12 +214,12 @@ def test_a_checkpoint_that_is_not_whole(command: Command, tmp_path: Path) -> Non
     refused(command(resume_from_checkpoint="true"), "has no checkpoint")
 
 
-def test_too_little_gpu_memory(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr("sharelora.training.trainer.ShareTrainer.training_step", full)
-    refused(command(), "GPU memory ran out", "--per_device_train_batch_size", "--bits 4")
+    refused(command(), "memory ran out", "2 GiB", "--per_device_train_batch_size 2", "saves")
 
 
 def test_a_loss_that_explodes(command: Command) -> None:

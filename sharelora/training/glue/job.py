@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sharelora.training.capacity import Outlook, explained
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import fit
 from sharelora.training.glue.arguments import GlueArguments
@@ -16,7 +17,7 @@ from sharelora.training.glue.base import locate_encoder
 from sharelora.training.glue.course import Entry, read_course, summary
 from sharelora.training.glue.data import read_task
 from sharelora.training.glue.model import count
-from sharelora.training.glue.outlook import look_ahead
+from sharelora.training.glue.outlook import NAMES, look_ahead
 from sharelora.training.glue.preflight import check
 from sharelora.training.glue.report import predict, report, save_trained, weight_file, write_evaluations, write_record
 from sharelora.training.glue.session import Session, open_session
@@ -28,11 +29,6 @@ from sharelora.training.machine import on_gpu
 from sharelora.training.output import begin, finish
 
 logger = logging.getLogger(__name__)
-
-REMEDY = (
-    "lower --per_device_train_batch_size (and raise --gradient_accumulation_steps) or --max_seq_length, or add "
-    "--gradient_checkpointing"
-)
 
 
 def run(args: GlueArguments, prepare: Callable[[Any], None] | None = None) -> dict[str, Any]:
@@ -61,17 +57,19 @@ def _run(args: GlueArguments, prepare: Callable[[Any], None] | None, lock: Lock)
     rows = read_task(args, plan.training)
     with tempfile.TemporaryDirectory() as workspace, deterministic(args.how.use_deterministic_algorithms):
         start = find_start(args, plan.start, place, Path(workspace)) if plan.start else None
+        found: Outlook | None = None
         if plan.training or args.run.dry_run:
             args = with_groups(args, place, start is not None, bits=32, **_devices(args))
-            look_ahead(args, place, rows, start)
+            found = look_ahead(args, place, rows, start)
         if args.run.dry_run:
             logger.info("dry run: nothing was loaded, trained or written")
             return {}
-        session = open_session(args, plan, place, rows, start, started)
-        if prepare is not None:
-            prepare(session.model)
-            session.counts = count(session.model, session.base.head)
-        return _work(session)
+        with explained(found, NAMES):
+            session = open_session(args, plan, place, rows, start, started)
+            if prepare is not None:
+                prepare(session.model)
+                session.counts = count(session.model, session.base.head)
+            return _work(session)
 
 
 def _devices(args: GlueArguments) -> dict[str, Any]:
@@ -110,7 +108,7 @@ def _train(session: Session) -> None:
     if session.plan.resume is not None:
         logger.info("going on from %s", session.plan.resume)
     trainer.beside = lambda folder: write_record(session, folder, trainer.state.epoch)
-    done = fit(trainer, session.plan.resume, REMEDY)
+    done = fit(trainer, session.plan.resume)
     course = _course(session)
     session.metrics.update(
         train_loss=done.training_loss,

@@ -6,7 +6,8 @@ import logging
 import time
 from typing import Any
 
-from sharelora.training.capacity import outlook, require_capacity
+from sharelora.remedies import Names
+from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.layer_groups import with_model_groups
@@ -18,7 +19,7 @@ from sharelora.training.settings import evaluates
 
 logger = logging.getLogger(__name__)
 
-REMEDY = "lower --train_batch_size (and raise --grad_acc) or --seq_len, or add --gradient_checkpointing"
+NAMES = Names("train_batch_size", "grad_acc", ("seq_len",), bits=False)
 
 
 def run(args: NlgArguments) -> dict[str, Any]:
@@ -40,20 +41,22 @@ def _run(args: NlgArguments, lock: Lock) -> dict[str, Any]:
     started = time.monotonic()
     task = check(args, lock)
     place = locate_base(args, "gpt2")
+    found: Outlook | None = None
     if not args.model.full_finetune and (task.training or args.run.dry_run):
         args = with_model_groups(args, place, task)
-        found = outlook(args, place, task.precision)
+        found = outlook(args, place, task.precision, NAMES)
         logger.info("%s", found)
-        require_capacity(args, found)
+        require_capacity(found, args.run.ignore_memory)
     if args.run.dry_run:
         read_data(args, place, task.training)
         logger.info("dry run: no weights were loaded, nothing was trained or written")
         return {}
-    session = open_session(args, task, place, started)
-    if task.training:
-        train(session, REMEDY, _report)
-    if evaluates(args):
-        session.metrics.update(_last_evaluation(session) or session.trainer.evaluate())
+    with explained(found, NAMES):
+        session = open_session(args, task, place, started)
+        if task.training:
+            train(session, _report)
+        if evaluates(args):
+            session.metrics.update(_last_evaluation(session) or session.trainer.evaluate())
     _report(session)
     return session.metrics
 

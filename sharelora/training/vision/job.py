@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from sharelora.training.capacity import outlook, require_capacity
+from sharelora.remedies import Names
+from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
 from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.place import locate_base
@@ -19,10 +20,7 @@ from sharelora.training.vision.session import VisionSession, open_data, open_ses
 
 logger = logging.getLogger(__name__)
 
-REMEDY = (
-    "lower --per_device_train_batch_size (and raise --gradient_accumulation_steps) or --model_max_length, add "
-    "--gradient_checkpointing, or use --bits 4"
-)
+NAMES = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("model_max_length",))
 
 
 def run(args: VisionArguments) -> VisionSession | None:
@@ -45,20 +43,22 @@ def _run(args: VisionArguments, lock: Lock) -> VisionSession | None:
     task = check(args, lock)
     records = load_records(args.vision, args.run.tiny, task.training, evaluates(args))
     place = locate_base(args, "llava")
+    found: Outlook | None = None
     if task.training or args.run.dry_run:
         args = with_image_groups(args, place, task)
-        found = outlook(in_language_model(args, place), place, task.precision, BESIDE)
+        found = outlook(in_language_model(args, place), place, task.precision, NAMES, BESIDE)
         logger.info("%s", found)
-        require_capacity(args, found)
+        require_capacity(found, args.run.ignore_memory)
     if args.run.dry_run:
         open_data(args, place, records)
         logger.info("dry run: no weights were loaded, nothing was trained or written")
         return None
-    session = open_session(args, task, place, records, started)
-    if task.training:
-        train(session, REMEDY, _report)
-    if evaluates(args):
-        session.metrics.update(session.trainer.evaluate())
+    with explained(found, NAMES):
+        session = open_session(args, task, place, records, started)
+        if task.training:
+            train(session, _report)
+        if evaluates(args):
+            session.metrics.update(session.trainer.evaluate())
     _report(session)
     return session
 

@@ -1,0 +1,57 @@
+"""What `sharelora estimate` says of the steps that the GPU run measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks import report
+from benchmarks.gpu_settings import Context, Load
+from benchmarks.variants import VARIANTS, Adapter
+from sharelora import SharingPlan, SharingRule, find_sites
+from sharelora.memory import estimate
+
+
+def foreseen(
+    context: Context, config: LlamaConfig, name: str, adapter: Adapter, load: Load, nf4: bool = False
+) -> int | None:
+    """Return the bytes that the estimate says a step takes, without the runtime; None for other libraries.
+
+    Args:
+        context: the device, the precision and the tokens.
+        config: of the base that is built.
+        name: the variant.
+        adapter: rank, dropout and modules.
+        load: batch and checkpointing.
+        nf4: whether the base is quantised.
+    """
+    variant = VARIANTS[name]
+    if variant.library != "sharelora" or variant.autocast:
+        return None
+    with torch.device("meta"):
+        model: nn.Module = LlamaForCausalLM._from_config(config, dtype=context.scale.dtype)
+    rule = SharingRule(variant.options["share"])
+    need = estimate(
+        model,
+        SharingPlan.build(find_sites(model, list(adapter.modules)), rule, adapter.r),
+        bits=4 if nf4 else 16,
+        dtype="bf16",
+        batch=load.batch,
+        tokens=context.scale.tokens,
+        checkpointing=load.checkpointing,
+        lora_dropout=adapter.dropout,
+        # The batches of these runs are full.
+        padded=False,
+        device=context.device.type,
+    )
+    return need.step - (need.total - need.own)
+
+
+def compared(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return measured and estimated peak for a table, and by how much the estimate is off."""
+    peak, estimated = row.get("peak_memory"), row.get("estimated_memory")
+    off = f"{100 * (estimated / peak - 1):+.1f} %" if peak and estimated else "-"
+    return report.memory(peak), report.memory(estimated), off
