@@ -25,7 +25,7 @@ METRICS = "metrics.json"
 _MMLU = re.compile(r"mmlu_\w+_accuracy_(macro|micro)|mmlu_(eval|val|test)_accuracy")
 
 
-def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
+def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> Path:
     """Write what was trained, whole or not at all: an adapter, or a model folder that stands alone.
 
     The tokenizer is never changed, so an adapter needs none beside it.
@@ -34,6 +34,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
         model: a PEFT model, or a plain one after full fine-tuning.
         tokenizer: goes with a full model.
         folder: the run's folder.
+        weights: the gathered weights of a model that an engine has cut into parts.
 
     Returns:
         The new folder in it.
@@ -45,7 +46,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
     path = folder / (ADAPTER if adapted else MODEL)
     with atomic_folder(path) as temporary:
         try:
-            save_weights(model, temporary)
+            save_weights(model, temporary, weights)
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}; free space and start again") from error
         if not adapted:

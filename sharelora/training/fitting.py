@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers.trainer_utils import TrainOutput
 
 from sharelora.environment import peak_memory
 from sharelora.errors import UserError
 from sharelora.results import write_result
 from sharelora.training.adapter_trainer import AdapterTrainer
+from sharelora.training.agreement import require_same_start
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
 from sharelora.training.history import write_history
 from sharelora.training.model import count, plan_facts
@@ -36,13 +38,16 @@ def fit(trainer: AdapterTrainer, resume: Path | None, remedy: str) -> TrainOutpu
         remedy: what to do where a GPU's memory runs out, in the words of the command's flags.
 
     Raises:
-        UserError: a GPU's memory ran out.
+        UserError: a GPU's memory ran out, or processes start from different places or hold different weights.
         Stopped: a signal asked for it; a checkpoint has been written.
     """
+    if trainer.args.world_size > 1:
+        require_same_start(gather_object([str(resume) if resume else None]))
     try:
         with listening() as trainer.requests:
             done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             trainer.leave()
+            trainer.require_agreement()
     except torch.OutOfMemoryError as error:
         raise UserError(f"GPU memory ran out: {str(error).splitlines()[0]}; {remedy}") from error
     if trainer.numbers.skipped:
@@ -75,8 +80,9 @@ def train(session: Session[Any, Any], remedy: str, report: Callable[[Any], None]
         tokens_per_second=session.speed.rate,
         **course(trainer.state.log_history),
     )
+    weights = trainer.whole_weights()
     if session.first:
-        session.trained = save_trained(session.model, session.tokenizer, args.output_dir)
+        session.trained = save_trained(session.model, session.tokenizer, args.output_dir, weights)
         write_history(args.output_dir, trainer.state.log_history)
         report(session)
         finish(args.output_dir, session.trained, done.global_step)
