@@ -235,7 +235,7 @@ class ExactTrainer(Trainer):
             self._tr_loss.fill_(processes[index]["loss"])
             return
         logger.warning(
-            "%d processes go on from a checkpoint of %d: weights, optimizer and the place in the data are the same; "
+            "number of processes: %d, before %d; weights, optimizer and the place in the data are the same; "
             "random numbers, such as those of dropout, start anew from the seed, the update and each process's rank",
             count, len(processes),
         )  # fmt: skip

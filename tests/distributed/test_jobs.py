@@ -145,7 +145,7 @@ def test_another_number_of_processes_goes_on(
     assert last_step(tmp_path / "out") == 6
     second = together(worker, [*words, *dealt(8 // after, 1), *out], count=after)
     went_well(second)
-    assert f"{after} processes go on from a checkpoint of {before}" in second[0].log
+    assert f"number of processes: {after}, before {before}" in second[0].log
     alike(alone, tmp_path / "out")
 
 
