@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -80,7 +80,7 @@ class AdapterTrainer(ListeningTrainer):
 
     def _rows(self) -> list[int]:
         """The training rows of the update in progress, all processes together."""
-        state, loader = self.state, self.callback_handler.train_dataloader
+        state, loader = self.state, cast(Any, self.callback_handler.train_dataloader)
         accumulation, processes = self.args.gradient_accumulation_steps, self.args.world_size
         rows = update_rows(loader, state.global_step, accumulation, processes, int(state.epoch or 0))
         return [row for row in rows if row < self.num_examples(loader)]  # without blank ones
@@ -110,7 +110,7 @@ class AdapterTrainer(ListeningTrainer):
             batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             return LengthGrouped(self.lengths, batch, seed, self._epoch)
         if strategy == "random" and args.world_size > 1:
-            return Shuffled(len(train_dataset or self.train_dataset), seed, self._epoch)
+            return Shuffled(len(cast(Any, train_dataset or self.train_dataset)), seed, self._epoch)
         return super()._get_train_sampler(train_dataset)
 
     def _epoch(self) -> int:

@@ -17,7 +17,7 @@ def digest(model: nn.Module) -> str:
     total = hashlib.sha256()
     for name, value in _trained(model):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
@@ -17,12 +17,12 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def is_cut(model: nn.Module) -> bool:
+def is_cut(model: Any) -> bool:
     """Whether an engine has cut a model into parts, which for the time of a forward pass may be together."""
     return isinstance(model, FSDPModule)
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
+def whole_weights(model: Any) -> dict[str, Tensor] | None:
     """Return what is trained of a model that was cut, on the CPU, by the model's own names; None for a whole model.
 
     Every process must ask.
