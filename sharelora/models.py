@@ -99,6 +99,7 @@ def load_base(
     auto_class: Any = AutoModelForCausalLM,
     report: dict[str, Any] | None = None,
     unquantised: Sequence[str] = (),
+    cuttable: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
     """Load a base model, quantised if asked, in evaluation mode.
@@ -113,6 +114,8 @@ def load_base(
         auto_class: the transformers class that picks the architecture.
         report: takes what transformers says about loading: weights that were missing or of another shape.
         unquantised: modules that stay as they are where the others are quantised; by default the head alone.
+        cuttable: keep packed 4-bit weights as numbers of the dtype that the model computes in, which is all that FSDP2
+            cuts into parts.
         options: passed on to `from_pretrained`, e.g. `num_labels`.
 
     Raises:
@@ -124,7 +127,9 @@ def load_base(
     if bits == 32 and dtype == "auto":
         dtype = "fp32"
     if bits < 16:
-        options["quantization_config"] = _quantization(bits, DTYPES[dtype], quant_type, double_quant, unquantised)
+        options["quantization_config"] = _quantization(
+            bits, DTYPES[dtype], quant_type, double_quant, unquantised, cuttable
+        )
     try:
         model, info = auto_class.from_pretrained(
             place,
@@ -158,7 +163,12 @@ def _refuse_incomplete(name: str, missing: list[str]) -> None:
 
 
 def _quantization(
-    bits: int, compute: torch.dtype | str, quant_type: str, double_quant: bool, unquantised: Sequence[str]
+    bits: int,
+    compute: torch.dtype | str,
+    quant_type: str,
+    double_quant: bool,
+    unquantised: Sequence[str],
+    cuttable: bool,
 ) -> BitsAndBytesConfig:
     if not has_bitsandbytes():
         raise UserError(
@@ -170,11 +180,13 @@ def _quantization(
     quiet_bitsandbytes()
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
+    computes_in = torch.bfloat16 if compute == "auto" else compute
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quant_type,
         bnb_4bit_use_double_quant=double_quant,
-        bnb_4bit_compute_dtype=torch.bfloat16 if compute == "auto" else compute,
+        bnb_4bit_compute_dtype=computes_in,
+        bnb_4bit_quant_storage=computes_in if cuttable else torch.uint8,
         # It holds for 4 bits too, whatever its name.
         llm_int8_skip_modules=list(unquantised) or None,
     )

@@ -4,7 +4,7 @@
 #                   model      a file of scripts/models: the base model and the numbers that depend on its size
 #                   precision  full (16-bit base) | 4bit (NF4 base, double quantisation)
 #                   share      a | none
-# The user may set  MODEL, OUTPUT_DIR, SHARELORA_DATA, NPROC, PYTHON, PRINT_COMMAND, and any flag, which wins.
+# The user may set  MODEL, OUTPUT_DIR, SHARELORA_DATA, NPROC, ACCELERATE, PYTHON, PRINT_COMMAND, and any flag, which wins.
 # shellcheck disable=SC1090
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$root/scripts/common/variant.sh"

@@ -4,7 +4,7 @@
 #                   task         mnli | sst2 | mrpc | cola | qnli | qqp | rte | stsb
 #                   regularizer  (may be left out) rdrop | cutoff
 #                   share        a | none
-# The user may set  MODEL, INIT, OUTPUT_DIR, SHARELORA_DATA, NPROC, PYTHON, PRINT_COMMAND, and any flag, which wins.
+# The user may set  MODEL, INIT, OUTPUT_DIR, SHARELORA_DATA, NPROC, ACCELERATE, PYTHON, PRINT_COMMAND, and any flag, which wins.
 #   INIT            where a task that starts from MNLI finds that adapter; otherwise the result of this model's MNLI
 #                   script with the same sharing. `none` starts it from the base model.
 # shellcheck disable=SC1090

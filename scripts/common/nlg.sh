@@ -3,7 +3,7 @@
 # The script sets   data   e2e | webnlg | dart
 #                   model  a file of scripts/models
 #                   share  a | none
-# The user may set  MODEL, OUTPUT_DIR, SHARELORA_DATA, NPROC, PYTHON, PRINT_COMMAND, and any flag of the tuning, which wins.
+# The user may set  MODEL, OUTPUT_DIR, SHARELORA_DATA, NPROC, ACCELERATE, PYTHON, PRINT_COMMAND, and any flag of the tuning, which wins.
 #   STAGES          some of "train decode score"; all unless set. What is there is not made again: a finished tuning (unless
 #                   flags are given, which the job compares), decoded texts, scores of these texts. What was interrupted
 #                   goes on where it stopped.

@@ -4,7 +4,7 @@
 # The script sets   model      a file of scripts/models: the base model and its recipe
 #                   precision  full (16-bit base) | 4bit (NF4 base, double quantisation)
 #                   share      a | none
-# The user may set  MODEL, OUTPUT_DIR, DATA_PATH (rows in LLaVA's json), IMAGE_FOLDER, NPROC, PYTHON, PRINT_COMMAND, and
+# The user may set  MODEL, OUTPUT_DIR, DATA_PATH (rows in LLaVA's json), IMAGE_FOLDER, NPROC, ACCELERATE, PYTHON, PRINT_COMMAND, and
 #                   any flag, which wins.
 # shellcheck disable=SC1090
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -15,8 +15,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from sharelora.training.callbacks import gradient_norms, shared_matrices
 from sharelora.training.checkpoints import find
+from sharelora.training.dealing import Filled, Shuffled, WithBlank
 from sharelora.training.listening_trainer import ListeningTrainer
 from sharelora.training.nonfinite import Mode, NonFinite, update_rows
+from sharelora.training.sharding import whole
 
 
 class LengthGrouped(Sampler[int]):
@@ -70,6 +72,8 @@ class AdapterTrainer(ListeningTrainer):
         # A line of our own is shown instead (`sharelora.training.callbacks.Progress`).
         self.remove_callback(PrinterCallback)
         self.lengths = lengths
+        if self.args.world_size > 1 and self.train_dataset is not None:
+            self.train_dataset = WithBlank(self.train_dataset)
         self.extra_logs: dict[str, float] = {} if extra_logs is None else extra_logs
         self._loss_before = torch.zeros(())
         self._left_out = 0  # updates since the last line of the log
@@ -78,9 +82,10 @@ class AdapterTrainer(ListeningTrainer):
 
     def _rows(self) -> list[int]:
         """The training rows of the update in progress, all processes together."""
-        state, loader = self.state, self.callback_handler.train_dataloader
+        state, loader = self.state, cast(Any, self.callback_handler.train_dataloader)
         accumulation, processes = self.args.gradient_accumulation_steps, self.args.world_size
-        return update_rows(loader, state.global_step, accumulation, processes, int(state.epoch or 0))
+        rows = update_rows(loader, state.global_step, accumulation, processes, int(state.epoch or 0))
+        return [row for row in rows if row < self.num_examples(loader)]  # without blank ones
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -93,11 +98,25 @@ class AdapterTrainer(ListeningTrainer):
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if self.args.train_sampling_strategy != "group_by_length" or self.lengths is None:
-            return super()._get_train_sampler(train_dataset)
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGrouped(self.lengths, batch, seed, lambda: int(self.state.epoch or 0))
+        order, several = self._order(train_dataset), self.args.world_size > 1
+        # What drops incomplete batches needs no blank rows.
+        if order is None or not several or self.args.dataloader_drop_last:
+            return order
+        return Filled(order, self.args.train_batch_size * self.args.world_size)
+
+    def _order(self, train_dataset: Any) -> Sampler[int] | None:
+        """The order of an epoch, the same for any number of processes with the same rows per update."""
+        args, strategy = self.args, self.args.train_sampling_strategy
+        seed = args.seed if args.data_seed is None else args.data_seed
+        if strategy == "group_by_length" and self.lengths is not None:
+            batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            return LengthGrouped(self.lengths, batch, seed, self._epoch)
+        if strategy == "random" and args.world_size > 1:
+            return Shuffled(len(cast(Any, train_dataset or self.train_dataset)), seed, self._epoch)
+        return super()._get_train_sampler(train_dataset)
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         # The order of evaluation changes no result; the Trainer would group it as it groups training.
@@ -111,14 +130,18 @@ class AdapterTrainer(ListeningTrainer):
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.numbers.see_gradient(norm, scaled=self.accelerator.scaler is not None)
+        norm = whole(super()._get_grad_norm(model, grad_norm=grad_norm))
+        self.numbers.see_gradient(norm, self.accelerator.scaler is not None, self._together)
         step, every = self.state.global_step + 1, self.state.logging_steps
         if self.args.logging_strategy == "epoch":
             every = 1  # the last update of an epoch is known afterwards
         if step == self.state.max_steps or (every and step % every == 0):
             self.extra_logs.update(gradient_norms(shared_matrices(self.model), norm, self.args.max_grad_norm))
         return norm
+
+    def _together(self, loss: Tensor) -> Tensor:
+        """The sum of a number over all processes."""
+        return self.accelerator.gather(loss).sum() if self.args.world_size > 1 else loss
 
     def _maybe_log_save_evaluate(self, tr_loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Leave updates that were skipped out of the mean loss."""

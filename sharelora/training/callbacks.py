@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sharelora.environment import peak_memory
 from sharelora.errors import UserError
+from sharelora.training.sharding import whole
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def gradient_norms(matrices: Mapping[str, nn.Parameter], total: Tensor | float, 
         total: norm of all gradients before clipping.
         clip: max_grad_norm; 0 if nothing was clipped.
     """
-    found = {name: p.grad for name, p in matrices.items() if p.grad is not None}
+    found = {name: whole(p.grad) for name, p in matrices.items() if p.grad is not None}
     if not found:
         return {}
     shrunk = max(1.0, (float(total) + 1e-6) / clip) if clip > 0 else 1.0  # as clip_grad_norm_ has it

@@ -18,9 +18,12 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from sharelora.errors import UserError
-from sharelora.training.checkpoints import damage, new_checkpoint, rotate
+from sharelora.training.agreement import digest, require_agreement
+from sharelora.training.checkpoints import damage, find, new_checkpoint, rotate
 from sharelora.training.checkpoints.packing import load_state, save_state
-from sharelora.training.checkpoints.randomness import Random, random_state, set_random_state
+from sharelora.training.checkpoints.randomness import Random, derive_random_state, random_state, set_random_state
+from sharelora.training.engines import engine_of
+from sharelora.training.sharding import cut_state, is_cut, whole_state, whole_weights
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +90,17 @@ class ExactTrainer(Trainer):
         """Save a whole checkpoint or none, then delete those that are too many.
 
         Raises:
-            UserError: it cannot be written; earlier checkpoints stay.
+            UserError: it cannot be written, or processes hold different weights; earlier checkpoints stay.
         """
         self.store_flos()
-        state, folder, step = self._whole_state(), Path(str(self.args.output_dir)), self.state.global_step
+        self.require_agreement()
+        state, weights = self._whole_state(), self.whole_weights()  # of which every process may have a part
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
         path, best = folder / f"checkpoint-{step}", self._best(folder)
         self.state.best_model_checkpoint = str(best) if best else None
         if self.args.should_save:
             with new_checkpoint(folder, step) as aside:
-                self._save(str(aside))
+                self._save(str(aside), weights)
                 if not self.args.save_only_model:
                     save_state(aside / STATE, state)
                 self._save_trainer_state(aside)
@@ -104,6 +109,20 @@ class ExactTrainer(Trainer):
         self.moment.saved = step
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(path))
+
+    def require_agreement(self) -> None:
+        """See to it that all processes hold the same weights.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.args.world_size > 1 and not is_cut(self.model):
+            found = gather_object([digest(self.accelerator.unwrap_model(self.model))])
+            require_agreement(found, self.state.global_step, find(Path(str(self.args.output_dir))).good)
+
+    def whole_weights(self) -> dict[str, Any] | None:
+        """Return what is trained, put together from all processes; None where each has all of it."""
+        return whole_weights(self.model)
 
     def _whole_state(self) -> dict[str, Any]:
         """Everything beside the weights, of all processes together."""
@@ -115,7 +134,7 @@ class ExactTrainer(Trainer):
         at_end = step > 0 and (float(self.state.epoch or 0).is_integer() or step >= last)
         norm, rate = self.moment.last
         return {
-            "optimizer": optimizer.state_dict(),
+            "optimizer": whole_state(optimizer.state_dict()),
             "scheduler": scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "processes": gather_object([own]),
@@ -155,12 +174,25 @@ class ExactTrainer(Trainer):
         assert self.optimizer is not None and self.lr_scheduler is not None, "the Trainer makes both before it loads"
         self._resumed = load_state(file, self.parts)
         try:
-            self.optimizer.load_state_dict(self._resumed["optimizer"])
+            self.optimizer.load_state_dict(cut_state(self._resumed["optimizer"], self.optimizer))
             self.lr_scheduler.load_state_dict(self._resumed["scheduler"])
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             raise misfit(file, error) from error
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        # Whole matrices go into a whole model only: before it is cut.
+        if resume_from_checkpoint is not None and self.is_fsdp_enabled:
+            self._load_from_checkpoint(resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if engine_of() == "fsdp2" and not is_cut(self.model):  # accelerate does so on some devices, without a word
+            raise UserError(
+                "FSDP2 was asked for and the model is not cut; need GPUs; use scripts/accelerate/ddp_cpu.yaml"
+            )
+        return prepared
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if is_cut(model or self.model):
+            return
         own = self.accelerator.unwrap_model(model or self.model)
         try:
             if isinstance(own, PeftModel):  # the Trainer would rather open a pickle that lies beside the adapter
@@ -208,6 +240,8 @@ class ExactTrainer(Trainer):
         """Put back what a checkpoint knows, and do what was still to be done when it was written."""
         saved, self.moment = self._resumed, Moment()
         if saved is None:
+            if self.args.process_index > 0:  # or all processes would drop out the same of different rows
+                derive_random_state(self.args.seed, 0, self.args.process_index)
             return
         self._take_up(saved["processes"])
         self._total_loss_scalar, self._globalstep_last_logged = saved["total_loss"], saved["last_logged"]
@@ -235,9 +269,12 @@ class ExactTrainer(Trainer):
             self._tr_loss.fill_(processes[index]["loss"])
             return
         logger.warning(
-            "%d processes go on from a checkpoint of %d: the rows that are left are dealt out anew, and random numbers "
-            "start from the seed", count, len(processes),
+            "number of processes: %d, before %d; weights, optimizer and the place in the data are the same; "
+            "random numbers, such as those of dropout, start anew from the seed, the update and each process's rank",
+            count, len(processes),
         )  # fmt: skip
+        derive_random_state(self.args.seed, self.state.global_step, index)
+        self._random = random_state()
         self._tr_loss.fill_(sum(process["loss"] for process in processes) / len(processes))
 
     def _finish_update(self) -> None:

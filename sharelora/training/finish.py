@@ -26,7 +26,7 @@ METRICS = "metrics.json"
 _MMLU = re.compile(r"mmlu_\w+_accuracy_(macro|micro)|mmlu_(eval|val|test)_accuracy")
 
 
-def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
+def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> Path:
     """Write what was trained, whole or not at all: an adapter, or a model folder that stands alone.
 
     The tokenizer is never changed, so an adapter needs none beside it.
@@ -35,6 +35,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
         model: a PEFT model, or a plain one after full fine-tuning.
         tokenizer: goes with a full model.
         folder: the run's folder.
+        weights: the gathered weights of a model that an engine has cut into parts.
 
     Returns:
         The new folder in it.
@@ -46,7 +47,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path) -> Path:
     path = folder / (ADAPTER if adapted else MODEL)
     with atomic_folder(path) as temporary:
         try:
-            save_weights(model, temporary)
+            save_weights(model, temporary, weights)
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}; free space and start again") from error
         if not adapted:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from transformers.trainer_utils import TrainOutput
 
 from sharelora.environment import peak_memory
 from sharelora.results import write_result
 from sharelora.training.adapter_trainer import AdapterTrainer
+from sharelora.training.agreement import require_same_start
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
 from sharelora.training.history import write_history
 from sharelora.training.model import count, plan_facts
@@ -33,11 +35,15 @@ def fit(trainer: AdapterTrainer, resume: Path | None) -> TrainOutput:
         resume: folder of the checkpoint.
 
     Raises:
+        UserError: processes start from different places or hold different weights.
         Stopped: a signal asked for it; a checkpoint has been written.
     """
+    if trainer.args.world_size > 1:
+        require_same_start(gather_object([str(resume) if resume else None]))
     with listening() as trainer.requests:
         done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         trainer.leave()
+        trainer.require_agreement()
     if trainer.numbers.skipped:
         logger.warning("%d updates were left out: no finite loss or gradient", trainer.numbers.skipped)
     return done._replace(training_loss=trainer.mean_loss)
@@ -67,8 +73,9 @@ def train(session: Session[Any, Any], report: Callable[[Any], None]) -> None:
         tokens_per_second=session.speed.rate,
         **course(trainer.state.log_history),
     )
+    weights = trainer.whole_weights()
     if session.first:
-        session.trained = save_trained(session.model, session.tokenizer, args.output_dir)
+        session.trained = save_trained(session.model, session.tokenizer, args.output_dir, weights)
         write_history(args.output_dir, trainer.state.log_history)
         report(session)
         finish(args.output_dir, session.trained, done.global_step)

@@ -17,7 +17,7 @@ _STAND_IN = {
     "adamw_8bit": "adamw_torch",
     "adamw_bnb_8bit": "adamw_torch",
 }
-_BITSANDBYTES = (
+BITSANDBYTES = (
     *_STAND_IN,
     "ademamix",
     "ademamix_8bit",
@@ -92,7 +92,7 @@ def choose_optimizer(name: str, use_cpu: bool) -> tuple[str, str | None]:
         UserError: it needs what is not there, and nothing equal stands in.
     """
     paged_without_gpu = name.startswith("paged_") and not on_gpu(use_cpu)
-    missing = "bitsandbytes" if name in _BITSANDBYTES and not has_bitsandbytes() else None
+    missing = "bitsandbytes" if name in BITSANDBYTES and not has_bitsandbytes() else None
     lacking = missing or ("a CUDA GPU" if paged_without_gpu else None)
     if lacking is None:
         return name, None

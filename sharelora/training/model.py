@@ -16,6 +16,7 @@ from sharelora.models import load_base
 from sharelora.results import describe_plan
 from sharelora.share_flags import config_from
 from sharelora.training.arguments import Arguments
+from sharelora.training.engines import engine_of
 from sharelora.training.machine import device_map, require_on_gpu
 from sharelora.training.output import MODEL
 from sharelora.training.place import base_name
@@ -101,6 +102,8 @@ def load_model(
 def _base(args: Arguments, place: str, precision: Precision, load: Callable[..., Any]) -> Any:
     model = args.model
     options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
+    if engine_of() == "fsdp2" and precision.bits == 4:
+        options["cuttable"] = True
     base = load(
         place,
         bits=precision.bits,
@@ -112,7 +115,8 @@ def _base(args: Arguments, place: str, precision: Precision, load: Callable[...,
         trust_remote_code=model.trust_remote_code,
         cache_dir=model.cache_dir,
         **options,
-        **device_map(model.max_memory_MB, args.train["use_cpu"]),
+        # FSDP2 takes a model from the CPU part by part.
+        **({} if engine_of() == "fsdp2" else device_map(model.max_memory_MB, args.train["use_cpu"])),
     )
     require_on_gpu(getattr(base, "hf_device_map", None), args.train["use_cpu"])
     return base

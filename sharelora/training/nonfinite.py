@@ -50,14 +50,17 @@ class NonFinite(TrainerCallback):
         """Look at the loss of a batch; the GPU is not waited for until the end of the update."""
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
 
-    def see_gradient(self, norm: Tensor | float, scaled: bool) -> None:
+    def see_gradient(
+        self, norm: Tensor | float, scaled: bool, together: Callable[[Tensor], Tensor] = lambda loss: loss
+    ) -> None:
         """Look at the norm of an update's gradient, which every process knows, and at its losses.
 
         Args:
             norm: of all gradients together.
             scaled: a scaler looks after gradients that overflow, which is how it finds its scale.
+            together: adds up the losses of all processes, so that they judge alike.
         """
-        loss, self._loss = float(0.0 if self._loss is None else self._loss), None
+        loss, self._loss = float(0.0 if self._loss is None else together(self._loss)), None
         gradient = float(norm)
         if not math.isfinite(loss):
             self.bad = f"the training loss is {loss}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +25,8 @@ SETTINGS = "settings.json"
 ADAPTER = "adapter_model"  # QLoRA's name for the folder
 MODEL = "model"
 SELECTED = "selected.safetensors"  # the best weights so far, beside those of a GLUE checkpoint
+# How the rows of an update are dealt to processes; the product says how many there are.
+_DEALT = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
 _WRITTEN = (
     COMPLETED,
     SETTINGS,
@@ -81,7 +84,8 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], an
     before = {"processes": 1, **before}
     # A finished run may be evaluated by any number of processes.
     evaluated = {"processes"} if (folder / COMPLETED).is_file() else set()
-    changed = [name for name in now if name not in evaluated and before.get(name) != now[name]]
+    dealt = set(_DEALT) if _dealt_otherwise(before, now) else set()
+    changed = [name for name in now if name not in evaluated | dealt and before.get(name) != now[name]]
     if not changed:
         return
     words = "; ".join(f"{name} {before.get(name)}, this one has {now[name]}" for name in changed)
@@ -91,6 +95,12 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], an
             "--resume_anyway to go on from it with what is new"
         )
     logger.warning("going on with other settings: %s holds a run with %s", folder, words)
+
+
+def _dealt_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether another number of processes shares the same rows per update."""
+    old, new = (math.prod(settings.get(name, 1) for name in _DEALT) for settings in (before, now))
+    return bool(before["processes"] != now.get("processes", 1) and old == new)
 
 
 def _trained(folder: Path, marker: Mapping[str, Any]) -> Path:

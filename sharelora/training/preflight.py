@@ -11,10 +11,11 @@ from sharelora.errors import UserError
 from sharelora.quantization import has_bitsandbytes
 from sharelora.training.arguments import Arguments
 from sharelora.training.checkpoints import Lock
+from sharelora.training.engine_rules import refuse_engine
 from sharelora.training.machine import on_gpu
 from sharelora.training.output import Earlier, open_folder, resume_point
 from sharelora.training.precision import Precision, choose_precision
-from sharelora.training.settings import check_settings, deciding_settings
+from sharelora.training.settings import check_settings, deciding_settings, engine_setup
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,14 @@ def check(args: Arguments, lock: Lock) -> Task:
             f"found --bits {model.bits}; need bitsandbytes, which is not installed; install it or use --bits 16"
         )
     check_settings(args)
+    task = _task(args, precision, lock)
+    if not task.training:
+        refuse_engine(replace(engine_setup(args), train={**args.train, "do_train": False}))
+    return task
+
+
+def _task(args: Arguments, precision: Precision, lock: Lock) -> Task:
+    model, training = args.model, bool(args.train["do_train"])
     earlier = _output_folder(args, training, lock)
     if model.adapter not in (None, BARE) and not (training and earlier.trained):
         earlier = replace(earlier, trained=locate_adapter(str(model.adapter)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,8 @@ from transformers import TrainingArguments
 
 from sharelora.errors import UserError
 from sharelora.training.arguments import Arguments
+from sharelora.training.engine_rules import refuse_engine
+from sharelora.training.engines import Setup, setup
 from sharelora.training.machine import choose_optimizer, processes
 from sharelora.training.precision import Precision
 
@@ -91,7 +92,7 @@ def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArg
         precision: of the run.
 
     Raises:
-        UserError: settings that contradict each other, or re-entrant checkpointing in several processes.
+        UserError: settings that contradict each other.
     """
     values = dict(args.train)
     use_cpu = values["use_cpu"] or not torch.accelerator.is_available()
@@ -139,12 +140,17 @@ def checkpointing(text: str | None) -> dict[str, Any]:
     return {"use_reentrant": False, **given}
 
 
+def reentrant(train: Mapping[str, Any]) -> bool:
+    """Whether checkpointing, where it is on, is of the re-entrant kind."""
+    return bool(checkpointing(train["activation_checkpointing_kwargs"])["use_reentrant"])
+
+
 def check_settings(args: Arguments) -> None:
     """Refuse what cannot work before anything is loaded.
 
     Raises:
-        UserError: a package that --report_to needs is missing, the best checkpoint would be chosen on test data, the
-            model would be sharded, or several processes would use re-entrant checkpointing on shared matrices.
+        UserError: a package that --report_to needs is missing, the best checkpoint would be chosen on test data, or the
+            engine cannot do what is asked for.
     """
     check_reporters(args.train["report_to"])
     metric = str(args.train["metric_for_best_model"] or "loss").removeprefix("eval_")
@@ -154,13 +160,19 @@ def check_settings(args: Arguments) -> None:
         raise UserError(
             "the best checkpoint is chosen on validation data, never on test; use --do_mmlu_eval --mmlu_split eval"
         )
-    refuse_sharding(args.train)
-    reentrant = checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]
-    if reentrant and processes() > 1 and args.train["activation_checkpointing"] and args.flags.share != "none":
-        raise UserError(
-            "shared matrices in several processes do not work with re-entrant checkpointing; "
-            'drop --gradient_checkpointing_kwargs or set {"use_reentrant": false}'
-        )
+    refuse_engine(engine_setup(args))
+
+
+def engine_setup(args: Arguments) -> Setup:
+    """Describe a run to the rules of engines."""
+    return setup(
+        args.train,
+        shares=args.flags.share != "none" or args.flags.share_plan is not None,
+        reentrant=reentrant(args.train),
+        bits=args.model.bits,
+        full=args.model.full_finetune,
+        answers=args.mmlu.do_mmlu_eval or args.train["do_predict"],
+    )
 
 
 def check_reporters(report_to: str) -> None:
@@ -173,21 +185,6 @@ def check_reporters(report_to: str) -> None:
         packages = _REPORTERS.get(name, ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             raise UserError(f"found --report_to {name}; need the package {packages[0]}; run pip install {packages[0]}")
-
-
-def refuse_sharding(train: Mapping[str, Any]) -> None:
-    """Refuse what would cut the model into pieces.
-
-    Raises:
-        UserError: FSDP or DeepSpeed is asked for, by flag or by the launcher.
-    """
-    asked = [name for name in ("fsdp", "deepspeed") if train[name]]
-    asked += [name for name in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true"]
-    if asked:
-        raise UserError(
-            f"found {asked[0]}; this command trains with one process, or with a whole model in each of several "
-            "(torchrun); one process spreads a model over all GPUs; drop it"
-        )
 
 
 def deciding_settings(args: Arguments) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -15,6 +16,9 @@ from sharelora.errors import INTERRUPTED, Stopped
 
 # Exit codes: a scheduler that ends a job asks for no error; a person who interrupts expects the shell's code.
 CODES = {signal.SIGTERM: 0, signal.SIGINT: INTERRUPTED}
+# What torchrun and `accelerate launch` leave in the environment of their processes, and how long they take to pass on.
+_LAUNCHED = "TORCHELASTIC_RUN_ID"
+ECHO = 5.0  # seconds
 NOTHING_LOST = "nothing is lost: start the same command again"
 
 
@@ -63,17 +67,23 @@ def listening() -> Iterator[Requests]:
     """Note SIGTERM, SIGINT and SIGUSR1 during the block; what they meant before, they mean again afterwards.
 
     The first SIGTERM or SIGINT only makes a note; the second one ends the process at once. That does no damage: files
-    come into being whole.
+    come into being whole. Schedulers signal a launcher and its processes, and the launcher passes it on to them: what
+    comes again within a few seconds then means the same one.
     """
     requests, process = Requests(), os.getpid()
+    echo = ECHO if _LAUNCHED in os.environ else 0.0
+    first = 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if os.getpid() != process:  # a data loader's worker, which the first process ends
+            return
+        if requests.stop and time.monotonic() - first < echo:
             return
         if requests.stop:
             _say("stopping at once; the last checkpoint is whole")
             os._exit(128 + number)
-        requests.stop = number
+        requests.stop, first = number, time.monotonic()
         if requests.at_once:
             raise stopped(number)
         _say(f"{signal.Signals(number).name}: stopping after this update and a checkpoint; once more stops at once")

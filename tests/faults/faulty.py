@@ -30,12 +30,12 @@ class Ended:
 class Worker:
     """Starts runs in children of one process that has everything imported."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *jobs: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         self.folder, self.logs = folder, 0
         self.files: dict[int, Path] = {}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            [sys.executable, str(Path(__file__).with_name("worker.py")), *jobs],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None and self.process.stdout.readline() == "ready\n"
@@ -45,11 +45,11 @@ class Worker:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
-    def start(self, words: Sequence[str], **faults: Any) -> int:
-        """Start a run; returns its process id."""
+    def start(self, words: Sequence[str], more: dict[str, Any] | None = None, **faults: Any) -> int:
+        """Start a run; returns its process id. See worker.py for what `more` may have."""
         self.logs += 1
         file = self.folder / f"{self.logs}.log"
-        pid = self._ask({"words": list(map(str, words)), "log": str(file), "faults": faults})
+        pid = self._ask({"words": list(map(str, words)), "log": str(file), "faults": faults, **(more or {})})
         self.files[pid] = file
         return pid
 

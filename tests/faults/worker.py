@@ -2,7 +2,8 @@
 
 Reads one request a line from stdin, as JSON, and answers each with one line:
     {"words": [...], "log": FILE, "faults": {...}}   starts a run; the answer is its process id
-    {"wait": PID}                                                   waits for it; the answer is its exit code
+    {"wait": PID}                                    waits for it; the answer is its exit code
+A request to start may also have a "job" (the main one by default) and an "environment" to add.
 """
 
 from __future__ import annotations
@@ -71,6 +72,34 @@ def jumping_clock() -> None:
     time.time = jump
 
 
+def at_loss(count: int) -> None:
+    """A loss that is infinite at the Nth batch of this process."""
+    from sharelora.training.trainer import ShareTrainer
+
+    left, own = [count], ShareTrainer.compute_loss
+
+    def hook(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        return own(self, *args, **kwargs) * (float("inf") if left[0] == 0 else 1)
+
+    ShareTrainer.compute_loss = hook
+
+
+def drift(count: int) -> None:
+    """A weight that changes by itself before the Nth update, by one bit in the last place."""
+    from sharelora.training.callbacks import Progress
+
+    left = [count]
+
+    def hook(self: Any, *args: Any, model: Any = None, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            weight = next(value for value in model.parameters() if value.requires_grad)
+            weight.data.flatten()[:1].mul_(1 + 2**-20)
+
+    Progress.on_pre_optimizer_step = hook
+
+
 def apply(faults: dict[str, Any]) -> None:
     """Prepare what is to go wrong in this process."""
     if "file_event" in faults:
@@ -79,6 +108,10 @@ def apply(faults: dict[str, Any]) -> None:
         at_call("on_step_begin", faults["step"], kill)
     if "evaluation" in faults:
         at_call("on_prediction_step", faults["evaluation"], kill)
+    if "infinite_loss" in faults:
+        at_loss(faults["infinite_loss"])
+    if "drift" in faults:
+        drift(faults["drift"])
     if "signals" in faults:
         name, count, numbers = faults["signals"]
         at_call(name, count, lambda: [os.kill(os.getpid(), number) for number in numbers])
@@ -98,11 +131,34 @@ def apply(faults: dict[str, Any]) -> None:
         jumping_clock()
 
 
+def shard_on_cpus() -> None:
+    """Let accelerate shard on CPUs as it does on GPUs; by itself it trains whole copies there."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    from sharelora.training import engine_rules
+
+    own = AcceleratorState.__init__
+
+    def make(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        own(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = make
+    engine_rules.RULES = tuple(rule for rule in engine_rules.RULES if rule.name != "FSDP2 without GPUs")
+
+
 def work(request: dict[str, Any]) -> int:
     """Run one command; returns its exit code."""
+    os.environ.update(request.get("environment", {}))
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        shard_on_cpus()
     from sharelora.errors import run_main
-    from sharelora.training import arguments, history, job, program
+    from sharelora.training import history, program
 
+    name = request.get("job", "sharelora.training")
+    arguments, job = (importlib.import_module(f"{name}.{part}") for part in ("arguments", "job"))
     log = open(request["log"], "w", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 2)
     os.dup2(log.fileno(), 1)
@@ -117,7 +173,8 @@ def work(request: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Answer requests until stdin ends."""
-    importlib.import_module("sharelora.training.job")
+    for name in ("sharelora.training.job", *sys.argv[1:]):
+        importlib.import_module(name)
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -251,7 +251,7 @@ def test_memory_that_runs_out_and_a_loss_that_explodes(refused: Refused, monkeyp
     refused("--overwrite_output_dir --method bitfit", "memory ran out", "need less", "--max_seq_length")
 
 
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_sharded_training(refused: Refused, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
-    refused("", name)
+@pytest.mark.parametrize(("name", "found"), [("FSDP", "FSDP1"), ("DEEPSPEED", "DeepSpeed")])
+def test_sharded_training(refused: Refused, monkeypatch: pytest.MonkeyPatch, name: str, found: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    refused("", found)

@@ -237,7 +237,24 @@ def test_an_altered_checkpoint_is_not_resumed(command: Command, adapter: Path) -
 
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_sharded_training(command: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    refused(command(**{name: "full_shard"}), name, "torchrun")
-    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
-    refused(command(), name, "torchrun")
+def test_engines_chosen_by_flags(command: Command, name: str) -> None:
+    refused(command(**{name: "full_shard"}), f"--{name}", "accelerate launch --config_file")
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP1"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "mixed_precision"),
+    ],
+)
+def test_engines_that_cannot_do_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: str, tmp_path: Path
+) -> None:
+    """Nothing is written; every rule is in tests/training/test_engines.py."""
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    refused(command(), found)
+    assert not (tmp_path / "out").exists()

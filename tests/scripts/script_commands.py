@@ -10,7 +10,17 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 FROM_OUTSIDE = (
-    *("MODEL", "ADAPTER", "INIT", "OUTPUT_DIR", "NPROC", "SHARELORA_TINY", "SHARELORA_DATA", "LAUNCH_FLAGS"),
+    *(
+        "MODEL",
+        "ADAPTER",
+        "INIT",
+        "OUTPUT_DIR",
+        "NPROC",
+        "SHARELORA_TINY",
+        "SHARELORA_DATA",
+        "LAUNCH_FLAGS",
+        "ACCELERATE",
+    ),
     *("STAGES", "DECODE_FLAGS", "SCORE_FLAGS", "DATA_PATH", "IMAGE_FOLDER"),
 )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, environment
 
+from sharelora.training.checkpoints.packing import load_state
+
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 SHORT = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "128")
 
@@ -98,10 +100,12 @@ def test_the_other_data_sets_train_too(tmp_path: Path, data: str) -> None:
 
 
 @pytest.mark.distributed
-def test_two_processes_train_through_accelerate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"NPROC": "2"}, {"ACCELERATE": "ddp_cpu"}])
+def test_two_processes_train_through_accelerate(tmp_path: Path, settings: dict[str, str]) -> None:
     out = tmp_path / "out"
-    bash("share/finetune_alpaca_llama3_8b_full.sh", "--tiny", *SHORT, cwd=tmp_path, NPROC="2", OUTPUT_DIR=str(out))
+    bash("share/finetune_alpaca_llama3_8b_full.sh", "--tiny", *SHORT, cwd=tmp_path, OUTPUT_DIR=str(out), **settings)
     assert json.loads((out / "result.json").read_text())["plan"]["share"] == "a"
+    assert len(load_state(out / "checkpoint-4" / "training_state.safetensors")["processes"]) == 2
 
 
 @pytest.mark.slow

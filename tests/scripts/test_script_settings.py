@@ -94,6 +94,29 @@ def test_several_processes_share_the_same_examples_per_update(command: Command) 
     assert command(TRAIN, NPROC="2", LAUNCH_FLAGS="--main_process_port 0")[11:13] == ["--main_process_port", "0"]
 
 
+def test_an_engine_of_accelerate(command: Command, scripts: Path, tmp_path: Path) -> None:
+    words = command(TRAIN, ACCELERATE="fsdp2")
+    assert value(words, "--config_file") == str(scripts / "accelerate" / "fsdp2.yaml")
+    assert value(words, "--num_processes") == "2" and value(words, "--gradient_accumulation_steps") == "8"
+    own = tmp_path / "own.yaml"
+    own.write_text("num_processes: 4  # GPUs\n")
+    words = command(TRAIN, ACCELERATE=str(own), LAUNCH_FLAGS="--machine_rank 1")
+    assert value(words, "--config_file") == str(own) and value(words, "--machine_rank") == "1"
+    assert value(words, "--gradient_accumulation_steps") == "4"
+    assert value(command(TRAIN, ACCELERATE=str(own), NPROC="8"), "--num_processes") == "8"
+
+
+def test_an_engine_that_is_not_there_is_refused(scripts: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(scripts / TRAIN)],
+        env=environment(PRINT_COMMAND="1", ACCELERATE="tpu"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: found ACCELERATE=tpu; need a file, or one of scripts/accelerate: ddp ddp_cpu")
+
+
 @pytest.mark.parametrize("processes", ["3", "0", "two", "-1", "32"])
 def test_a_number_of_processes_that_cannot_be_is_refused(scripts: Path, processes: str) -> None:
     done = subprocess.run(

@@ -74,3 +74,18 @@ def test_what_chooses_the_best_checkpoint_decides_the_result() -> None:
     assert {"eval_steps", "max_eval_samples"} & decides() == set()
     assert {"eval_steps", "save_steps", "max_eval_samples", "mmlu_split"} <= decides("--load_best_model_at_end")
     assert {"on_nan", "resume_anyway", "output_dir"} & decides("--load_best_model_at_end") == set()
+
+
+DEALT = {"processes": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+
+
+def test_another_number_of_processes_with_the_same_rows_per_update_goes_on(tmp_path: Path) -> None:
+    begin(tmp_path, DEALT)
+    with new_checkpoint(tmp_path, 5) as aside:
+        (aside / "adapter_model.safetensors").write_bytes(b"x")
+    for now in ((2, 4, 2), (2, 2, 4), (16, 1, 1)):
+        look(tmp_path, dict(zip(DEALT, now, strict=True)), training=True)
+    # The same rows, but other batches of one process: no reason to, and not bit by bit the same.
+    for now in ((1, 2, 8), (2, 4, 4), (4, 4, 2)):
+        with pytest.raises(UserError, match="holds a run with"):
+            look(tmp_path, dict(zip(DEALT, now, strict=True)), training=True)

@@ -45,6 +45,17 @@ def test_a_second_signal_ends_the_process() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
 
 
+def test_what_a_launcher_passes_on_again_is_the_same_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    child = os.fork()
+    if child == 0:
+        with listening() as requests:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(10 if requests.stop == signal.SIGTERM else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
 def test_where_nothing_is_trained_the_exit_code_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with ending():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import set_seed
 
 Random = dict[str, Any]
 
@@ -26,3 +28,14 @@ def set_random_state(state: Random) -> None:
     if torch.cuda.is_available():
         for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(cuda, device)
+
+
+def derive_random_state(seed: int, step: int, rank: int) -> None:
+    """Seed every generator with a number of this process's own, which is the same whenever it is asked for.
+
+    Args:
+        seed: of the run.
+        step: updates so far.
+        rank: of this process.
+    """
+    set_seed(int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:4], "big"))

@@ -11,11 +11,13 @@ import torch
 from transformers import TrainingArguments
 
 from sharelora.errors import UserError
+from sharelora.training.engine_rules import refuse_engine
+from sharelora.training.engines import setup
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.methods import Method
 from sharelora.training.machine import choose_optimizer, on_gpu, processes
 from sharelora.training.precision import Precision, choose_precision
-from sharelora.training.settings import BESIDE, BESIDE_PREFIXES, check_reporters, checkpointing, refuse_sharding
+from sharelora.training.settings import BESIDE, BESIDE_PREFIXES, check_reporters, checkpointing, reentrant
 
 # Here evaluations choose the weights that are kept.
 _DECIDE = {"do_eval", "eval_delay", "eval_steps", "eval_strategy", "max_eval_samples"}
@@ -74,10 +76,13 @@ def check_settings(args: GlueArguments) -> None:
     """Refuse what cannot work before anything is loaded.
 
     Raises:
-        UserError: a package that --report_to needs is missing, the model would be sharded, or nothing is to be done.
+        UserError: a package that --report_to needs is missing, nothing is to be done, or the engine cannot do it.
     """
     check_reporters(args.train["report_to"])
-    refuse_sharding(args.train)
+    method = args.method
+    shares = method.sharing is not None and args.flags.share != "none"
+    full = method.name == "full"
+    refuse_engine(setup(args.train, job="glue", shares=shares, reentrant=reentrant(args.train), full=full, bits=32))
     if not any(args.train[name] for name in ("do_train", "do_eval", "do_predict")):
         raise UserError("nothing is to be done; pass --do_train, --do_eval or --do_predict")
 

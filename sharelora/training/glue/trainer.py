@@ -15,6 +15,7 @@ from transformers import EvalPrediction
 
 from sharelora.metrics.glue import compute
 from sharelora.training.adapter_trainer import AdapterTrainer
+from sharelora.training.dealing import counted
 from sharelora.training.glue.losses import Consistency, example_losses
 from sharelora.training.glue.methods import Storage
 from sharelora.training.glue.selection import Selection
@@ -75,7 +76,7 @@ class GlueTrainer(AdapterTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Count the examples of an update over all its batches and processes."""
-        rows = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        rows = torch.tensor(sum(int(counted(batch["labels"]).sum()) for batch in batch_samples), device=device)
         return self.accelerator.gather(rows).sum() if self.args.world_size > 1 else rows
 
     def compute_loss(
@@ -92,6 +93,8 @@ class GlueTrainer(AdapterTrainer):
         """
         inputs = dict(inputs)
         labels, smoothing = inputs.pop("labels"), self.args.label_smoothing_factor
+        real = counted(labels)
+        labels = labels.nan_to_num() if self.regression else labels
         if self.consistency is None:
             outputs = model(**inputs)
             losses = example_losses(outputs.logits, labels, self.regression, smoothing)
@@ -102,7 +105,7 @@ class GlueTrainer(AdapterTrainer):
             losses = self.consistency.losses(first, second, labels, smoothing)
         count = len(labels) if num_items_in_batch is None else num_items_in_batch
         # Data-parallel engines take the mean over processes.
-        loss = losses.sum() / count * self.args.world_size
+        loss = (losses * real).sum() / count * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(

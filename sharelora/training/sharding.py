@@ -1,0 +1,74 @@
+"""Matrices that an engine has cut into parts: put together for files and logs, cut again when a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+
+def whole(value: Tensor) -> Tensor:
+    """Return a matrix in one piece; every process that has a part must ask."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def is_cut(model: Any) -> bool:
+    """Whether an engine has cut a model into parts, which for the time of a forward pass may be together."""
+    return isinstance(model, FSDPModule)
+
+
+def whole_weights(model: Any) -> dict[str, Tensor] | None:
+    """Return what is trained of a model that was cut, on the CPU, by the model's own names; None for a whole model.
+
+    Every process must ask.
+    """
+    if not is_cut(model):
+        return None
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    state = model.state_dict()  # which first takes apart again what an evaluation has left together
+    return {name: whole(state[name].detach()).cpu() for name in trained}
+
+
+def whole_state(state: Any) -> Any:
+    """Return an optimizer's state with every matrix in one piece on the CPU, as one process has it.
+
+    Every process must ask.
+    """
+    if isinstance(state, DTensor):
+        return whole(state).cpu()
+    if isinstance(state, Mapping):
+        return {key: whole_state(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(whole_state(value) for value in state)
+    return state
+
+
+def cut_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Cut an optimizer's state as its parameters are cut; nothing changes where they are whole.
+
+    Args:
+        state: as `Optimizer.state_dict` of one process.
+        optimizer: the one that will take it.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    found = {index: _cut(values, parameters[index]) for index, values in state["state"].items()}
+    return {**state, "state": found}
+
+
+def _cut(values: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
+    if not isinstance(parameter, DTensor):
+        return values
+    mesh, placements = parameter.device_mesh, parameter.placements
+
+    def part(value: Any) -> Any:
+        # A count of updates is a number, the same for all.
+        alike = isinstance(value, Tensor) and value.shape == parameter.shape
+        return distribute_tensor(value.to(parameter.device), mesh, placements) if alike else value
+
+    with torch.no_grad():
+        return {name: part(value) for name, value in values.items()}
