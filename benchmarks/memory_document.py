@@ -144,6 +144,8 @@ def draw(rows: Sequence[Row], stem: Path) -> list[Path]:
     for place, precision in enumerate(PRECISIONS):
         for checkpointing, marker in ((False, "o"), (True, "^")):
             chosen = [r for r in rows if (r.cell.precision, r.cell.checkpointing) == (precision, checkpointing)]
+            if not chosen:
+                continue
             axes.plot(
                 [row.peaks["training"].measured / 1e6 for row in chosen],
                 [row.peaks["training"].estimated / 1e6 for row in chosen],
