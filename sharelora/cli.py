@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -199,10 +198,11 @@ def _ablate_flags(parser: Parser) -> None:
 def _ablate(args: argparse.Namespace) -> None:
     # What trains takes seconds to load.
     from sharelora.training.ablation.command import ablate
+    from sharelora.training.signals import ending
 
     # A training must not go on alone when this process is ended: the next call would train in the same folder.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    ablate(args.grid, args.output, args.only)
+    with ending():
+        ablate(args.grid, args.output, args.only)
 
 
 @dataclass(frozen=True)

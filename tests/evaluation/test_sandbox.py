@@ -316,11 +316,12 @@ def test_threads_of_the_caller_may_run_programs_at_the_same_time() -> None:
 @pytest.fixture
 def alone() -> Iterator[Path]:
     """A folder with a copy of the sandbox's files, for a Python without packages and for a user without rights."""
-    with tempfile.TemporaryDirectory(prefix="sharelora-test-") as name:
-        folder, files = Path(name), Path(sandbox.__file__).parent
+    with tempfile.TemporaryDirectory(prefix="sharelora-test-") as place:
+        folder, files = Path(place), Path(sandbox.__file__).parent
         package = folder / "sharelora" / "evaluation" / "sandbox"
         shutil.copytree(files, package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(files.parents[1] / "errors.py", folder / "sharelora")
+        for name in ("errors.py", "redaction.py"):
+            shutil.copy(files.parents[1] / name, folder / "sharelora")
         for above in package.parents[:2]:
             (above / "__init__.py").touch()
         for path in (folder, *folder.rglob("*")):

@@ -23,6 +23,8 @@ from sharelora.training.output import ADAPTER, MODEL
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
 LOW_RANK = ("lora", "share_a", "share_ab", "odd_even")
+# Weights of the best epoch so far, and all of a checkpoint but its weights.
+BESIDE = ("selected.safetensors", "training_state.safetensors")
 # Their code is that of a row which is tested always.
 REPEATED = ("lora", "share_b", "odd_even", "pfeiffer")
 
@@ -37,7 +39,7 @@ def result(folder: Path, kind: str = "") -> dict[str, Any]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    (file,) = (file for file in folder.glob("*.safetensors") if file.name != "selected.safetensors")
+    (file,) = (file for file in folder.glob("*.safetensors") if file.name not in BESIDE)
     return load_file(file)
 
 
