@@ -108,7 +108,8 @@ def main() -> None:
     disable_progress_bar()
     folder = Path(given.output) / ("quick" if given.quick else f"{given.bits}-bit")
     train(given, folder / "run")
-    result = {**report.facts("soak", vars(given)), "windows": read_json(folder / FILE)}
+    settings = {name: getattr(given, name) for name in ("steps", "windows", "bits", "threads")}
+    result = {**report.facts("soak", settings), "windows": read_json(folder / FILE)}
     document = folder / "soak.md" if given.quick else Path(given.document)
     write_json(document.with_suffix(".json"), result)
     plot(result["windows"], document.with_suffix(""))

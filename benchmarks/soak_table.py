@@ -98,9 +98,10 @@ def plot(windows: Sequence[Window], stem: Path) -> list[Path]:
     panels = figure.subplots(len(SEEN), 1, sharex=True)
     steps = [window["step"] for window in windows]
     for axes, (name, (title, unit, factor)) in zip(panels, SEEN.items(), strict=True):
-        axes.plot(steps, [factor * window[name] for window in windows], ".-", markersize=4, linewidth=1)
+        values = [factor * window[name] for window in windows]
+        axes.plot(steps, values, ".-", markersize=4, linewidth=1)
         axes.set_title(f"{title} [{unit}]" if unit else title, fontsize=9)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * max(values))
         axes.grid(alpha=0.3)
     figure.supxlabel("updates", fontsize=9)
     return save_figure(figure, stem)

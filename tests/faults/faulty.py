@@ -56,14 +56,14 @@ class Worker:
     def wait(self, pid: int) -> Ended:
         """Wait for the end of a run."""
         code = self._ask({"wait": pid})
-        return Ended(code, self.files[pid].read_text(encoding="utf-8"))
+        return Ended(code, self.log(pid))
 
     def run(self, words: Sequence[str], **faults: Any) -> Ended:
         """Run to the end."""
         return self.wait(self.start(words, **faults))
 
     def log(self, pid: int) -> str:
-        """What a run has said so far."""
+        """What a run has said so far; one that was killed at once has no log yet."""
         file = self.files[pid]
         return file.read_text(encoding="utf-8") if file.exists() else ""
 
