@@ -62,6 +62,6 @@ def test_ten_kills_lose_nothing(worker: Worker, words: list[str], whole: Path, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_hundred_kills_lose_nothing(worker: Worker, words: list[str], whole: Path, tmp_path: Path) -> None:
     kill_often(worker, words, whole, tmp_path, seed=2, kills=100)
