@@ -16,8 +16,8 @@ PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
 # Run only by `evaluate` itself, so only where it is installed.
 EVALUATE_MODULES = ROOT / "sharelora" / "metrics" / "modules"
 
-# Large, and used by one benchmark or one flag alone: whoever wants that installs it.
-NOT_INSTALLED = {"lm-eval", "torchvision", "vllm"}
+# Large, and used by one benchmark, engine or flag alone: whoever wants that installs it.
+NOT_INSTALLED = {"deepspeed", "lm-eval", "torchvision", "vllm"}
 
 
 def pins(name: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sharelora.environment import peak_memory
 from sharelora.errors import UserError
-from sharelora.training.sharding import whole
+from sharelora.training.sharding import clips_later, held_by_zero, whole_gradient
 
 logger = logging.getLogger(__name__)
 
@@ -28,24 +28,39 @@ class FirstBackward(TrainerCallback):
 
     def __init__(self) -> None:
         self.checked = False
+        self._came: set[str] = set()
+        self._hooks: list[Any] = []
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        """Watch gradients come: DeepSpeed puts them elsewhere at once, and zeros where there are none."""
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and held_by_zero(parameter):
+                # A hook must return nothing, or that would be the gradient.
+                self._hooks.append(parameter.register_hook(lambda grad, name=name: self._came.add(name)))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Look once; DeepSpeed keeps gradients elsewhere."""
-        if not self.checked and not args.deepspeed:
+        """Look once."""
+        if not self.checked:
             self.checked = True
-            require_gradients(model)
+            for hook in self._hooks:
+                hook.remove()
+            require_gradients(model, self._came)
 
 
-def require_gradients(model: nn.Module) -> None:
+def require_gradients(model: nn.Module, came: Collection[str] = ()) -> None:
     """Check that every trainable parameter has a gradient.
+
+    Args:
+        model: after a backward pass.
+        came: names of those whose gradient was seen and is elsewhere.
 
     Raises:
         UserError: one has none.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    idle = [name for name, p in trainable.items() if p.grad is None]
+    idle = [name for name, p in trainable.items() if p.grad is None and name not in came]
     if idle or not trainable:
         what = f"{len(idle)} of {len(trainable)} trainable matrices, first {idle[0]}," if idle else "the model"
         raise UserError(
@@ -67,7 +82,7 @@ def shared_matrices(model: Any) -> dict[str, nn.Parameter]:
 
 
 def gradient_norms(matrices: Mapping[str, nn.Parameter], total: Tensor | float, clip: float) -> dict[str, float]:
-    """Return the gradient norm of each matrix as it was before clipping.
+    """Return the gradient norm of each matrix as it was before clipping; every process must ask.
 
     The gradient of a shared matrix is a sum over its sites, so it grows with depth: clipping and learning rate mean
     something else than for LoRA.
@@ -77,10 +92,12 @@ def gradient_norms(matrices: Mapping[str, nn.Parameter], total: Tensor | float, 
         total: norm of all gradients before clipping.
         clip: max_grad_norm; 0 if nothing was clipped.
     """
-    found = {name: whole(p.grad) for name, p in matrices.items() if p.grad is not None}
+    every = {name: whole_gradient(matrix) for name, matrix in matrices.items()}
+    found = {name: gradient for name, gradient in every.items() if gradient is not None}
     if not found:
         return {}
-    shrunk = max(1.0, (float(total) + 1e-6) / clip) if clip > 0 else 1.0  # as clip_grad_norm_ has it
+    clipped = clip > 0 and not clips_later(matrices.values())
+    shrunk = max(1.0, (float(total) + 1e-6) / clip) if clipped else 1.0  # as clip_grad_norm_ has it
     norms = torch.stack([grad.detach().float().norm().cpu() for grad in found.values()]) * shrunk
     return {f"grad_norm/{name}": norm for name, norm in zip(found, norms.tolist(), strict=True)}
 

@@ -10,6 +10,10 @@ from sharelora.training.engines import Setup
 from sharelora.training.machine import BITSANDBYTES
 
 _CONFIGS = "scripts/accelerate"
+_BATCHES = ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")
+_OFFLOADS = ("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE")
+# Optimizers that treat every element by itself.
+_BY_ELEMENT = ("adamw_torch", "adamw_torch_fused")
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,74 @@ RULES = (
         "use --optim adamw_torch",
     ),
     Rule(
-        "DeepSpeed",
-        lambda run: run.deepspeed,
+        "DeepSpeed is missing",
+        lambda run: run.deepspeed and not run.has_deepspeed,
         "DeepSpeed in the launcher's configuration",
-        "it keeps the optimizer's state in a form that checkpoints here do not have",
-        f"use {_CONFIGS}/fsdp2.yaml or {_CONFIGS}/ddp.yaml",
+        "it needs the package deepspeed, which is not installed",
+        f"run pip install -e .[deepspeed], or use {_CONFIGS}/fsdp2.yaml or {_CONFIGS}/ddp.yaml",
+    ),
+    Rule(
+        "DeepSpeed's own configuration",
+        lambda run: run.deepspeed and run.environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none") != "none",
+        "deepspeed_config_file",
+        "it may say something else than the command about batches, precision and the optimizer",
+        f"use {_CONFIGS}/deepspeed_zero2.yaml or {_CONFIGS}/deepspeed_zero3.yaml",
+    ),
+    Rule(
+        "ZeRO's other stages",
+        lambda run: run.deepspeed and run.environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") not in ("2", "3"),
+        "a zero_stage of 0 or 1",
+        "it keeps gradients in a form that nothing here reads",
+        f"set zero_stage: 2, as {_CONFIGS}/deepspeed_zero2.yaml has it, or use {_CONFIGS}/ddp.yaml",
+    ),
+    Rule(
+        "DeepSpeed's batches",
+        lambda run: run.deepspeed and any(run.environment.get(name, "auto") != "auto" for name in _BATCHES),
+        "gradient_accumulation_steps or gradient_clipping in the launcher's configuration",
+        "--gradient_accumulation_steps and --max_grad_norm say it",
+        "leave them out there",
+    ),
+    Rule(
+        "DeepSpeed's offloading",
+        lambda run: run.deepspeed and any(run.environment.get(name, "none") != "none" for name in _OFFLOADS),
+        "offload_optimizer_device or offload_param_device",
+        "gradients and states would be in CPU memory in a form that nothing here reads",
+        f"set them to none; adapters' states are small; --bits 4 with {_CONFIGS}/fsdp2.yaml needs the least GPU memory",
+    ),
+    Rule(
+        "DeepSpeed's loading in parts",
+        lambda run: run.engine == "zero3" and run.says("ACCELERATE_DEEPSPEED_ZERO3_INIT"),
+        "zero3_init_flag",
+        "it was not tried; transformers cuts the base as it is loaded by itself",
+        "set it to false",
+    ),
+    Rule(
+        "DeepSpeed with --use_cpu",
+        lambda run: run.deepspeed and bool(run.train["use_cpu"]),
+        "--use_cpu under DeepSpeed",
+        "accelerate would train whole copies without a word",
+        f"drop it, or use {_CONFIGS}/ddp_cpu.yaml; where there are no GPUs, DeepSpeed uses CPUs by itself",
+    ),
+    Rule(
+        "DeepSpeed's autocast",
+        lambda run: run.deepspeed and bool(run.train["fp16"] or (run.train["bf16"] and run.bits == 32)),
+        "--fp16, or --bits 32 with --bf16, under DeepSpeed",
+        "instead of autocast it would turn the adapters themselves into half precision",
+        "use --bits 16 --bf16: a base in bf16 and adapters in fp32",
+    ),
+    Rule(
+        "DeepSpeed's optimizers",
+        lambda run: run.deepspeed and run.train["optim"] not in _BY_ELEMENT,
+        "another optimizer than AdamW of torch under DeepSpeed",
+        "it would see parts of long vectors instead of matrices",
+        "use --optim adamw_torch",
+    ),
+    Rule(
+        "quantised ZeRO-3",
+        lambda run: run.engine == "zero3" and run.bits < 16,
+        "--bits 4 or 8 under ZeRO-3",
+        "nothing here has shown that it cuts packed weights rightly",
+        f"use {_CONFIGS}/fsdp2.yaml for 4 bits, or {_CONFIGS}/deepspeed_zero2.yaml or {_CONFIGS}/ddp.yaml",
     ),
     Rule(
         "8 bits sharded",
@@ -122,35 +189,36 @@ RULES = (
     Rule(
         "sharded full tuning",
         lambda run: run.sharded and run.full,
-        "full fine-tuning of a sharded model",
+        "full fine-tuning with a sharded model or optimizer",
         "every checkpoint would gather the whole model and its optimizer on each process",
         f"tune adapters, or use {_CONFIGS}/ddp.yaml",
     ),
     Rule(
         "sharded classifier",
         lambda run: run.sharded and run.job == "glue",
-        "a sharded classifier",
+        "a classifier with a sharded model or optimizer",
         "the best weights so far wait as a whole on each process, and an encoder fits every GPU",
         f"use {_CONFIGS}/ddp.yaml",
     ),
     Rule(
         "sharded answers",
         lambda run: run.sharded and run.answers,
-        "--do_mmlu_eval or --do_predict with a sharded model",
-        "processes with other questions or longer texts would wait for each other for ever",
+        "--do_mmlu_eval or --do_predict with a sharded model or optimizer",
+        "with weights in parts, processes with other questions or longer texts would wait for each other for ever; "
+        "with ZeRO-2 it was not tried",
         "drop it, and afterwards start eval/mmlu.py, or this command with --adapter, without a launcher",
     ),
     Rule(
         "sharded choice",
         lambda run: run.sharded and bool(run.train["load_best_model_at_end"]),
-        "--load_best_model_at_end with a sharded model",
-        "weights are put into a model only before it is cut",
+        "--load_best_model_at_end with a sharded model or optimizer",
+        "weights are put in only before the engine makes its parts of them",
         "drop it; every checkpoint is an adapter, and result.json and the log say which was best",
     ),
     Rule(
         "sharded evaluation",
         lambda run: run.sharded and not run.train["do_train"],
-        "a sharded model and nothing to train",
+        "a sharded model or optimizer and nothing to train",
         "the engine cuts a model together with its optimizer only",
         "start without a launcher: one process spreads the model over all GPUs",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ def engine_of(environment: Mapping[str, str] = os.environ) -> Engine:
     return "ddp" if int(environment.get("WORLD_SIZE", "1")) > 1 else "alone"
 
 
+def deepspeed(engine: Engine) -> bool:
+    """Whether an engine is DeepSpeed's."""
+    return engine in ("zero2", "zero3")
+
+
 @dataclass(frozen=True)
 class Setup:
     """What engines care about in a run.
@@ -46,6 +52,7 @@ class Setup:
         bits: precision of the base.
         full: every weight is trained.
         answers: the run asks questions or writes texts itself (--do_mmlu_eval, --do_predict).
+        has_deepspeed: the package deepspeed is installed.
     """
 
     engine: Engine
@@ -58,6 +65,7 @@ class Setup:
     bits: int = 16
     full: bool = False
     answers: bool = False
+    has_deepspeed: bool = True
 
     @property
     def processes(self) -> int:
@@ -67,7 +75,7 @@ class Setup:
     @property
     def deepspeed(self) -> bool:
         """Whether the engine is DeepSpeed."""
-        return self.engine in ("zero2", "zero3")
+        return deepspeed(self.engine)
 
     @property
     def sharded(self) -> bool:
@@ -98,4 +106,6 @@ def setup(train: Mapping[str, Any], environment: Mapping[str, str] = os.environ,
         environment: what the launcher said.
         facts: further fields of `Setup`.
     """
-    return Setup(engine_of(environment), environment, train, gpu=on_gpu(train["use_cpu"]), **facts)
+    found = importlib.util.find_spec("deepspeed") is not None
+    gpu = on_gpu(train["use_cpu"])
+    return Setup(engine_of(environment), environment, train, gpu=gpu, has_deepspeed=found, **facts)

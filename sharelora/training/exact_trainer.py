@@ -14,7 +14,7 @@ from typing import Any
 from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from sharelora.errors import UserError
@@ -22,8 +22,8 @@ from sharelora.training.agreement import digest, require_agreement
 from sharelora.training.checkpoints import damage, find, new_checkpoint, rotate
 from sharelora.training.checkpoints.packing import load_state, save_state
 from sharelora.training.checkpoints.randomness import Random, derive_random_state, random_state, set_random_state
-from sharelora.training.engines import engine_of
-from sharelora.training.sharding import cut_state, is_cut, whole_state, whole_weights
+from sharelora.training.engine_trainer import EngineTrainer
+from sharelora.training.sharding import cut_state, is_cut, whole_state
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Follow(TrainerCallback):
         self.trainer.moment.epoch_over = True
 
 
-class ExactTrainer(Trainer):
+class ExactTrainer(EngineTrainer):
     """The Trainer with whole checkpoints and exact resumption.
 
     Attributes:
@@ -120,10 +120,6 @@ class ExactTrainer(Trainer):
             found = gather_object([digest(self.accelerator.unwrap_model(self.model))])
             require_agreement(found, self.state.global_step, find(Path(str(self.args.output_dir))).good)
 
-    def whole_weights(self) -> dict[str, Any] | None:
-        """Return what is trained, put together from all processes; None where each has all of it."""
-        return whole_weights(self.model)
-
     def _whole_state(self) -> dict[str, Any]:
         """Everything beside the weights, of all processes together."""
         scaler, optimizer, scheduler = self.accelerator.scaler, self.optimizer, self.lr_scheduler
@@ -178,17 +174,6 @@ class ExactTrainer(Trainer):
             self.lr_scheduler.load_state_dict(self._resumed["scheduler"])
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             raise misfit(file, error) from error
-
-    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
-        # Whole matrices go into a whole model only: before it is cut.
-        if resume_from_checkpoint is not None and self.is_fsdp_enabled:
-            self._load_from_checkpoint(resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        if engine_of() == "fsdp2" and not is_cut(self.model):  # accelerate does so on some devices, without a word
-            raise UserError(
-                "FSDP2 was asked for and the model is not cut; need GPUs; use scripts/accelerate/ddp_cpu.yaml"
-            )
-        return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if is_cut(model or self.model):

@@ -54,7 +54,9 @@ def count(model: nn.Module) -> Count:
 
 def _elements(parameter: nn.Parameter) -> int:
     state = getattr(parameter, "quant_state", None)
-    return int(state.shape.numel()) if state is not None else parameter.numel()
+    if state is not None:
+        return int(state.shape.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))  # of all parts that ZeRO-3 has cut
 
 
 def load_model(

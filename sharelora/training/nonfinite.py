@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from sharelora.errors import UserError
+from sharelora.training.zero import WholeOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,9 @@ class NonFinite(TrainerCallback):
         elif not math.isfinite(gradient) and not scaled:
             self.bad = f"the gradient is {gradient}"
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
         """Stop, or take the gradients away so that the optimizer changes nothing.
 
         Raises:
@@ -83,6 +86,8 @@ class NonFinite(TrainerCallback):
         logger.warning("update %d is left out: %s on rows %s", state.global_step + 1, self.bad, self._rows())
         if args.fp16:  # the scaler, which has seen the same, leaves the update out by itself
             return
+        if isinstance(optimizer, WholeOptimizer):
+            optimizer.drop()
         for parameter in model.parameters():
             parameter.grad = None
 

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from sharelora.errors import UserError
 from sharelora.training.arguments import Arguments
 from sharelora.training.engine_rules import refuse_engine
-from sharelora.training.engines import Setup, setup
+from sharelora.training.engines import Setup, deepspeed, engine_of, setup
 from sharelora.training.machine import choose_optimizer, processes
 from sharelora.training.precision import Precision
 
@@ -95,7 +95,9 @@ def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArg
         UserError: settings that contradict each other.
     """
     values = dict(args.train)
-    use_cpu = values["use_cpu"] or not torch.accelerator.is_available()
+    without_gpu = values["use_cpu"] or not torch.accelerator.is_available()
+    # Told to use CPUs, accelerate would leave DeepSpeed away, which uses them by itself where there are no GPUs.
+    use_cpu = without_gpu and not deepspeed(engine_of())
     values["optim"], notice = choose_optimizer(values["optim"], use_cpu)
     values.update(
         bf16=precision.autocast == "bf16",
@@ -112,7 +114,7 @@ def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArg
     )
     if values["ddp_find_unused_parameters"] is None:
         values["ddp_find_unused_parameters"] = False  # the first backward proves that every one is used
-    if processes() > 1 and use_cpu and values["ddp_backend"] is None:
+    if processes() > 1 and without_gpu and values["ddp_backend"] is None:
         values["ddp_backend"] = "gloo"
     try:
         return TrainingArguments(**values), [notice] if notice else []

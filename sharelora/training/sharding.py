@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from sharelora.training.zero import WholeOptimizer, gathered, is_partitioned
+from sharelora.training.zero import holds as held_by_zero
+from sharelora.training.zero import whole_gradient as zero_gradient
 
 
 def whole(value: Tensor) -> Tensor:
@@ -19,7 +23,7 @@ def whole(value: Tensor) -> Tensor:
 
 def is_cut(model: Any) -> bool:
     """Whether an engine has cut a model into parts, which for the time of a forward pass may be together."""
-    return isinstance(model, FSDPModule)
+    return isinstance(model, FSDPModule) or is_partitioned(model)
 
 
 def whole_weights(model: Any) -> dict[str, Tensor] | None:
@@ -29,9 +33,23 @@ def whole_weights(model: Any) -> dict[str, Tensor] | None:
     """
     if not is_cut(model):
         return None
-    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if is_partitioned(model):
+        return gathered(trained)
     state = model.state_dict()  # which first takes apart again what an evaluation has left together
     return {name: whole(state[name].detach()).cpu() for name in trained}
+
+
+def whole_gradient(parameter: nn.Parameter) -> Tensor | None:
+    """Return a matrix's gradient in one piece, before the optimizer's update; every process must ask."""
+    if held_by_zero(parameter):
+        return zero_gradient(parameter)
+    return None if parameter.grad is None else whole(parameter.grad)
+
+
+def clips_later(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether gradients are clipped only with the update, so that until then they are as they were."""
+    return any(held_by_zero(parameter) for parameter in parameters)
 
 
 def whole_state(state: Any) -> Any:
@@ -49,12 +67,14 @@ def whole_state(state: Any) -> Any:
 
 
 def cut_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Cut an optimizer's state as its parameters are cut; nothing changes where they are whole.
+    """Cut an optimizer's state as its parameters are cut; nothing changes where they are whole, or where it does so.
 
     Args:
         state: as `Optimizer.state_dict` of one process.
         optimizer: the one that will take it.
     """
+    if isinstance(optimizer, WholeOptimizer):
+        return state
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     found = {index: _cut(values, parameters[index]) for index, values in state["state"].items()}
     return {**state, "state": found}

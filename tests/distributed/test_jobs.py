@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from together import (
+    ADAPTER,
+    GLUE,
+    ROOT,
+    STATE,
+    Worker,
+    alike,
+    curve,
+    dealt,
+    files,
+    last_step,
+    measured,
+    nothing_damaged,
+    together,
+    weights,
+    went_well,
+)
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path += [str(TESTS / name) for name in ("faults", "training", "nlu", "nlg")]
-from faulty import ADAPTER, ROOT, STATE, Ended, Worker, curve, last_step, measured, nothing_damaged  # noqa: E402
-from small_llama import write_data, write_model  # noqa: E402
-
-from sharelora.quantization import has_bitsandbytes  # noqa: E402
-from sharelora.training.checkpoints.packing import load_state  # noqa: E402
+from sharelora.quantization import has_bitsandbytes
+from sharelora.training.checkpoints.packing import load_state
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 
-GLUE, NLG = "sharelora.training.glue", "sharelora.training.nlg"
 # As `accelerate launch --config_file scripts/accelerate/fsdp2.yaml` leaves it.
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
@@ -36,78 +43,6 @@ FSDP2 = {
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A process with everything imported."""
-    made = Worker(tmp_path_factory.mktemp("logs"), f"{GLUE}.job", f"{NLG}.job")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A short run of 29 rows, 8 per update, over three epochs of which the last update has 5 rows."""
-    folder = tmp_path_factory.mktemp("inputs")
-    text = (
-        f"--model_name_or_path {write_model(folder / 'model')} --dataset {write_data(folder / 'rows.jsonl')}"
-        " --dataset_format alpaca --bits 32 --optim adamw_torch --use_cpu --num_train_epochs 3 --max_steps -1"
-        " --save_steps 4 --logging_steps 2 --lora_r 4 --share ab --learning_rate 1e-3 --max_train_samples 29"
-        " --per_device_eval_batch_size 4 --source_max_len 160 --target_max_len 32 --eval_dataset_size 7"
-        " --gradient_checkpointing false --eval_strategy steps --eval_steps 6 --do_eval"
-    )
-    return text.split()
-
-
-def dealt(batch: int, accumulation: int) -> list[str]:
-    """The flags that say how many rows a process takes."""
-    return ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation)]
-
-
-def together(
-    worker: Worker,
-    words: Sequence[str],
-    job: str = "sharelora.training",
-    environment: dict[str, str] | None = None,
-    count: int = 2,
-    **faults: Any,
-) -> list[Ended]:
-    """Run the same command in several processes; faults are those of the last one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **(environment or {})}
-    pids = []
-    for rank in range(count):
-        own = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
-        pids.append(worker.start(words, {"job": job, "environment": own}, **(faults if rank == count - 1 else {})))
-    return [worker.wait(pid) for pid in pids]
-
-
-def went_well(ended: Sequence[Ended]) -> None:
-    assert [end.code for end in ended] == [0] * len(ended), ended[0].log[-2500:] + ended[-1].log[-2500:]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / ADAPTER)
-
-
-def alike(first: Path, second: Path, tolerance: float = 2e-5) -> None:
-    """Two runs end with the same adapter within the rounding of fp32, and had the same losses."""
-    one, two = weights(first), weights(second)
-    assert one.keys() == two.keys()
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < tolerance
-    losses = [[line["loss"] for line in curve(out) if "loss" in line] for out in (first, second)]
-    assert len(losses[0]) > 1 and losses[0] == pytest.approx(losses[1], rel=2e-4)
-
-
-@pytest.fixture(scope="module")
-def alone(worker: Worker, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of it."""
-    out = tmp_path_factory.mktemp("alone") / "out"
-    went_well([worker.run([*words, *dealt(8, 1), "--output_dir", str(out)])])
-    return out
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "order"), [(4, 1, "group_by_length"), (2, 2, "random")])
@@ -126,8 +61,7 @@ def test_two_processes_train_what_one_does(
     for name in ("train_loss", "eval_loss", "eval_loss_before"):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-4)
     assert found[0]["eval_tokens"] == found[1]["eval_tokens"] and found[0]["steps"] == found[1]["steps"] == 12
-    files = [sorted(str(file.relative_to(path)) for file in path.rglob("*")) for path in (alone, out)]
-    assert files[0] == files[1]
+    assert files(alone) == files(out)
     assert "step 12/12" in ended[0].log and "step" not in ended[1].log  # the first process alone speaks
     states = load_state(out / "checkpoint-12" / STATE)["processes"]
     assert len(states) == 2 and not torch.equal(states[0]["random"]["torch"], states[1]["random"]["torch"])
@@ -236,8 +170,7 @@ class TestFsdp2:
         ended = together(worker, [*words, *dealt(2, 2), "--output_dir", str(two)], environment=FSDP2)
         went_well(ended)
         alike(one, two)
-        files = [sorted(str(file.relative_to(path)) for file in path.rglob("*")) for path in (one, two)]
-        assert files[0] == files[1]
+        assert files(one) == files(two)
 
     @pytest.mark.parametrize("sharded_first", [True, False])
     def test_runs_go_on_with_and_without_it(

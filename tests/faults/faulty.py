@@ -31,7 +31,8 @@ class Worker:
     """Starts runs in children of one process that has everything imported."""
 
     def __init__(self, folder: Path, *jobs: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
         self.folder, self.logs = folder, 0
         self.files: dict[int, Path] = {}
         self.process = subprocess.Popen(

@@ -149,11 +149,26 @@ def shard_on_cpus() -> None:
     engine_rules.RULES = tuple(rule for rule in engine_rules.RULES if rule.name != "FSDP2 without GPUs")
 
 
+def cut_small_matrices() -> None:
+    """Let ZeRO-3 cut every matrix; by itself it leaves those of a small model whole."""
+    from accelerate.utils import DeepSpeedPlugin
+
+    own = DeepSpeedPlugin.__post_init__
+
+    def make(self: Any) -> None:
+        own(self)
+        self.hf_ds_config.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+
+    DeepSpeedPlugin.__post_init__ = make
+
+
 def work(request: dict[str, Any]) -> int:
     """Run one command; returns its exit code."""
     os.environ.update(request.get("environment", {}))
     if os.environ.get("ACCELERATE_USE_FSDP"):
         shard_on_cpus()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        cut_small_matrices()
     from sharelora.errors import run_main
     from sharelora.training import history, program
 
