@@ -162,6 +162,15 @@ def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load
     return load.count * load.bytes * sum(site.d_in for site in alone if not site.kind.endswith(_AFTER_ATTENTION))
 
 
+def inputs_despite_checkpointing(sites: Iterable[Site], load: Load) -> int:
+    """Return the inputs of 8-bit layers that checkpointing does not let go of, in bytes.
+
+    bitsandbytes keeps them as attributes of its autograd function, not among the saved tensors, which are all that
+    checkpointing replaces.
+    """
+    return load.count * load.bytes * sum(readers[0].d_in for readers in _readers(sites).values())
+
+
 def _by_layer(plan: SharingPlan) -> dict[int | None, list[Entry]]:
     layers: dict[int | None, list[Entry]] = defaultdict(list)
     for entry in plan.entries:
@@ -203,7 +212,8 @@ def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites
     """Return the most activation memory during one forward and backward pass, in bytes.
 
     Without checkpointing all layers' activations, from the first adapted layer on, stand beside the logits. With it
-    only the layers' inputs do, and one layer at a time is computed again after the logits are gone.
+    only the layers' inputs do (and those of 8-bit layers), and one layer at a time is computed again after the logits
+    are gone.
 
     Args:
         shape, plan, load: the model, its adapters, and what goes through it.
@@ -226,4 +236,5 @@ def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites
     if not checkpointing:
         return (shape.layers - first) * one + sum(kept) + max(last, back)
     inputs = shape.layers * shape.hidden * load.count * load.bytes
+    inputs += sum(inputs_despite_checkpointing(quantised[layer], load) for layer in every)
     return inputs + max(last, one + max(kept) + back)

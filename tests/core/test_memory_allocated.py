@@ -80,17 +80,22 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated(share: str, checkpo
     assert predicted == pytest.approx(found, rel=0.1)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
-def test_it_is_on_a_quantised_base_too(bits: int, dropout: float, targets: Any, tmp_path: Path) -> None:
+def test_it_is_on_a_quantised_base_too(
+    bits: int, dropout: float, targets: Any, checkpointing: bool, tmp_path: Path
+) -> None:
     pytest.importorskip("bitsandbytes")
     base = base_model("bf16")
     base.save_pretrained(tmp_path)
     config = ShareLoraConfig(r=32, share="a", target_modules=targets, lora_dropout=dropout)
     model = get_peft_model(load_base(str(tmp_path), bits=bits, dtype="bf16"), config).train()
+    if checkpointing:
+        checkpoint_layers(model)
     found = measured(model, base_bytes(base, bits, "bf16"), batch())
-    settings = {"checkpointing": False, "padded": False, "lora_dropout": dropout}
+    settings = {"checkpointing": checkpointing, "padded": False, "lora_dropout": dropout}
     assert estimated(base, model, bits, "bf16", **settings) == pytest.approx(found, rel=0.1)
 
 
