@@ -108,6 +108,7 @@ def test_a_measurement_has_all_its_fields() -> None:
     assert "| steps/s |" in text and "loralib" in text
 
 
+@pytest.mark.slow
 def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None:
     flags = [*FLAGS, "--variants", "floor,a", "--precision", "fp32", "--force", "--save", str(tmp_path)]
     program = [sys.executable, str(root / "benchmarks" / "glue_step.py"), *flags]

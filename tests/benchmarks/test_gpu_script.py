@@ -28,6 +28,7 @@ def context() -> Context:
     return Context(CPU, scale, (), without_nf4=None)
 
 
+@pytest.mark.slow
 def test_the_script_runs_on_a_cpu_and_writes_everything_twice(tmp_path: Path, root: Path) -> None:
     here, out = tmp_path / "here", tmp_path / "out"
     environment = {**os.environ, "OUT": str(out), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}

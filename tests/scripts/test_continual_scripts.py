@@ -83,6 +83,7 @@ def test_a_dry_run_checks_everything_and_writes_no_file(
     assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hardly_trained")
 def test_a_tiny_run_leaves_a_matrix_for_every_way_of_sharing(tmp_path: Path) -> None:
     short = ("--max_steps", "2", "--max_eval_samples", "8", "--max_train_samples", "64", "--share", "none", "ab")

@@ -151,6 +151,7 @@ SHORT = ("--tiny", "--max_steps", "4", "--eval_steps", "2", "--save_steps", "2")
 DECODE = {"DECODE_FLAGS": "--beam 2 --eval_len 12"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hardly_trained")
 def test_a_run_is_tuned_decoded_and_scored(tmp_path: Path) -> None:
     run(E2E, *SHORT, OUTPUT_DIR=str(tmp_path), **DECODE)

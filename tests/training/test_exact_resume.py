@@ -34,7 +34,7 @@ RHYTHMS = {
     ("rhythm", "where"),
     [
         ("steps", "on_step_begin"),
-        ("epochs", "on_step_begin"),
+        pytest.param("epochs", "on_step_begin", marks=pytest.mark.slow),
         ("best", "on_step_begin"),
         ("epochs", "on_prediction_step"),
     ],
