@@ -31,7 +31,7 @@ class FirstBackward(TrainerCallback):
         self._came: set[str] = set()
         self._hooks: list[Any] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Watch gradients come: DeepSpeed puts them elsewhere at once, and zeros where there are none."""
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and held_by_zero(parameter):
