@@ -12,9 +12,8 @@ ADAPTER = "adapter_model/adapter_model.safetensors"
 MORE = "--max_step 5 --save_interval 4 --log_interval 2 --eval_interval 3 --grad_acc 2 --scheduler cosine"
 
 
-@pytest.mark.parametrize(
-    "bias", ["true", pytest.param("false", marks=pytest.mark.slow)]
-)  # Adam of torch, and LoRA's without correction
+# Adam of torch, and LoRA's without correction.
+@pytest.mark.parametrize("bias", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_stopped_in_every_update_it_is_the_same_run(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bias: str
 ) -> None:
