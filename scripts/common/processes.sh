@@ -20,7 +20,8 @@ launcher=("$python")
 if [[ -n $engine ]]; then
   launcher+=(-m accelerate.commands.launch --config_file "$engine" --num_processes "$processes")
 elif ((processes > 1)); then
-  launcher+=(-m accelerate.commands.launch --num_processes "$processes" --num_machines 1)
+  # Without --multi_gpu, one process would start where there are no GPUs, without a word; CPUs are used then.
+  launcher+=(-m accelerate.commands.launch --multi_gpu --num_processes "$processes" --num_machines 1)
   launcher+=(--mixed_precision no --dynamo_backend no)
 fi
 if ((${#launcher[@]} > 1)); then

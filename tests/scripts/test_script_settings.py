@@ -91,7 +91,9 @@ def test_several_processes_share_the_same_examples_per_update(command: Command) 
     assert value(four, "--num_processes") == "4"
     steps = [int(value(words, "--gradient_accumulation_steps")) for words in (one, four)]
     assert steps == [16, 4]
-    assert command(TRAIN, NPROC="2", LAUNCH_FLAGS="--main_process_port 0")[11:13] == ["--main_process_port", "0"]
+    words = command(TRAIN, NPROC="2", LAUNCH_FLAGS="--main_process_port 0")
+    entry = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
+    assert words[entry - 2 : entry] == ["--main_process_port", "0"] and "--multi_gpu" in words[:entry]
 
 
 def test_an_engine_of_accelerate(command: Command, scripts: Path, tmp_path: Path) -> None:
