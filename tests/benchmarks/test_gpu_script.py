@@ -107,6 +107,7 @@ def test_the_most_important_loads_come_first_within_the_time(context: Context, m
     assert second["skipped"] == "no time left" and second["checkpointing"]
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_is_a_result_and_the_others_go_on(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = gpu_speed._measure
 
@@ -137,6 +138,7 @@ def test_autocast_is_compared_with_autocast() -> None:
     assert rows[-1]["to_floor"] == 1.25
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_fails_the_check(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     right = gpu_checks.Bench.train
 

@@ -243,6 +243,7 @@ def test_a_measurement_has_all_its_fields() -> None:
     assert "not measured here" in text
 
 
+@pytest.mark.slow
 def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None:
     flags = [*FLAGS, "--variants", "floor,peft,a", "--dropout", "0", "--no-memory", "--force", "--save", str(tmp_path)]
     program = [sys.executable, str(root / "benchmarks" / "train_step.py"), *flags]
