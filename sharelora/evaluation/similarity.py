@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,32 @@ def measure(
     limits = [max_length, most_tokens(model.config)]
     rows = encode(tokenizer, sample, min(limit for limit in limits if limit is not None))
     fed = batches(rows, batch_size, tokenizer.pad_token_id, Progress("similarity"))
+    return compare_layers(model, fed, sample, name, len(rows), max_length)
+
+
+def compare_layers(
+    model: Any, fed: Iterable[dict[str, Tensor]], sample: Any, name: str, texts: int, max_length: int
+) -> Similarity:
+    """Average the similarities of a model's layers over batches of any kind.
+
+    Args:
+        model: of transformers.
+        fed: the batches, as the model takes them.
+        sample: what they were made of: its `origin` and `digest` are kept.
+        name: the model's, or its folder.
+        texts: how many parts of the sample the batches hold.
+        max_length: most tokens of a part.
+
+    Raises:
+        UserError: a model without a stack of layers.
+    """
     between, through = average(layer_states(model, fed)).results()
     return Similarity(
         model=model_name(name),
         shape=shape_of(model.config),
         sample=sample.origin,
         digest=sample.digest,
-        texts=len(rows),
+        texts=texts,
         max_length=max_length,
         between=between,
         through=through,

@@ -18,11 +18,8 @@ from sharelora.data.vision.images import require_images
 from sharelora.data.vision.records import read_records
 from sharelora.errors import UserError
 from sharelora.evaluation.progress import Progress
-from sharelora.evaluation.similarity import model_name
+from sharelora.evaluation.similarity import compare_layers
 from sharelora.similarity import Similarity
-from sharelora.similarity.layers import layer_states
-from sharelora.similarity.measures import average
-from sharelora.similarity.result import shape_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +93,7 @@ def measure_with_images(
         logger.info("note: %s", line)
     collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
     fed = _batches(rows, collator, batch_size, Progress("similarity"))
-    between, through = average(layer_states(model, fed)).results()
-    return Similarity(
-        model=model_name(name),
-        shape=shape_of(model.config),
-        sample=sample.origin,
-        digest=sample.digest,
-        texts=len(rows),
-        max_length=max_length,
-        between=between,
-        through=through,
-    )
+    return compare_layers(model, fed, sample, name, len(rows), max_length)
 
 
 def _batches(
