@@ -63,6 +63,26 @@ class Session(Generic[A, D]):
         return bool(self.trainer.is_world_process_zero())
 
 
+def seeded_settings(args: Any, task: Task, beside: str = "") -> TrainingArguments:
+    """Return the Trainer's settings, say what was decided, and seed all generators, once data is read.
+
+    Args:
+        args: the command line of a job of language models.
+        task: what the run does.
+        beside: what else has a precision, to be said.
+
+    Raises:
+        UserError: see `trainer_settings`.
+    """
+    settings, notices = trainer_settings(args, task.precision)
+    for notice in (*notices, f"precision: {task.precision}{beside}"):
+        logger.info("note: %s", notice)
+    # A resumed run was evaluated at its start, when that was the start.
+    settings.eval_on_start = settings.eval_on_start and task.resume is None
+    set_seed(settings.seed)
+    return settings
+
+
 def open_session(args: Arguments, task: Task, place: str, started: float) -> Session[Arguments, DataModule]:
     """Load data first, then the model: what is wrong with the data shows before anything large is loaded.
 
@@ -74,12 +94,7 @@ def open_session(args: Arguments, task: Task, place: str, started: float) -> Ses
     )
     data = _data(args, task, tokenizer)
     mmlu = mmlu_callback(args, tokenizer, place)
-    settings, notices = trainer_settings(args, task.precision)
-    for notice in (*notices, f"precision: {task.precision}"):
-        logger.info("note: %s", notice)
-    # A resumed run was evaluated at its start, when that was the start.
-    settings.eval_on_start = settings.eval_on_start and task.resume is None
-    set_seed(settings.seed)
+    settings = seeded_settings(args, task)
     model = load_model(args, place, task.precision, task.trained, task.training)
     if task.training and args.data.packing:
         rows = 1 if data.train_collator.flat else settings.per_device_train_batch_size

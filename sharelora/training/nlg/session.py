@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
-
-from transformers import set_seed
 
 from sharelora.architectures import model_config
 from sharelora.errors import UserError
@@ -17,10 +14,8 @@ from sharelora.training.nlg.data import NlgData, load_data
 from sharelora.training.nlg.trainer import NlgTrainer, without_dropout
 from sharelora.training.place import data_root
 from sharelora.training.preflight import Task
-from sharelora.training.session import Session
-from sharelora.training.settings import evaluates, trainer_settings
-
-logger = logging.getLogger(__name__)
+from sharelora.training.session import Session, seeded_settings
+from sharelora.training.settings import evaluates
 
 SHOWN = {"eval_perplexity": "perplexity {:.3f}"}
 
@@ -71,12 +66,7 @@ def open_session(args: NlgArguments, task: Task, place: str, started: float) -> 
         UserError: see `read_data`, `trainer_settings` and `load_model`.
     """
     tokenizer, data = read_data(args, place, task.training)
-    settings, notices = trainer_settings(args, task.precision)
-    for notice in (*notices, f"precision: {task.precision}"):
-        logger.info("note: %s", notice)
-    # A resumed run was evaluated at its start, when that was the start.
-    settings.eval_on_start = settings.eval_on_start and task.resume is None
-    set_seed(settings.seed)
+    settings = seeded_settings(args, task)
     model = load_model(args, place, task.precision, task.trained, task.training)
     without_dropout(model)
     speed = Speed({})

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
-from transformers import set_seed
-
 from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.preflight import Task
-from sharelora.training.session import Session
-from sharelora.training.settings import trainer_settings
+from sharelora.training.session import Session, seeded_settings
 from sharelora.training.trainer import ShareTrainer
 from sharelora.training.vision.arguments import VisionArguments
 from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, open_writer
 from sharelora.training.vision.model import load_seeing
-
-logger = logging.getLogger(__name__)
 
 VisionSession = Session[VisionArguments, VisionData]
 
@@ -40,12 +33,7 @@ def open_session(
         UserError: see `open_data`, `trainer_settings` and `load_seeing`.
     """
     data = open_data(args, place, records)
-    settings, notices = trainer_settings(args, task.precision)
-    for notice in (*notices, f"precision: {task.precision}, fp32 projector"):
-        logger.info("note: %s", notice)
-    # A resumed run was evaluated at its start, when that was the start.
-    settings.eval_on_start = settings.eval_on_start and task.resume is None
-    set_seed(settings.seed)
+    settings = seeded_settings(args, task, ", fp32 projector")
     speed = Speed({})
     trainer = ShareTrainer(
         model=load_seeing(args, place, task.precision, task.trained, task.training),
