@@ -14,9 +14,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from sharelora.commandline import Parser, positive
 from sharelora.data.nlg.convert import FILTERS, KINDS, DecodeOptions, decode, encode, format_converting
-from sharelora.errors import UserError
+from sharelora.flags.parser import Parser, positive
+from sharelora.support.errors import UserError
 
 
 def _formatting(words: list[str]) -> str:
@@ -29,7 +29,7 @@ def _formatting(words: list[str]) -> str:
 
 
 def _tokenizer(folder: str) -> object:
-    from sharelora.models import load_tokenizer
+    from sharelora.models.load import load_tokenizer
 
     return load_tokenizer(folder)
 
@@ -84,6 +84,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

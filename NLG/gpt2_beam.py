@@ -14,12 +14,12 @@ def main() -> None:
     """Parse, run, report."""
     from sharelora.evaluation.beam.arguments import parse
     from sharelora.evaluation.beam.job import run
-    from sharelora.training.program import start
+    from sharelora.flags.program import start
 
     start(parse, run)
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sharelora.architectures import model_config
-from sharelora.quantization import protect_4bit
+from sharelora.models.known import model_config
+from sharelora.tuner.quantization import protect_4bit
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # The initial spread of LLaMA's weights: activations and gradients keep a usual size.

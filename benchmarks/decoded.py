@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sharelora import UserError
-from sharelora.architectures import model_config
 from sharelora.evaluation.beam import BeamSettings
+from sharelora.models.known import model_config
 
 # Tokens of GPT-2 for each word or sign of E2E's inputs, about.
 _TOKENS_PER_WORD = 1.1
@@ -109,9 +109,9 @@ def _settings(given: argparse.Namespace, ends: tuple[int, ...]) -> BeamSettings:
 
 
 def _tuned(given: argparse.Namespace) -> Subject:
-    from sharelora.attach import attach_adapter
     from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
-    from sharelora.models import load_base, load_tokenizer
+    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.load import load_base, load_tokenizer
 
     tokenizer = load_tokenizer(given.model)
     model: Any = load_base(given.model, dtype="fp32")

@@ -16,7 +16,7 @@ from benchmarks.bases import twin
 from benchmarks.timing import TrainStep
 from benchmarks.variants import VARIANTS, Adapter, Variant
 from sharelora import ShareLoraConfig, UserError
-from sharelora.architectures import model_config
+from sharelora.models.known import model_config
 
 C_ATTN = "c_attn"
 # The parts of the fused query, key and value that are adapted, as in LoRA's recipes.

@@ -11,7 +11,7 @@ from benchmarks import run_pool
 from benchmarks.e2e_experiment import BASE, DECODED, MAIN, Experiment, Run
 from benchmarks.run_log import logged
 from benchmarks.run_pool import LOG
-from sharelora.files import write_json
+from sharelora.support.files import write_json
 from sharelora.training.output import COMPLETED
 
 SCORES = "scores.json"

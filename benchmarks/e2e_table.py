@@ -11,9 +11,9 @@ from benchmarks import score_plot
 from benchmarks.e2e_experiment import BASE, DECODED, TITLES, Experiment, Run
 from benchmarks.e2e_runner import SCORES, is_done
 from benchmarks.report import table
-from sharelora.files import read_json
-from sharelora.results import read_result
-from sharelora.units import size
+from sharelora.reporting.results import read_result
+from sharelora.support.files import read_json
+from sharelora.support.text import size
 
 DIGITS: Mapping[str, int] = {"NIST": 3, "CIDEr": 3}
 

@@ -13,7 +13,7 @@ from benchmarks.bases import twin
 from benchmarks.timing import TrainStep
 from benchmarks.variants import Adapter
 from sharelora import UserError
-from sharelora.architectures import model_config
+from sharelora.models.known import model_config
 
 QUERY_VALUE = ("query", "value")
 # fp32 as it is, and as the Trainer's `bf16=True` has it: fp32 weights, products in bf16.

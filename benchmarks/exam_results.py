@@ -108,7 +108,7 @@ def result_of(exam: Exam, given: argparse.Namespace, folder: Path) -> dict[str, 
         UserError: it did not end well; what it said stands above.
     """
     from sharelora import UserError
-    from sharelora.files import read_json
+    from sharelora.support.files import read_json
 
     file, command = folder / "result.json", words(exam, given, folder)
     if not file.is_file():
@@ -159,7 +159,7 @@ def main() -> None:
     """Run what is missing and write the document."""
     given = arguments()
     exams = chosen(given.exams)
-    from sharelora.files import write_text
+    from sharelora.support.files import write_text
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     root = Path(given.output)
@@ -170,6 +170,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -70,7 +70,7 @@ def compose(experiment: Any, found: Any, root: Path) -> str:
     from benchmarks.glue_document import method_lines, opening
     from benchmarks.glue_similarity import chance_angle
     from benchmarks.glue_table import difference_table, score_table
-    from sharelora.checkpoint.folder import read_adapter
+    from sharelora.convert.adapter_file import read_adapter
 
     some = next(run for runs in found.values() for run in runs)
     entry = read_adapter(root / some.name).plan.entries[0]
@@ -112,6 +112,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.glue_experiment import COMMON, METHODS, SEARCH, Experiment, Run
 from benchmarks.glue_table import Cell, Outcome, best_rates, difference_table, edge_note, score_table, search_table
-from sharelora.files import write_text
+from sharelora.support.files import write_text
 
 NOTES = "<!-- What follows is written by hand and kept when this file is made anew. -->"
 Found = Mapping[Cell, Mapping[Run, Outcome]]

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.glue_experiment import METHODS, Experiment, Run, settings
 from benchmarks.glue_start import Start
 from benchmarks.run_log import logged
-from sharelora.errors import UserError
-from sharelora.files import read_json, write_json
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, write_json
 from sharelora.training.output import COMPLETED
 
 LOG = "log.txt"

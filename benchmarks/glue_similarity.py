@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.glue_start import FILE
-from sharelora.checkpoint.folder import load_tensors, read_adapter
-from sharelora.plan import SharingPlan
+from sharelora.convert.adapter_file import load_tensors, read_adapter
+from sharelora.plan.plan import SharingPlan
 
 
 def cosine(one: Tensor, other: Tensor) -> float:

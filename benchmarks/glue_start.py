@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from sharelora.files import write_bytes
+from sharelora.support.files import write_bytes
 
 FILE = "start.safetensors"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.glue_experiment import MAIN, METHODS, SEARCH_SEED, Experiment, Run
 from benchmarks.glue_runner import is_done
 from benchmarks.report import table
-from sharelora.results import read_result
-from sharelora.units import size
+from sharelora.reporting.results import read_result
+from sharelora.support.text import size
 
 Cell = tuple[str, str]  # task, method
 

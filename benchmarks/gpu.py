@@ -41,7 +41,7 @@ def check_packages() -> None:
     Raises:
         UserError: PEFT is absent or too old.
     """
-    from sharelora.errors import UserError
+    from sharelora.support.errors import UserError
 
     try:
         found = metadata.version("peft")
@@ -60,7 +60,7 @@ def make_context(given: argparse.Namespace) -> Any:
     import torch
 
     from benchmarks import gpu_settings, report
-    from sharelora.errors import UserError
+    from sharelora.support.errors import UserError
 
     device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type != "cuda" and not given.tiny:
@@ -94,7 +94,7 @@ def chosen_sections(names: str | None) -> list[Any]:
         UserError: an unknown name.
     """
     from benchmarks.gpu_settings import SECTIONS
-    from sharelora.errors import UserError
+    from sharelora.support.errors import UserError
 
     wanted = names.split(",") if names else [section.name for section in SECTIONS]
     known = {section.name: section for section in SECTIONS}
@@ -185,6 +185,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -15,7 +15,7 @@ from benchmarks.gpu_settings import Context, Deadline
 from benchmarks.gpu_speed import clear, set_checkpointing
 from benchmarks.timing import TrainStep
 from benchmarks.variants import Adapter, attach
-from sharelora.kernels.dropout import keep_mask
+from sharelora.tuner.kernels.fused import keep_mask
 
 Gradients = dict[tuple[str, str], Tensor]  # (path of the layer, A or B) -> gradient
 

@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.gpu_settings import Context, Load
 from benchmarks.variants import VARIANTS, Adapter
 from sharelora import SharingPlan, SharingRule, find_sites
-from sharelora.memory import estimate
+from sharelora.memory.estimate import estimate
 
 
 def foreseen(

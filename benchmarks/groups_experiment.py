@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sharelora.grouping import Grouping, GroupingChoice, expanded_rank
-from sharelora.similarity import Similarity
+from sharelora.layer_groups import Grouping, GroupingChoice, Similarity, expanded_rank
 
 SEARCH, MAIN = "search", "main"
 # A seed that no compared run has: the rate must not be chosen on one of their draws.

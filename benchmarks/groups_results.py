@@ -82,7 +82,7 @@ def search_and_train(experiment: Any, root: Path, jobs: int, names: str | None =
     from benchmarks.groups_experiment import ways
     from benchmarks.groups_runner import ensure_similarity, remember, run_all
     from benchmarks.groups_table import Compared, best_rates, collect
-    from sharelora.similarity import FILE
+    from sharelora.layer_groups import FILE
 
     remember(experiment, root)
     similarity = ensure_similarity(experiment, root)
@@ -143,8 +143,8 @@ def main() -> None:
     given = arguments()
     from benchmarks.glue_document import write_document
     from benchmarks.groups_table import loss_table, plot
-    from sharelora.grouping import GroupingChoice
-    from sharelora.similarity.heat_map import draw
+    from sharelora.layer_groups import GroupingChoice
+    from sharelora.layer_groups.show import draw
 
     place_data(given)
     experiment = experiment_from(given)
@@ -160,6 +160,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

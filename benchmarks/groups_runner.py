@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import run_pool
 from benchmarks.groups_experiment import Experiment, Run, Way
 from benchmarks.run_log import logged
-from sharelora.similarity import FILE, Similarity, read_similarity
+from sharelora.layer_groups import FILE, Similarity, read_similarity
 from sharelora.training.output import COMPLETED
 
 
@@ -20,15 +20,15 @@ def ensure_similarity(experiment: Experiment, root: Path) -> Similarity:
     Raises:
         UserError: no model, or no data.
     """
-    from sharelora.commandline import Parser
-    from sharelora.evaluation import similarity_command
+    from sharelora.cli import similarity
+    from sharelora.flags.parser import Parser
 
     if not (root / FILE).is_file():
         model = ["--tiny"] if experiment.model is None else ["--model", experiment.model]
         texts = ["--sample", "alpaca", "--limit", str(experiment.texts), "--output", str(root)]
         parser = Parser()
-        similarity_command.add_flags(parser)
-        similarity_command.run(parser.parse([*model, *texts, "--similarity_threshold", f"{experiment.threshold:g}"]))
+        similarity.add_flags(parser)
+        similarity.run(parser.parse([*model, *texts, "--similarity_threshold", f"{experiment.threshold:g}"]))
     return read_similarity(root / FILE)
 
 

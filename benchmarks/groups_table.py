@@ -12,11 +12,10 @@ from benchmarks.e2e_table import spread
 from benchmarks.groups_experiment import Experiment, Run, Way
 from benchmarks.groups_runner import is_done
 from benchmarks.report import table
-from sharelora.grouping import METHODS, Grouping
-from sharelora.pictures import new_figure, save_figure
-from sharelora.results import read_result
-from sharelora.similarity import Similarity
-from sharelora.units import size
+from sharelora.layer_groups import METHODS, Grouping, Similarity
+from sharelora.reporting.pictures import new_figure, save_figure
+from sharelora.reporting.results import read_result
+from sharelora.support.text import size
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmarks.bases import DTYPES, build_base, random_batch, stack_config
 from benchmarks.cells import Cell
 from benchmarks.timing import TrainStep
 from sharelora import UserError
-from sharelora.environment import peak_memory
+from sharelora.reporting.environment import peak_memory
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STEPS = 3

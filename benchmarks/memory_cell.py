@@ -16,12 +16,11 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.bases import DTYPES, build_base, stack_config
 from benchmarks.memory import Peak
 from sharelora.data.collators import TrainCollator
+from sharelora.trainer.devices import Precision, choose_precision, on_gpu
 from sharelora.training.arguments import Arguments, parse
 from sharelora.training.capacity import Outlook, outlook
 from sharelora.training.job import flag_names
-from sharelora.training.machine import on_gpu
 from sharelora.training.model import load_model
-from sharelora.training.precision import Precision, choose_precision
 from sharelora.training.settings import trainer_settings
 from sharelora.training.trainer import ShareTrainer
 

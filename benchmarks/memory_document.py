@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.memory_cell import PRECISIONS, SIZES, MemoryCell
-from sharelora.memory import Estimate
-from sharelora.pictures import new_figure, save_figure
-from sharelora.units import size
+from sharelora.memory.estimate import Estimate
+from sharelora.reporting.pictures import new_figure, save_figure
+from sharelora.support.text import size
 
 GOAL = 0.1
 

@@ -82,7 +82,7 @@ def measured(given: argparse.Namespace, bases: Path) -> Iterator[tuple[Any, dict
     """
     from benchmarks.memory_cell import answer, warm_up, write_base
     from sharelora import UserError
-    from sharelora.files import read_json, write_json
+    from sharelora.support.files import read_json, write_json
 
     began, cells = time.monotonic(), grid(given)
     with processes(GIVE_BACK if given.device == "cpu" else {}) as pool:
@@ -127,6 +127,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

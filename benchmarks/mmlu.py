@@ -168,6 +168,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

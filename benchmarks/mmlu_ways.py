@@ -65,8 +65,8 @@ def load_quiz(given: argparse.Namespace) -> Quiz:
     Raises:
         UserError: no model named, or something is missing.
     """
-    from sharelora.attach import attach_adapter
-    from sharelora.models import load_base, load_tokenizer
+    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.load import load_base, load_tokenizer
 
     if given.quick:
         from sharelora.tiny import ensure_tiny, tiny_data

@@ -27,7 +27,7 @@ from filelock import FileLock
 from benchmarks.corpus import digest, read_texts
 from benchmarks.pretraining import DTYPES, HEAD, Recipe, build
 from sharelora import UserError
-from sharelora.files import atomic_folder, read_json, require_writable
+from sharelora.support.files import atomic_folder, read_json, require_writable
 
 RESULT = "result.json"
 LEAST_VOCABULARY = 300
@@ -120,6 +120,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.corpus import Tokens, digest, encode, hold_out, make_tokenizer, shuffled, windows
-from sharelora.results import write_result
+from sharelora.reporting.results import write_result
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HEAD = 64

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sharelora.environment import git_commit, machine_facts, versions
-from sharelora.files import require_writable, write_json, write_text
-from sharelora.units import size
+from sharelora.reporting.environment import git_commit, machine_facts, versions
+from sharelora.support.files import require_writable, write_json, write_text
+from sharelora.support.text import size
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sharelora import UserError
-from sharelora.files import read_json, write_json
+from sharelora.support.files import read_json, write_json
 
 LOG = "log.txt"
 EXPERIMENT = "experiment.json"

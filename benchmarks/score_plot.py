@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.pictures import new_figure, save_figure
+from sharelora.reporting.pictures import new_figure, save_figure
 
 
 def plot(labels: Sequence[str], panels: Mapping[str, Sequence[Sequence[float]]], about: str, stem: Path) -> list[Path]:

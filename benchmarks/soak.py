@@ -101,7 +101,7 @@ def main() -> None:
     from benchmarks.glue_document import write_document
     from benchmarks.soak_table import compose, plot
     from benchmarks.soak_watch import FILE
-    from sharelora.files import read_json, write_json
+    from sharelora.support.files import read_json, write_json
 
     # PEFT asks models for an attribute that transformers has renamed since.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -118,6 +118,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

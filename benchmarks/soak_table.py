@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.growth import line
-from sharelora.pictures import new_figure, save_figure
-from sharelora.units import size
+from sharelora.reporting.pictures import new_figure, save_figure
+from sharelora.support.text import size
 
 Window = Mapping[str, Any]
 # Name in a window -> what it is called, its unit in the plot, and how it is written.

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback, TrainerState
 
-from sharelora.files import read_json, write_json
+from sharelora.support.files import read_json, write_json
 
 FILE = "windows.json"
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sharelora.commandline import Parser
 from sharelora.evaluation import command
 from sharelora.evaluation.exam_command import names
+from sharelora.flags.parser import Parser
 
 if TYPE_CHECKING:
     from sharelora.data.commonsense import CommonsenseItem
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, began: float, produce: Callable[[Asked, str], 
         UserError: anything that a person can put right; found before the model is loaded wherever it can be.
     """
     from sharelora.evaluation.generation import job
-    from sharelora.files import require_writable
+    from sharelora.support.files import require_writable
 
     check(args)
     subject, items = command.locate(args), load_items(args)
@@ -84,7 +84,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: the first of them.
     """
-    from sharelora.errors import UserError
+    from sharelora.support.errors import UserError
 
     if args.generate_only and args.by == "likelihood":
         raise UserError("found --generate_only with --by likelihood, which writes no texts; need one; leave one out")
@@ -114,7 +114,7 @@ def prepare(
     from sharelora.evaluation.commonsense import choices, questions
     from sharelora.evaluation.generation import job
     from sharelora.evaluation.likelihood import prepare_answers
-    from sharelora.models import load_tokenizer
+    from sharelora.models.load import load_tokenizer
 
     told, ways = job.settings(args), ("generated",) if args.generate_only else WAYS[args.by]
     asked = job.prepare(args, subject, questions(items), told) if "generated" in ways else None
@@ -142,7 +142,7 @@ def score(
 ) -> None:
     """Answer in each way that was prepared, and report."""
     from sharelora.evaluation.commonsense import Answers, answer_by_likelihood, answer_by_writing, records
-    from sharelora.evaluation.progress import Progress
+    from sharelora.reporting.progress import Progress
 
     model = None if made is None else made.model
     found: dict[str, Answers] = {}
@@ -185,6 +185,6 @@ def _cell(mean: float, error: float | None) -> str:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharelora.commandline import Parser, positive, tiny_environment, unknown_flag
-from sharelora.errors import UserError
+from sharelora.flags.parser import Parser, positive, tiny_environment, unknown_flag
+from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
-    from sharelora.evaluation import continual
+    from sharelora import continual
 
 logger = logging.getLogger("sharelora.eval.continual")
 # Flags of the tuning that this command sets itself -> what to use instead.
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and run."""
     began = time.monotonic()
     args, words = read(sys.argv[1:] if argv is None else argv)
-    from sharelora.training import program
+    from sharelora.flags import program
 
     program.start(lambda: args, lambda args: run(args, words, began))
 
@@ -70,8 +70,8 @@ def read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         UserError: a flag that neither has, a value without a flag, or a flag that this command sets itself.
     """
+    from sharelora.flags.upstream import RULES
     from sharelora.training.arguments import build_parser
-    from sharelora.training.renames import RULES
 
     own = parser()
     args, words = own.parse_known_args(list(argv))
@@ -100,8 +100,8 @@ def run(args: argparse.Namespace, words: Sequence[str], began: float) -> None:
     Raises:
         UserError: anything that a person can put right; found before a model is loaded wherever it can be.
     """
-    from sharelora.evaluation.continual import report, stages
-    from sharelora.files import require_writable
+    from sharelora.continual import report, stages
+    from sharelora.support.files import require_writable
 
     sequence = sequence_of(args, words)
     measures = stages.prepare(sequence)
@@ -130,7 +130,7 @@ def sequence_of(args: argparse.Namespace, words: Sequence[str]) -> continual.Tas
     Raises:
         UserError: no model, an unknown way of sharing or one that is there twice, or see `TaskSequence`.
     """
-    from sharelora.evaluation.continual import SHARES, TaskSequence
+    from sharelora.continual import SHARES, TaskSequence
 
     unknown = [share for share in args.share if share not in SHARES]
     if unknown or len(set(args.share)) < len(args.share):
@@ -142,6 +142,6 @@ def sequence_of(args: argparse.Namespace, words: Sequence[str]) -> continual.Tas
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

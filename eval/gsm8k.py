@@ -14,8 +14,8 @@ import logging
 import time
 from collections.abc import Sequence
 
-from sharelora.commandline import Parser
 from sharelora.evaluation import command
+from sharelora.flags.parser import Parser
 
 logger = logging.getLogger("sharelora.eval.gsm8k")
 
@@ -69,6 +69,6 @@ def run(args: argparse.Namespace, began: float) -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sharelora.commandline import Parser, positive
 from sharelora.evaluation import command
+from sharelora.flags.parser import Parser, positive
 
 if TYPE_CHECKING:
     from sharelora.data.humaneval import Task
@@ -37,7 +37,7 @@ def parser() -> Parser:
     """Every flag of this command."""
     from sharelora.data.humaneval import STOP
     from sharelora.evaluation.generation import job
-    from sharelora.evaluation.sandbox import BUBBLEWRAP, MODES, RLIMITS
+    from sharelora.sandbox import BUBBLEWRAP, MODES, RLIMITS
 
     made = Parser("humaneval.py", "pass@k on HumanEval, and every completion with what came of it.")
     command.add_flags(made, "runs/humaneval", "tasks")
@@ -81,9 +81,9 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: the first of them.
     """
-    from sharelora.errors import UserError
     from sharelora.evaluation.generation import job
     from sharelora.evaluation.humaneval import require_samples
+    from sharelora.support.errors import UserError
 
     if not (math.isfinite(args.seconds) and args.seconds > 0):
         raise UserError(f"found --seconds {args.seconds}; need a number above 0; change it")
@@ -101,7 +101,7 @@ def sandbox(args: argparse.Namespace) -> Runner:
     Raises:
         UserError: the sandbox that the flags name does not work here.
     """
-    from sharelora.evaluation.sandbox import Limits, require_sandbox, run_program
+    from sharelora.sandbox import Limits, require_sandbox, run_program
 
     limits = Limits(seconds=args.seconds, cpu_seconds=math.ceil(args.seconds))
     require_sandbox(args.sandbox)
@@ -151,8 +151,8 @@ def score(
 
     from sharelora.evaluation.humaneval import Report, table
     from sharelora.evaluation.programs import OutcomeStore, judge
-    from sharelora.evaluation.progress import Progress
-    from sharelora.files import require_writable
+    from sharelora.reporting.progress import Progress
+    from sharelora.support.files import require_writable
 
     if runner is None:
         logger.info("dry run: %d samples; nothing was executed or written", len(samples))
@@ -170,6 +170,6 @@ def score(
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharelora.commandline import Parser, positive
-from sharelora.errors import UserError
 from sharelora.evaluation import command
+from sharelora.flags.parser import Parser, positive
+from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
     from sharelora.data.vision.bench import BenchQuestion, Rating
@@ -135,10 +135,10 @@ def _texts(
 ) -> tuple[list[Generated], Any]:
     """The answers, and the model if one had to be loaded for them."""
     from sharelora.evaluation.generation import TextStore
-    from sharelora.evaluation.progress import Progress
     from sharelora.evaluation.vision.answers import answer
-    from sharelora.files import require_writable
-    from sharelora.vision import load_vision_base
+    from sharelora.models.vision import load_vision_base
+    from sharelora.reporting.progress import Progress
+    from sharelora.support.files import require_writable
 
     deciding = {
         **subject.fingerprint(),
@@ -184,6 +184,6 @@ def _report(
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

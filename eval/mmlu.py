@@ -12,8 +12,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sharelora.commandline import Parser
 from sharelora.evaluation import command, exam_command
+from sharelora.flags.parser import Parser
 
 if TYPE_CHECKING:
     from sharelora.evaluation.exam import Exam
@@ -60,6 +60,6 @@ def load(args: argparse.Namespace, tokenizer: Any, room: int | None) -> Exam:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

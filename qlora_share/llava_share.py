@@ -11,7 +11,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Parse, run, report."""
-    from sharelora.training.program import start
+    from sharelora.flags.program import start
     from sharelora.training.vision.arguments import parse
     from sharelora.training.vision.job import run
 
@@ -19,6 +19,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -4,17 +4,17 @@
 `import sharelora` also makes PEFT know the adapters, so that `peft.PeftModel.from_pretrained` loads them.
 """
 
-from sharelora.quantization import quiet_bitsandbytes
+from sharelora.tuner.quantization import quiet_bitsandbytes
 
 quiet_bitsandbytes()
 
-from sharelora.config import ShareLoraConfig as ShareLoraConfig
-from sharelora.errors import UserError as UserError
-from sharelora.plan import Entry as Entry
-from sharelora.plan import SharingPlan as SharingPlan
-from sharelora.plan import Site as Site
-from sharelora.rules import SharingRule as SharingRule
-from sharelora.sites import find_sites as find_sites
-from sharelora.tuner import ShareLoraModel as ShareLoraModel
+from sharelora.plan.plan import Entry as Entry
+from sharelora.plan.plan import SharingPlan as SharingPlan
+from sharelora.plan.rule import SharingRule as SharingRule
+from sharelora.plan.site import Site as Site
+from sharelora.support.errors import UserError as UserError
+from sharelora.tuner.config import ShareLoraConfig as ShareLoraConfig
+from sharelora.tuner.model import ShareLoraModel as ShareLoraModel
+from sharelora.tuner.sites import find_sites as find_sites
 
 __version__ = "0.1.0"

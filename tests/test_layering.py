@@ -1,32 +1,35 @@
-"""Imports point one way: entry points -> training, evaluation, tiny -> data, metrics -> core."""
+"""Imports point one way: from each room of the library strictly down to rooms below it, and never in a circle."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY_FOLDERS = ("NLU", "NLG", "qlora_share", "eval", "benchmarks")
-ENTRY, JOBS, TASKS, CORE = 3, 2, 1, 0
-LEVELS = {
-    "sharelora.cli": ENTRY,
-    "sharelora.evaluation": JOBS,
-    "sharelora.training": JOBS,
-    "sharelora.tiny": JOBS,
-    "sharelora.data": TASKS,
-    "sharelora.metrics": TASKS,
-    "sharelora": CORE,
+# The rooms of the library from the bottom up, a level each: a room may import rooms that stand before it.
+ROOMS = (
+    *("support", "plan", "tuner", "sandbox", "data", "metrics", "models", "tiny", "memory", "convert", "reporting"),
+    *("trainer", "layer_groups", "flags", "evaluation", "training", "continual", "cli"),
+)
+# Rooms that know nothing of what stands below them but these, so that they can be used and read alone.
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "plan": ("support",),
+    "sandbox": ("support",),
+    "data": ("support",),
+    "metrics": ("support", "data"),
+    "tuner": ("plan", "support"),
+    "tiny": ("data", "support"),
 }
-# All that data and metrics may know of the core: nothing about adapters, models or plans.
-FREE_OF_ADAPTERS = ("sharelora.errors", "sharelora.files", "sharelora.hub", "sharelora.environment")
+# What needs the standard library alone, besides rooms of which the same is true.
 STANDARD_LIBRARY_ONLY = (
-    "plan", "plan_table", "rules", "handwritten", "results", "errors", "files", "environment", "budget",
-    "grouping/choice", "grouping/greedy", "grouping/groups", "grouping/optimal", "grouping/ranks", "similarity/result",
-)  # fmt: skip
+    *("plan", "support/errors.py", "support/files.py", "support/text.py", "support/numbers.py", "reporting/results.py"),
+    *("reporting/environment.py", "layer_groups/choice.py", "layer_groups/grouping.py", "layer_groups/similarity.py"),
+)
 
 
 def module_name(file: Path) -> str:
@@ -35,19 +38,10 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def level(module: str) -> int:
-    """How high a module stands; a module may import what stands no higher."""
-    if module.split(".")[0] in ENTRY_FOLDERS:
-        return ENTRY
-    prefixes = [prefix for prefix in LEVELS if module == prefix or module.startswith(prefix + ".")]
-    return LEVELS[max(prefixes, key=len)]
-
-
-def entry(module: str) -> str | None:
-    """The entry point that a module belongs to: the command line, or a folder of scripts; None in the library."""
-    if module.startswith("sharelora"):
-        return "sharelora.cli" if level(module) == ENTRY else None
-    return module.split(".")[0]
+def room(module: str) -> str:
+    """The room that a module lies in: `data`, or `face` for the package itself, or the folder of an entry point."""
+    first, _, rest = module.partition(".")
+    return (rest.partition(".")[0] or "face") if first == "sharelora" else first
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[str]:
@@ -75,13 +69,17 @@ def ours(name: str) -> bool:
 
 def upward(module: str, imported: str) -> str | None:
     """What is wrong with an import, or None."""
-    if level(imported) == ENTRY and entry(imported) != entry(module):
-        return f"{module} imports the entry point {imported}"
-    if level(imported) > level(module):
+    here, there = room(module), room(imported)
+    if here == there or here == "face" or there == "face":
+        return None
+    if there in ENTRY_FOLDERS:
+        return f"{module} imports {imported} of the entry point {there}"
+    if here in ENTRY_FOLDERS:
+        return None
+    if ROOMS.index(there) > ROOMS.index(here):
         return f"{module} imports {imported}, which stands above it"
-    knows_adapters = level(imported) == CORE and imported not in ("sharelora", *FREE_OF_ADAPTERS)
-    if level(module) == TASKS and knows_adapters:
-        return f"{module} imports {imported}; data and metrics know nothing of adapters"
+    if there not in ONLY.get(here, ROOMS):
+        return f"{module} imports {imported}; {here} knows of {', '.join(ONLY[here])} alone"
     return None
 
 
@@ -100,21 +98,42 @@ def edges() -> Iterator[tuple[str, str]]:
                 yield module, name
 
 
+def circles(edges: Iterator[tuple[str, str]]) -> list[str]:
+    """Modules that import each other, directly or through others; packages are only what their `__init__` imports."""
+    below: dict[str, set[str]] = {}
+    for module, imported in edges:
+        below.setdefault(module, set()).add(imported)
+    # Whatever imports nothing that is left is in no circle; neither is what then imports nothing more.
+    left = dict(below)
+    while free := [module for module, others in left.items() if not others & left.keys()]:
+        for module in free:
+            del left[module]
+    return sorted(left)
+
+
 def test_no_import_points_upward() -> None:
     found = list(edges())
     assert len(found) > 20
     assert [problem for edge in found if (problem := upward(*edge))] == []
 
 
+def test_no_modules_import_each_other() -> None:
+    # `from sharelora.data import mmlu` names the package as well as the module; the module is what is meant.
+    found = [(module, name) for module, name in edges() if not (ROOT / name.replace(".", "/")).is_dir()]
+    assert circles(iter(found)) == []
+    assert circles(iter([*found, ("sharelora.support.errors", "sharelora.plan.plan")])) != []
+
+
 @pytest.mark.parametrize(
     ("module", "imported", "words"),
     [
-        ("sharelora.plan", "sharelora.training.arguments", "stands above"),
+        ("sharelora.plan.plan", "sharelora.training.arguments", "stands above"),
         ("sharelora.data.prompts", "sharelora.evaluation", "stands above"),
-        ("sharelora.metrics.glue", "sharelora.plan", "know nothing of adapters"),
-        ("sharelora.training.job", "sharelora.cli", "the entry point"),
+        ("sharelora.evaluation.exam", "sharelora.training.job", "stands above"),
+        ("sharelora.metrics.glue", "sharelora.plan.plan", "knows of support, data alone"),
+        ("sharelora.training.job", "sharelora.cli.main", "stands above"),
         ("eval.mmlu", "qlora_share.qlora_share", "the entry point"),
-        ("sharelora.cli", "qlora_share.qlora_share", "the entry point"),
+        ("sharelora.cli.main", "qlora_share.qlora_share", "the entry point"),
     ],
 )
 def test_an_import_that_points_upward_would_be_found(module: str, imported: str, words: str) -> None:
@@ -127,15 +146,25 @@ def test_relative_imports_and_imports_inside_functions_are_seen() -> None:
     assert names == ["sharelora.training", "sharelora.training.arguments", "sharelora.tiny"]
 
 
+def test_every_room_has_a_level_and_says_what_it_is_for() -> None:
+    folders = [path.name for path in (ROOT / "sharelora").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert sorted(folders) == sorted(ROOMS)
+    assert {path.name for path in (ROOT / "sharelora").glob("*.py")} <= {"__init__.py", "__main__.py"}
+    for name in ROOMS:
+        doc = ast.get_docstring(ast.parse((ROOT / "sharelora" / name / "__init__.py").read_text("utf-8"))) or ""
+        assert "May import: " in doc and "Begin with " in doc, name
+
+
 def test_no_file_is_a_drawer() -> None:
     assert [file.name for file in sources() if file.stem in ("utils", "util", "helpers", "misc", "common")] == []
 
 
 @pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)
 def test_the_plan_and_the_files_need_the_standard_library_alone(name: str) -> None:
-    tree = ast.parse((ROOT / "sharelora" / f"{name}.py").read_text(encoding="utf-8"))
-    found = {imported.split(".")[0] for imported in imports(tree, f"sharelora.{name}")}
-    assert found <= {"sharelora", *sys.stdlib_module_names}
+    path = ROOT / "sharelora" / name
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        found = {imported.split(".")[0] for imported in imports(ast.parse(file.read_text("utf-8")), module_name(file))}
+        assert found <= {"sharelora", *sys.stdlib_module_names}
 
 
 def test_loralib_is_an_oracle_and_no_dependency() -> None:
@@ -144,4 +173,4 @@ def test_loralib_is_an_oracle_and_no_dependency() -> None:
         for file in sources()
         if any(name.split(".")[0] == "loralib" for name in imports(ast.parse(file.read_text("utf-8")), ""))
     ]
-    assert all(user.startswith(("benchmarks.", "sharelora.checkpoint")) for user in users), users
+    assert all(user.startswith(("benchmarks.", "sharelora.convert")) for user in users), users

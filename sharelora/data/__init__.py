@@ -1,13 +1,14 @@
-"""Data sets, prompts, tokens and batches. Nothing here knows about models or adapters."""
+"""Data sets, prompts, tokens and batches; nothing here knows of models or adapters.
+
+May import: support. Begin with `registry` (the sets by name), then `build` (from flags to batches).
+"""
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.build import DataModule, build_data
 from sharelora.data.collators import PredictCollator, TrainCollator
-from sharelora.data.encoding import padding_id
-from sharelora.data.packing import PackedRows, check_isolation
-from sharelora.data.report import SplitReport, TruncationReport
-from sharelora.data.rows import TokenRows
+from sharelora.data.encoding import SplitReport, TruncationReport, padding_id
 from sharelora.data.splits import Splits, load_splits
+from sharelora.data.token_rows import PackedRows, TokenRows, check_isolation
 
 __all__ = [
     "DataArguments",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 def _flag(default: Any, help: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sharelora.data.rows import IGNORED
+from sharelora.data.token_rows import IGNORED
 
 Item = dict[str, Any]
 

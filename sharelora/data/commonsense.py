@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sharelora.data.cells import cell, optional
 from sharelora.data.questions import parse
-from sharelora.data.readers import Row, find_file, read_rows
-from sharelora.errors import UserError
+from sharelora.data.readers import Row, cell, find_file, optional, read_rows
+from sharelora.support.errors import UserError
 
 FOLDER = "commonsense"
 # What stands before the answer's word in everything that is learnt.

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from sharelora.data.cells import BadCell, cell, summary
 from sharelora.data.formats import FORMATS, gsm8k_demonstrations
 from sharelora.data.items import load_items
-from sharelora.data.readers import Row
-from sharelora.metrics.gsm8k import whole_number
+from sharelora.data.readers import BadCell, Row, cell, summary
+from sharelora.support.numbers import whole_number
 
 SHOTS = len(gsm8k_demonstrations())
 # A model that goes on after its answer asks the next question.

@@ -11,8 +11,8 @@ from huggingface_hub.errors import HTTPError
 
 from sharelora.data.readers import Row
 from sharelora.data.registry import DATA_FOLDER, SPLIT_NAMES, KnownData
-from sharelora.errors import UserError
-from sharelora.hub import hub_reachable
+from sharelora.support.errors import UserError
+from sharelora.support.hub import hub_reachable
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.data.cells import BadCell, cell, summary
 from sharelora.data.items import load_items
-from sharelora.data.readers import Row
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row, cell, summary
+from sharelora.support.errors import UserError
 
 # Where a completion ends: the next thing that begins in the first column cannot belong to the function. The first five
 # are those of Chen et al. 2021; decorators and the end of a Markdown block do not belong to it either.

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sharelora.data.cells import BadCell
 from sharelora.data.hub import load_from_hub
-from sharelora.data.readers import EXTENSIONS, Row, read_rows
+from sharelora.data.readers import EXTENSIONS, BadCell, Row, read_rows
 from sharelora.data.registry import DATA_FOLDER, SPLIT_NAMES, known
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Item = TypeVar("Item")
 _WAYS = f"set {DATA_FOLDER}=/a/folder/of/data, pass --data_root, or add --tiny"

@@ -11,7 +11,7 @@ from pathlib import Path
 from sharelora.data.hub import load_from_hub
 from sharelora.data.questions import Question, letter, options, parse, texts
 from sharelora.data.readers import Row, find_file, read_rows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 HUB = "cais/mmlu"
 # Our name of a split -> what it may be called in file names, and on the hub (the last one).

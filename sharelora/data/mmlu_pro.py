@@ -15,7 +15,7 @@ from pathlib import Path
 from sharelora.data.hub import load_from_hub
 from sharelora.data.questions import LETTERS, Question, letter, options, parse, texts
 from sharelora.data.readers import Row, find_file, read_rows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 

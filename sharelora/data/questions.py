@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from sharelora.data.cells import BadCell
-from sharelora.data.readers import Row
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row
+from sharelora.support.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
 

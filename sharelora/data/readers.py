@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Row = dict[str, Any]
 
@@ -144,3 +144,35 @@ def read_rows(path: str | Path) -> list[Row]:
     if not rows:
         raise UserError(f"{path} is empty; need at least one row; check the file")
     return rows
+
+
+# Take text out of the cells of a row.
+
+
+class BadCell(Exception):
+    """What is wrong with one row; whoever goes through the rows adds which row it is."""
+
+
+def cell(row: Row, column: str) -> str:
+    """The text of a cell.
+
+    Raises:
+        BadCell: it is missing, or a list or an object.
+    """
+    value = row.get(column)
+    if value is None:
+        raise BadCell(f"nothing in column {column}")
+    if isinstance(value, (list, dict)):
+        raise BadCell(f"a {type(value).__name__} in column {column} where text is needed")
+    return str(value)
+
+
+def optional(row: Row, column: str) -> str:
+    """The text of a cell, empty where there is none."""
+    return cell(row, column) if row.get(column) is not None else ""
+
+
+def summary(value: Any, width: int = 60) -> str:
+    """The beginning of a text on one line, for messages."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= width else line[: width - 3] + "..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sharelora.data.commonsense import TASKS
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 DATA_FOLDER = "SHARELORA_DATA"
 # What a split may be called on the hub and in file names.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formatting import check_format, format_by_columns
+from sharelora.data.formats import check_format, format_by_columns
 from sharelora.data.hub import from_hub
 from sharelora.data.readers import READERS, Row, find_file, read_rows
 from sharelora.data.registry import DATA_FOLDER, KNOWN, SPLIT_NAMES, KnownData, known
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import DEMONSTRATIONS, without_calculator
-from sharelora.data.formatting import format_rows, only_prompts
+from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts, without_calculator
 from sharelora.data.readers import Row
 from sharelora.data.sources import Source, find_source
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import torch
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 # Of the memory that is free, the part that the estimate may use.
 SHARE_OF_MEMORY = 0.3

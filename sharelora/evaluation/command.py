@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.evaluation.sampling import spread
+from sharelora.flags.parser import Parser, positive, tiny_environment
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -40,8 +40,8 @@ class Subject:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
-        from sharelora.attach import WEIGHTS
-        from sharelora.files import sha256
+        from sharelora.models.adapter import WEIGHTS
+        from sharelora.support.files import sha256
 
         weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
         return {"base": Path(self.base).name, "adapter_sha256": weights}
@@ -81,7 +81,7 @@ def start(parser: Parser, argv: Sequence[str] | None, run: Callable[[argparse.Na
     began = time.monotonic()
     # First of all: a mistake in it is said before anything slow is imported.
     args = parser.parse(argv)
-    from sharelora.training import program
+    from sharelora.flags import program
 
     program.start(lambda: args, lambda args: run(args, began))
 
@@ -96,9 +96,9 @@ def locate(args: argparse.Namespace, tiny: str = "llama") -> Subject:
     Raises:
         UserError: one is missing, or neither is named.
     """
-    from sharelora.attach import locate_adapter, recorded_base
-    from sharelora.errors import UserError
-    from sharelora.models import locate_model
+    from sharelora.models.adapter import locate_adapter, recorded_base
+    from sharelora.models.load import locate_model
+    from sharelora.support.errors import UserError
 
     named = args.adapter if (args.adapter or BARE).lower() != BARE else None
     adapter = None if named is None else locate_adapter(named)
@@ -168,8 +168,8 @@ def load_model(args: argparse.Namespace, subject: Subject, load: Callable[..., A
     """
     import torch
 
-    from sharelora.attach import attach_adapter
-    from sharelora.models import load_base
+    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.load import load_base
 
     devices = "auto" if torch.cuda.is_available() else None
     base = (load or load_base)(subject.base, bits=args.bits, dtype=args.dtype, device_map=devices)
@@ -178,7 +178,7 @@ def load_model(args: argparse.Namespace, subject: Subject, load: Callable[..., A
 
 def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
     """Write one record per item into a file in `args.output`, whole or not at all; return the file."""
-    from sharelora.files import write_json_lines
+    from sharelora.support.files import write_json_lines
 
     path = Path(args.output) / name
     write_json_lines(path, rows)
@@ -206,9 +206,8 @@ def write(
         metrics: every number.
         seconds: wall clock time of the whole command.
     """
-    from sharelora.environment import peak_memory
-    from sharelora.results import write_result
-    from sharelora.training.model import plan_facts
+    from sharelora.reporting.environment import peak_memory
+    from sharelora.reporting.results import plan_facts, write_result
 
     folder, predictions = Path(args.output), write_rows(args, rows)
     base, adapter = (None, None) if subject is None else (subject.base, subject.adapter)
@@ -227,9 +226,9 @@ def write(
 def _saved_plan(adapter: Path | None) -> dict[str, Any]:
     """What an adapter's file says about its plan; nothing for a plain LoRA or without an adapter."""
     from sharelora import ShareLoraConfig, SharingPlan
-    from sharelora.config import CONFIG_FILE
-    from sharelora.files import read_json
-    from sharelora.results import describe_plan
+    from sharelora.reporting.results import describe_plan
+    from sharelora.support.files import read_json
+    from sharelora.tuner.config import CONFIG_FILE
 
     saved = {} if adapter is None else read_json(adapter / CONFIG_FILE).get("plan")
     if not saved:

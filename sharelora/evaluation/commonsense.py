@@ -18,7 +18,7 @@ from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.generation import Generated, Prompt
 from sharelora.evaluation.likelihood import Prepared, score_answers
 from sharelora.evaluation.multiple_choice import Listener
-from sharelora.metrics import choice
+from sharelora.metrics import accuracy
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Answers:
     def metrics(self, items: Sequence[CommonsenseItem]) -> dict[str, Any]:
         """Every number: the mean over tasks, as papers report it, the mean over questions, and each task's."""
         right = [found == item.answer for found, item in zip(self.found, items, strict=True)]
-        tasks = choice.by_group(right, [item.task for item in items])
-        micro = choice.micro(tasks)
+        tasks = accuracy.by_group(right, [item.task for item in items])
+        micro = accuracy.micro(tasks)
         return {
-            "accuracy": choice.macro(tasks),
-            "accuracy_stderr": choice.macro_standard_error(tasks),
+            "accuracy": accuracy.macro(tasks),
+            "accuracy_stderr": accuracy.macro_standard_error(tasks),
             "accuracy_micro": micro.mean,
             "accuracy_micro_stderr": micro.standard_error,
             "chance": _chance(items),
@@ -52,7 +52,7 @@ class Answers:
             "right": micro.right,
             **self.costs,
             "seconds": self.seconds,
-            "tasks": choice.table(tasks),
+            "tasks": accuracy.table(tasks),
         }
 
 
@@ -61,7 +61,7 @@ def _chance(items: Sequence[CommonsenseItem]) -> float:
     counts: dict[str, list[int]] = {}
     for item in items:
         counts.setdefault(item.task, []).append(len(item.answers))
-    return math.fsum(map(choice.chance, counts.values())) / len(counts)
+    return math.fsum(map(accuracy.chance, counts.values())) / len(counts)
 
 
 def prompts(items: Sequence[CommonsenseItem]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Ids = tuple[int, ...]
 # Prompts tokenised at once: enough for speed, few enough that memory does not grow with the test.

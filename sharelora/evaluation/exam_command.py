@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sharelora.commandline import Parser
 from sharelora.evaluation import command
+from sharelora.flags.parser import Parser
 
 if TYPE_CHECKING:
     from sharelora.evaluation.exam import Exam
@@ -73,9 +73,9 @@ def run(
         UserError: anything that a person can put right; found before the model is loaded wherever it can be.
     """
     from sharelora.evaluation.exam_report import examine
-    from sharelora.evaluation.progress import Progress
-    from sharelora.files import require_writable
-    from sharelora.models import load_tokenizer
+    from sharelora.models.load import load_tokenizer
+    from sharelora.reporting.progress import Progress
+    from sharelora.support.files import require_writable
 
     subject = command.locate(args)
     exam = load(args, load_tokenizer(subject.base), command.room(args, subject))

@@ -11,7 +11,7 @@ from typing import Any
 from sharelora.data.questions import LETTERS
 from sharelora.evaluation.exam import Exam
 from sharelora.evaluation.multiple_choice import Listener, Scored, answer
-from sharelora.metrics import choice
+from sharelora.metrics import accuracy
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Report:
         `loss` is the mean of -log p(right letter) over the whole vocabulary. `ties` counts the questions on which two
         letters share the highest score.
         """
-        subjects = choice.by_group(self.right, [question.subject for question in self.exam.questions])
-        micro = choice.micro(subjects)
+        subjects = accuracy.by_group(self.right, [question.subject for question in self.exam.questions])
+        micro = accuracy.micro(subjects)
         return {
             "accuracy": micro.mean,
             "accuracy_stderr": micro.standard_error,
-            "accuracy_macro": choice.macro(subjects),
-            "accuracy_macro_stderr": choice.macro_standard_error(subjects),
-            "chance": choice.chance([len(question.choices) for question in self.exam.questions]),
+            "accuracy_macro": accuracy.macro(subjects),
+            "accuracy_macro_stderr": accuracy.macro_standard_error(subjects),
+            "chance": accuracy.chance([len(question.choices) for question in self.exam.questions]),
             "loss": self.loss,
             "questions": micro.count,
             "right": micro.right,
@@ -80,15 +80,15 @@ class Report:
             "seconds": self.seconds,
             "tokens_per_second": self.scored.tokens / max(self.seconds, 1e-9),
             "categories": self._by_category(subjects),
-            "subjects": choice.table(subjects),
+            "subjects": accuracy.table(subjects),
             "fewer_examples": self.exam.shortened,
             "left_out": dict(self.exam.left_out),
             **self.exam.remarks,
         }
 
-    def _by_category(self, subjects: Mapping[str, choice.Accuracy]) -> dict[str, dict[str, Any]]:
+    def _by_category(self, subjects: Mapping[str, accuracy.Accuracy]) -> dict[str, dict[str, Any]]:
         categories = self.exam.categories
-        return choice.table(choice.by_category(subjects, lambda name: categories[name])) if categories else {}
+        return accuracy.table(accuracy.by_category(subjects, lambda name: categories[name])) if categories else {}
 
     @property
     def loss(self) -> float:

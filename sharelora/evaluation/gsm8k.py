@@ -9,8 +9,8 @@ from typing import Any
 
 from sharelora.data.gsm8k import Problem, examples
 from sharelora.evaluation.generation import Generated, Prompt
-from sharelora.metrics import choice
-from sharelora.metrics.gsm8k import last_number, marked_number
+from sharelora.metrics import accuracy
+from sharelora.support.numbers import last_number, marked_number
 
 
 def write_prompts(problems: Sequence[Problem], shots: int) -> list[Prompt]:
@@ -33,7 +33,7 @@ class Report:
 
     @property
     def strict(self) -> list[Fraction | None]:
-        """The marked answer of every text, see `sharelora.metrics.gsm8k.marked_number`."""
+        """The marked answer of every text, see `sharelora.support.numbers.marked_number`."""
         return [marked_number(text.text) for text in self.texts]
 
     @property
@@ -74,8 +74,8 @@ class Report:
             "without_number": self.flexible.count(None),
         }
 
-    def _accuracy(self, found: Sequence[Fraction | None]) -> choice.Accuracy:
-        return choice.accuracy([value == asked.answer for value, asked in zip(found, self.problems, strict=True)])
+    def _accuracy(self, found: Sequence[Fraction | None]) -> accuracy.Accuracy:
+        return accuracy.accuracy([value == asked.answer for value, asked in zip(found, self.problems, strict=True)])
 
 
 def text_row(problem: Problem, text: Generated) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.cells import BadCell, cell, summary
 from sharelora.data.humaneval import Task
 from sharelora.data.items import parse_rows
-from sharelora.data.readers import Row, read_rows
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row, cell, read_rows, summary
 from sharelora.evaluation.generation import Generated, Prompt
 from sharelora.evaluation.programs import Program
-from sharelora.evaluation.sandbox import Outcome
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
+from sharelora.sandbox import Outcome
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

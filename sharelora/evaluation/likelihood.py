@@ -14,16 +14,9 @@ from typing import Any
 
 import torch
 
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Encoded, Ids, Item, common, encode_prompts, require_room
-from sharelora.evaluation.multiple_choice import (
-    Choice,
-    Listener,
-    Scored,
-    answer,
-    context_length,
-    evaluating,
-)
+from sharelora.evaluation.multiple_choice import Choice, Listener, Scored, answer, context_length, evaluating
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

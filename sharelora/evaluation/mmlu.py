@@ -9,8 +9,8 @@ from typing import Any
 
 from sharelora.data.mmlu import category, load_mmlu
 from sharelora.data.questions import of_subjects
-from sharelora.errors import UserError
 from sharelora.evaluation.exam import Exam, choose, prepare
+from sharelora.support.errors import UserError
 
 
 def load_exam(

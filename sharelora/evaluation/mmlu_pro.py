@@ -10,8 +10,8 @@ from typing import Any
 
 from sharelora.data.mmlu_pro import has_examples, load_mmlu_pro
 from sharelora.data.questions import of_subjects
-from sharelora.errors import UserError
 from sharelora.evaluation.exam import Exam, choose, prepare
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.commandline import Parser, positive, tiny_environment
 from sharelora.data.nlg import grouped, load_nlg
-from sharelora.errors import UserError
 from sharelora.evaluation import command
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
+from sharelora.flags.parser import Parser, positive, tiny_environment
 from sharelora.metrics import java
 from sharelora.metrics.nlg import E2E, LOWER_IS_BETTER, WEBNLG, Score, chosen, score_e2e, score_webnlg
-from sharelora.results import write_result
+from sharelora.reporting.results import write_result
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def load(args: argparse.Namespace) -> TestSet:
 
 
 def _decoded(args: argparse.Namespace, groups: Sequence[Any]) -> list[str]:
-    from sharelora.models import load_tokenizer
+    from sharelora.models.load import load_tokenizer
 
     return read_decoded(Path(args.predictions), groups, load_tokenizer(args.tokenizer))
 

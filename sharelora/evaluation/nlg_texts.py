@@ -11,7 +11,7 @@ from typing import Any
 from sharelora.data.nlg import Group
 from sharelora.data.nlg.convert import read_predictions, text_of
 from sharelora.data.readers import read_text
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 NUMBERED = "reference"
 

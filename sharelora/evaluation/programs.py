@@ -15,7 +15,7 @@ from typing import Any
 
 from sharelora.evaluation import store
 from sharelora.evaluation.multiple_choice import Listener
-from sharelora.evaluation.sandbox import Outcome
+from sharelora.sandbox import Outcome
 
 FILE = "outcomes.jsonl"
 

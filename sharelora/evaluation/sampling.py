@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 def spread(groups: Sequence[str], count: int | None, seed: int = 0) -> list[int]:

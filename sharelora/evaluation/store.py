@@ -9,8 +9,8 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sharelora.errors import UserError
-from sharelora.files import write_text
+from sharelora.support.errors import UserError
+from sharelora.support.files import write_text
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

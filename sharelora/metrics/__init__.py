@@ -1,4 +1,7 @@
-"""Scores: pure functions on lists."""
+"""Scores: pure functions on lists.
+
+May import: data (tables of tasks), support. Begin with `accuracy`, or with `nlg` for generated text.
+"""
 
 from __future__ import annotations
 

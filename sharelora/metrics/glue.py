@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharelora.data.glue.tasks import glue_task
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Values = NDArray[np.generic]
 COMBINED = "combined_score"

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 PACKAGE = "pycocoevalcap"
 METEOR = "meteor/meteor-1.5.jar"

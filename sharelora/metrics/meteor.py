@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharelora.errors import UserError
-from sharelora.files import write_text
 from sharelora.metrics.java import METEOR, jar, run
 from sharelora.metrics.segments import References, Texts, as_rectangle, check, with_words
+from sharelora.support.errors import UserError
+from sharelora.support.files import write_text
 
 
 def meteor(hypotheses: Texts, references: References) -> float:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sharelora.errors import UserError
-from sharelora.metrics import java, ptb
+from sharelora.metrics import java, segments
 from sharelora.metrics.bleu import bleu
 from sharelora.metrics.cider import cider
 from sharelora.metrics.meteor import meteor
@@ -16,6 +15,7 @@ from sharelora.metrics.nist import nist
 from sharelora.metrics.rouge_l import rouge_l
 from sharelora.metrics.segments import References, Texts, check
 from sharelora.metrics.ter import ter
+from sharelora.support.errors import UserError
 
 Split = tuple[list[str], list[list[str]]]
 
@@ -45,7 +45,7 @@ class Segments:
     @cached_property
     def captions(self) -> Split:
         """Tokens of the COCO caption code: lower case, without punctuation."""
-        return self._split(ptb.tokenise_with_java if self.with_java else ptb.tokenise)
+        return self._split(segments.tokenise_with_java if self.with_java else segments.tokenise)
 
     @cached_property
     def words(self) -> Split:

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sharelora.data.vision import IMAGE
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.tiny.drawings import caption_documents
 from sharelora.tiny.looking import caption_of_pictures, llava_config, llava_processor
 from sharelora.tiny.objectives import Objective, masked_token, next_token, next_token_of_rows

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sharelora.errors import UserError
-from sharelora.files import atomic_folder, require_writable
+from sharelora.support.errors import UserError
+from sharelora.support.files import atomic_folder, require_writable
 from sharelora.tiny.architectures import Architecture, Recipe, architecture
 from sharelora.tiny.build import Progress, build
 from sharelora.tiny.tasks import write_tasks
@@ -28,7 +28,7 @@ STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
 # What shapes tiny texts and files besides the code of this folder.
 DATA_SOURCES = (
-    *("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/spacing.py"),
+    *("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/linearise.py"),
     *("chat.py", "vision/conversation.py", "vision/encoding.py"),
 )
 

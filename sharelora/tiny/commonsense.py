@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.commonsense import LEAD
-from sharelora.files import write_text
+from sharelora.support.files import write_text
 from sharelora.tiny.world import PEOPLE, World
 
 SIZES = {"train": 96, "test": 24}

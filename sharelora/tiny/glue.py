@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sharelora.data.glue.tasks import TASKS, GlueTask
-from sharelora.files import write_text
+from sharelora.support.files import write_text
 from sharelora.tiny.scenes import (
     ANSWERS,
     BAD,

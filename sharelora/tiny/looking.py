@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import LlavaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sharelora.data.vision import IMAGE, ConversationWriter, ImageTextCollator, Record, image_reader
+from sharelora.data.vision.batches import spread
 from sharelora.data.vision.encoding import tokenise
 from sharelora.data.vision.records import Turn
-from sharelora.data.vision.rows import spread
 from sharelora.tiny.drawings import SIDE, draw, place, read_caption
 from sharelora.tiny.objectives import Loss
 from sharelora.tiny.recipe import Recipe

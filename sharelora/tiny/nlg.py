@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sharelora.files import write_text
+from sharelora.support.files import write_text
 from sharelora.tiny.restaurants import OPENINGS, PROPERTIES, describe, restaurant, tell, triples
 from sharelora.tiny.world import KINDS, World
 

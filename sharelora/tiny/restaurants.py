@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from sharelora.data.nlg.spacing import spaced
-from sharelora.tiny.sentences import EVENTS, event, say
+from sharelora.data.nlg.linearise import spaced
+from sharelora.tiny.scenes import EVENTS, event, say
 from sharelora.tiny.text import Document, Maker, facts
 from sharelora.tiny.world import COLOURS, World
 

@@ -11,9 +11,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sharelora.tiny.sentences import DAYS, event
 from sharelora.tiny.text import Document, Maker, facts
-from sharelora.tiny.world import World
+from sharelora.tiny.world import COLOURS, PEOPLE, PLACES, World
 
 Values = Mapping[str, str]
 
@@ -242,3 +241,34 @@ def encoder_documents(world: World, rng: random.Random) -> Iterator[Document]:
     makers, weights = list(ENCODER_MIXTURE), list(ENCODER_MIXTURE.values())
     while True:
         yield rng.choices(makers, weights)[0](world, rng)
+
+
+# Sentences about small events: who found what, where and when.
+
+
+DAYS = "Monday Tuesday Wednesday Thursday Friday Sunday".split()
+
+Event = Mapping[str, str]
+
+# Each says all five slots.
+EVENTS = (
+    "{person} spotted the {colour} {thing} in the {place} on {day}.",
+    "On {day} {person} found the {colour} {thing} in the {place}.",
+    "In the {place} {person} met the {colour} {thing} on {day}.",
+)
+
+
+def event(world: World, rng: random.Random) -> dict[str, str]:
+    """A new event: its slots are dealt by chance, whatever the thing's true colour and place."""
+    return {
+        "person": rng.choice(PEOPLE),
+        "colour": rng.choice(COLOURS),
+        "thing": rng.choice(world.things),
+        "place": rng.choice(PLACES),
+        "day": rng.choice(DAYS),
+    }
+
+
+def say(ways: tuple[str, ...], values: Event, rng: random.Random) -> str:
+    """One of several ways to say something."""
+    return rng.choice(ways).format(**values)

@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.questions import Question
-from sharelora.files import write_text
+from sharelora.data.questions import LETTERS, Question
+from sharelora.support.files import write_text
 from sharelora.tiny.commonsense import write_commonsense
 from sharelora.tiny.glue import write_glue
-from sharelora.tiny.mmlu_pro import SIZES as MMLU_PRO_SIZES
-from sharelora.tiny.mmlu_pro import mmlu_pro_rows
 from sharelora.tiny.nlg import write_nlg
 from sharelora.tiny.text import (
     Columns,
@@ -149,7 +147,7 @@ def write_tasks(folder: Path) -> None:
         "gsm8k/test.jsonl": gsm8k_rows(world, GSM8K_ROWS // 8, _SEEDS["gsm8k"] + 100),
         "humaneval/HumanEval.jsonl": humaneval_rows(),
         **{f"mmlu/{split}.jsonl": mmlu_rows(world, split) for split in MMLU_SIZES},
-        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in MMLU_PRO_SIZES},
+        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in SIZES},
     }
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
@@ -157,3 +155,51 @@ def write_tasks(folder: Path) -> None:
     write_commonsense(folder / "commonsense", world)
     write_glue(folder / "glue", world)
     write_nlg(folder, world)
+
+
+# MMLU-Pro in small: which of three to ten things has a property.
+
+
+# Property -> its category, and how it is asked for.
+CATEGORIES = {
+    "kind": ("kinds", "Which of these is a kind of {}?"),
+    "colour": ("colours", "Which of these is {}?"),
+    "place": ("places", "Which of these is found in the {}?"),
+}
+# Questions per category in each split; five are what five-shot prompts need.
+SIZES = {"validation": 5, "test": 40}
+FEWEST = 3
+
+
+def mmlu_pro_rows(world: World, split: str) -> Iterator[dict[str, object]]:
+    """Questions as rows of MMLU-Pro's files; one option alone has the property.
+
+    Args:
+        world: what they are about.
+        split: `validation` or `test`.
+    """
+    rng = random.Random(f"mmlu_pro {split}")
+    first = sum(size for name, size in SIZES.items() if name < split) * len(CATEGORIES)
+    for place, (name, (category, text)) in enumerate(CATEGORIES.items()):
+        for number in range(SIZES[split]):
+            count = FEWEST + number % (len(LETTERS) - FEWEST + 1)
+            things, answer = _options(world, rng, name, count)
+            yield {
+                "question_id": first + place * SIZES[split] + number,
+                "question": text.format(world.facts[name][things[answer]]),
+                "options": things,
+                "answer": LETTERS[answer],
+                "answer_index": answer,
+                "category": category,
+                "src": "tiny",
+            }
+
+
+def _options(world: World, rng: random.Random, name: str, count: int) -> tuple[list[str], int]:
+    """Some things, and the place of the only one that has its value of a property."""
+    known = world.facts[name]
+    right = rng.choice(world.things)
+    others = [thing for thing in world.things if known[thing] != known[right]]
+    answer = rng.randrange(count)
+    things = rng.sample(others, count - 1)
+    return [*things[:answer], right, *things[answer:]], answer

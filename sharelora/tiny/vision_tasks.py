@@ -9,7 +9,7 @@ from typing import Any
 
 from sharelora.data.vision import IMAGE
 from sharelora.data.vision.images import require_pillow
-from sharelora.files import write_text
+from sharelora.support.files import write_text
 from sharelora.tiny.drawings import QUESTIONS, Scene, draw, make_scene, place
 
 Row = dict[str, Any]

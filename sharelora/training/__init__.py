@@ -1,1 +1,4 @@
-"""Training: arguments, Trainer glue, prediction, and the files that a run leaves."""
+"""Training jobs, from a parsed command line to the files of a run.
+
+May import: everything but continual and cli. Begin with `job`.
+"""

@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser, tiny_environment, unknown_flag
 from sharelora.data import DataArguments
-from sharelora.errors import UserError
-from sharelora.grouping_flags import add_auto_flags
-from sharelora.share_flags import add_share_flags
-from sharelora.training.fields import add_fields, take
+from sharelora.flags.fields import add_fields, take
+from sharelora.flags.grouping import add_auto_flags
+from sharelora.flags.parser import Parser, tiny_environment, unknown_flag
+from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.upstream import RULES, Rule, modernise
+from sharelora.support.errors import UserError
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
-from sharelora.training.renames import RULES, Rule, modernise
 
 CONFIG = "--config"
 
@@ -99,7 +99,7 @@ class Arguments:
     Attributes:
         model, data, mmlu, generation, run: the flags by what they are about.
         train: the Trainer's settings, by their present names.
-        flags: all flags as parsed; the sharing flags are read from here (`sharelora.share_flags`).
+        flags: all flags as parsed; the sharing flags are read from here (`sharelora.flags.sharing`).
         given: the flags that the command line or the configuration file has, without dashes.
         notices: what was renamed, dropped or decided, one line each.
     """
@@ -125,7 +125,7 @@ class Arguments:
 
 
 def build_parser() -> Parser:
-    """Return the parser with every flag; renamed ones are handled before it (`sharelora.training.renames`)."""
+    """Return the parser with every flag; renamed ones are handled before it (`sharelora.flags.upstream`)."""
     parser = Parser("qlora_share.py", "Tune a language model on instructions with shared low-rank adapters.")
     parser.add_argument(CONFIG, metavar="FILE", help="YAML file of flags without dashes; the command line wins over it")
     add_fields(parser, ModelArguments, "model", aliases=ALIASES)

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharelora import remedies
-from sharelora.architectures import meta_model
-from sharelora.errors import UserError
-from sharelora.machine import Machine, machine
-from sharelora.memory import FACTORED, STATES, Estimate, estimate
-from sharelora.plan import SharingPlan
-from sharelora.remedies import Change, Names
-from sharelora.share_flags import plan_from
+from sharelora.flags.sharing import plan_from
+from sharelora.memory import advice as remedies
+from sharelora.memory.advice import Change, Names
+from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
+from sharelora.memory.machine import Machine, machine
+from sharelora.models.known import meta_model
+from sharelora.plan.plan import SharingPlan
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision, choose_optimizer, on_gpu, processes
 from sharelora.training.arguments import Arguments
-from sharelora.training.machine import choose_optimizer, on_gpu, processes
-from sharelora.training.precision import Precision
 from sharelora.training.settings import evaluates
 
 # What allocators say of memory that ran out, where they raise no error of its own kind: torch's of the CPU, CUDA's
@@ -61,7 +60,7 @@ def look_at(
     Args:
         model: on the meta device.
         flags: the sharing flags, and those that `names` names.
-        settings: arguments of `sharelora.memory.estimate`.
+        settings: arguments of `sharelora.memory.estimate.estimate`.
         accumulation: forward passes per update.
         names: what the command calls its flags.
         folder: where results go.

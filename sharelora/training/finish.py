@@ -11,13 +11,12 @@ from typing import Any
 from peft import PeftModel
 from safetensors import SafetensorError
 
-from sharelora.attach import WEIGHTS
-from sharelora.errors import UserError
-from sharelora.files import atomic_folder, read_json, write_json
-from sharelora.redaction import hide
-from sharelora.training.adapter_trainer import save_weights
+from sharelora.models.adapter import WEIGHTS
+from sharelora.reporting.history import CSV
+from sharelora.support.errors import UserError, hide
+from sharelora.support.files import atomic_folder, read_json, write_json
+from sharelora.trainer.adapter import save_weights
 from sharelora.training.generate import PREDICTIONS
-from sharelora.training.history import CSV
 from sharelora.training.output import ADAPTER, MODEL
 
 logger = logging.getLogger(__name__)

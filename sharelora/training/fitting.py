@@ -11,18 +11,18 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers.trainer_utils import TrainOutput
 
-from sharelora.environment import peak_memory
-from sharelora.results import write_result
-from sharelora.training.adapter_trainer import AdapterTrainer
-from sharelora.training.agreement import require_same_start
+from sharelora.reporting.environment import peak_memory
+from sharelora.reporting.history import write_history
+from sharelora.reporting.results import plan_facts, write_result
+from sharelora.trainer.adapter import AdapterTrainer
+from sharelora.trainer.dealing import require_same_start
+from sharelora.trainer.signals import listening
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
-from sharelora.training.history import write_history
-from sharelora.training.model import count, plan_facts
+from sharelora.training.model import count
 from sharelora.training.output import begin, finish
 from sharelora.training.place import base_name
 from sharelora.training.session import Session
 from sharelora.training.settings import deciding_settings
-from sharelora.training.signals import listening
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from sharelora.data import PredictCollator, TokenRows
-from sharelora.files import write_json_lines
+from sharelora.support.files import write_json_lines
 
 logger = logging.getLogger(__name__)
 

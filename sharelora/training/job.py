@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 
 from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
-from sharelora.remedies import Names
+from sharelora.memory.advice import Names
+from sharelora.trainer.lock import Lock
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
-from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.generate import predict, write_predictions
 from sharelora.training.layer_groups import with_model_groups

@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 
-from sharelora.data.sample import Sample, read_sample
-from sharelora.errors import UserError
-from sharelora.evaluation.similarity import MAX_LENGTH, load_any, measure, model_name
-from sharelora.grouping import Grouping
-from sharelora.grouping.table import render
-from sharelora.grouping_flags import AUTO, choice_from, grouping_from, similarity_file, without_sharing
-from sharelora.models import load_tokenizer
-from sharelora.rules import SharingRule
-from sharelora.similarity import Similarity, read_similarity
-from sharelora.training.machine import device_map, processes
+from sharelora.flags.grouping import AUTO, choice_from, grouping_from, similarity_file, without_sharing
+from sharelora.layer_groups import Grouping, Similarity, read_similarity
+from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure, model_name
+from sharelora.layer_groups.sample import Sample, read_sample
+from sharelora.layer_groups.show import render
+from sharelora.models.load import load_tokenizer
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import device_map, processes
 from sharelora.training.place import data_root
 from sharelora.training.preflight import Task
 

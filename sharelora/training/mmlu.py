@@ -10,11 +10,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from sharelora.architectures import model_config
 from sharelora.evaluation.exam import Exam
 from sharelora.evaluation.exam_report import Report, examine
 from sharelora.evaluation.mmlu import load_exam
 from sharelora.evaluation.multiple_choice import context_length
+from sharelora.models.known import model_config
 from sharelora.training.arguments import Arguments
 from sharelora.training.place import data_root
 

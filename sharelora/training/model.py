@@ -11,16 +11,14 @@ from typing import Any
 from peft import get_peft_model
 from torch import nn
 
-from sharelora.attach import attach_adapter
-from sharelora.models import load_base
-from sharelora.results import describe_plan
-from sharelora.share_flags import config_from
+from sharelora.flags.sharing import config_from
+from sharelora.models.adapter import attach_adapter
+from sharelora.models.load import load_base
+from sharelora.trainer.devices import Precision, device_map, require_on_gpu
+from sharelora.trainer.engines import engine_of
 from sharelora.training.arguments import Arguments
-from sharelora.training.engines import engine_of
-from sharelora.training.machine import device_map, require_on_gpu
 from sharelora.training.output import MODEL
 from sharelora.training.place import base_name
-from sharelora.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +124,3 @@ def _base(args: Arguments, place: str, precision: Precision, load: Callable[...,
 
 def _reentrant(args: Arguments) -> bool:
     return "true" in str(args.train["activation_checkpointing_kwargs"] or "").lower()
-
-
-def plan_facts(model: Any) -> dict[str, Any]:
-    """Return what a result says about the model's plan; empty without one."""
-    plans = getattr(getattr(model, "base_model", None), "plans", {})
-    if not plans:
-        return {}
-    name, plan = next(iter(plans.items()))
-    config = model.peft_config[name]
-    rule = None if config.share_plan is not None else config.rule()
-    return describe_plan(plan, rule)

@@ -8,8 +8,8 @@ from typing import Literal
 
 from transformers import GenerationConfig
 
-from sharelora.errors import UserError
-from sharelora.training.fields import help_field
+from sharelora.flags.fields import help_field
+from sharelora.support.errors import UserError
 
 # They choose between samples; a greedy or beam search has none.
 SAMPLING = ("temperature", "top_k", "top_p", "typical_p")

@@ -11,12 +11,13 @@ from typing import Any
 
 from transformers import TrainerState
 
-from sharelora.attach import CONFIG
-from sharelora.errors import UserError
-from sharelora.files import read_json, remove, require_writable, write_json
-from sharelora.training.checkpoints import Lock, damage, find, recover
-from sharelora.training.exact_trainer import STATE, TRAINER_STATE
-from sharelora.training.machine import is_first
+from sharelora.models.adapter import CONFIG
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, remove, require_writable, write_json
+from sharelora.trainer.checkpoints import damage, find, recover
+from sharelora.trainer.devices import is_first
+from sharelora.trainer.exact import STATE, TRAINER_STATE
+from sharelora.trainer.lock import Lock
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sharelora.data.sources import DATA_FOLDER
-from sharelora.models import locate_model
+from sharelora.models.load import locate_model
 from sharelora.training.arguments import Arguments
 from sharelora.training.options import RunArguments
 

@@ -6,16 +6,15 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharelora.attach import locate_adapter
-from sharelora.errors import UserError
-from sharelora.quantization import has_bitsandbytes
+from sharelora.models.adapter import locate_adapter
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision, choose_precision, on_gpu
+from sharelora.trainer.engine_rules import refuse_engine
+from sharelora.trainer.lock import Lock
 from sharelora.training.arguments import Arguments
-from sharelora.training.checkpoints import Lock
-from sharelora.training.engine_rules import refuse_engine
-from sharelora.training.machine import on_gpu
 from sharelora.training.output import Earlier, open_folder, resume_point
-from sharelora.training.precision import Precision, choose_precision
 from sharelora.training.settings import check_settings, deciding_settings, engine_setup
+from sharelora.tuner.quantization import has_bitsandbytes
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 from transformers import TrainingArguments, set_seed
 
 from sharelora.data import DataModule, build_data, check_isolation
-from sharelora.models import load_tokenizer
+from sharelora.models.load import load_tokenizer
+from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.arguments import Arguments
-from sharelora.training.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.mmlu import MmluEval, mmlu_callback
 from sharelora.training.model import load_model
 from sharelora.training.place import data_root

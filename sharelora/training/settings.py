@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision, choose_optimizer, processes
+from sharelora.trainer.engine_rules import refuse_engine
+from sharelora.trainer.engines import Setup, deepspeed, engine_of, setup
 from sharelora.training.arguments import Arguments
-from sharelora.training.engine_rules import refuse_engine
-from sharelora.training.engines import Setup, deepspeed, engine_of, setup
-from sharelora.training.machine import choose_optimizer, processes
-from sharelora.training.precision import Precision
 
 # The package that a place to report to needs; of the first ones either will do.
 _REPORTERS: Mapping[str, tuple[str, ...]] = {

@@ -14,10 +14,10 @@ from benchmarks import groups_results, groups_runner, groups_table
 from benchmarks.glue_document import NOTES
 from benchmarks.groups_experiment import MAIN, MODULES, SEARCH, Experiment, Run, quick, ways
 from sharelora import UserError
-from sharelora.architectures import meta_model
-from sharelora.share_flags import plan_from
-from sharelora.similarity import FILE, Similarity
-from sharelora.similarity.result import shape_of
+from sharelora.flags.sharing import plan_from
+from sharelora.layer_groups import FILE, Similarity
+from sharelora.layer_groups.similarity import shape_of
+from sharelora.models.known import meta_model
 from sharelora.training.arguments import parse
 
 EXPERIMENT = Experiment("llama", 0.9, (0.5, 0.9), rates=(1e-3, 3e-3), seeds=(0, 1))

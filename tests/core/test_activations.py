@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from sharelora import ShareLoraConfig
-from sharelora.activations import Load, adapter_layer, base_layer, peak, shape_of
+from sharelora.memory.activations import Load, adapter_layer, base_layer, peak, shape_of
 
 B, T, L = 2, 64, 3
 

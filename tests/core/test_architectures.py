@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.architectures import ALIASES, SHAPES, known_name, meta_model, model_config
-from sharelora.errors import UserError
+from sharelora.models.known import ALIASES, SHAPES, known_name, meta_model, model_config
+from sharelora.support.errors import UserError
 
 # Parameters of the published checkpoints, counted by their safetensors files (heads of classifiers excluded).
 PUBLISHED = {

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from saved_adapters import saved
 
-from sharelora.architectures import meta_model
-from sharelora.budget import RULES, Budget, Fit, fits, module_sets, recommend, render
-from sharelora.budget_flags import amount, size_in_bytes
-from sharelora.cli import main
-from sharelora.errors import UserError
-from sharelora.plan import FILE_HEADER, SharingPlan
-from sharelora.sites import find_sites
+from sharelora.cli.budget import amount, size_in_bytes
+from sharelora.cli.main import main
+from sharelora.models.known import meta_model
+from sharelora.plan.budget import RULES, Budget, Fit, fits, module_sets, recommend, render
+from sharelora.plan.plan import FILE_HEADER, SharingPlan
+from sharelora.support.errors import UserError
+from sharelora.tuner.sites import find_sites
 
 
 @pytest.mark.parametrize("budget", [Budget(5_000_000), Budget(file=20_000_000), Budget(5_000_000, 8_000_000)])

@@ -15,7 +15,7 @@ from saved_adapters import CASES, STOCK, saved
 from torch import nn
 from toy_models import logits, roberta, tokens
 
-from sharelora.checkpoint import export_lora
+from sharelora.convert import export_lora
 
 
 def stock(base: nn.Module, folder: Path) -> PeftModel:

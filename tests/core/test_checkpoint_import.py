@@ -17,7 +17,7 @@ from torch import nn
 from toy_models import gpt2, llama, logits, roberta
 
 from sharelora import SharingRule, UserError
-from sharelora.checkpoint import export_lora, import_lora, inspect
+from sharelora.convert import export_lora, import_lora, inspect
 
 
 @pytest.mark.parametrize(

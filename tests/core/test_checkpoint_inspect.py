@@ -13,7 +13,7 @@ from saved_adapters import contents, plain_lora, saved
 from toy_models import adapted, llama
 
 from sharelora import UserError
-from sharelora.checkpoint import export_lora, inspect, merge
+from sharelora.convert import export_lora, inspect, merge
 
 
 def test_an_inspection_counts_and_measures(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from saved_adapters import CASES, contents, saved
 from toy_models import adapted, llama, logits, roberta, shake
 
 from sharelora import UserError
-from sharelora.checkpoint import merge
-from sharelora.checkpoint.merging import merged_weight
+from sharelora.convert import merge
+from sharelora.convert.merging import merged_weight
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,6 +142,6 @@ def test_a_quantised_base_is_refused_for_a_merge(tmp_path: Path) -> None:
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, adapter, _ = saved(tmp_path, "a")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("sharelora.checkpoint.merging.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("sharelora.convert.merging.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"found 1\.00 kB free"):
         merge(base, adapter, tmp_path / "merged")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from saved_adapters import plain_lora, saved
 
-from sharelora.cli import COMMANDS, entry, main
-from sharelora.errors import UserError
-from sharelora.plan import SharingPlan
-from sharelora.results import write_result
+from sharelora.cli.main import COMMANDS, entry, main
+from sharelora.plan.plan import SharingPlan
+from sharelora.reporting.results import write_result
+from sharelora.support.errors import UserError
 
 
 def run(capsys: pytest.CaptureFixture[str], text: str) -> str:
@@ -134,6 +134,6 @@ def test_bad_input_ends_the_program_with_code_2(
 
 @pytest.mark.slow
 def test_the_program_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "sharelora.cli", "plan", "--model", "gpt2", "--share", "b", "--lora_r", "4"]
+    command = [sys.executable, "-m", "sharelora.cli.main", "plan", "--model", "gpt2", "--share", "b", "--lora_r", "4"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "parameters in" in done.stdout

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sharelora.commandline import Parser, positive, tiny_environment
-from sharelora.errors import UserError
+from sharelora.flags.parser import Parser, positive, tiny_environment
+from sharelora.support.errors import UserError
 
 
 def parser() -> Parser:

@@ -18,10 +18,10 @@ from torch import Tensor
 from toy_models import bank, language_batch, llama, logits, roberta, shake, train
 
 from sharelora import SharingRule, UserError
-from sharelora.checkpoint import Size, compress, export_lora, import_lora
-from sharelora.checkpoint.compression import Compression
-from sharelora.checkpoint.folder import read_adapter
-from sharelora.checkpoint.sources import read_source
+from sharelora.convert import Size, compress, export_lora, import_lora
+from sharelora.convert.adapter_file import read_adapter
+from sharelora.convert.compress import Compression
+from sharelora.convert.sources import read_source
 
 ALL = Size(energy=1.0)
 SHARES = [("a", "layers"), ("b", "layers"), ("a", "modules"), ("a", "both")]

@@ -13,7 +13,7 @@ from pretend_device import Placed, PretendDevices, place
 from torch import Tensor, nn
 from toy_models import QKV, adapted, bank, gradients, language_batch, llama, logits, shake
 
-from sharelora import layers as share_layers
+from sharelora.tuner import layer as share_layers
 
 WIDTH = 16
 

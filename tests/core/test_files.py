@@ -15,8 +15,8 @@ from torch import Tensor
 from toy_models import QKV, adapted, bank, gpt2, language_batch, llama, logits, shake, train
 
 from sharelora import SharingPlan, UserError
-from sharelora.config import CONFIG_FILE, WEIGHTS_FILE
-from sharelora.files import sha256
+from sharelora.support.files import sha256
+from sharelora.tuner.config import CONFIG_FILE, WEIGHTS_FILE
 
 MODES: list[dict[str, Any]] = [
     {"share": "none"},

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharelora.checkpoint.factors import Product, distance, row_space, total
-from sharelora.checkpoint.fitting import Cell, alternate, fit, make_cells, spaces
+from sharelora.convert.fit import Cell, Product, alternate, distance, fit, make_cells, row_space, spaces, total
 
 D_IN, D_OUT = 12, 10
 

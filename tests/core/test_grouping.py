@@ -13,14 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharelora.architectures import meta_model
-from sharelora.errors import UserError
-from sharelora.grouping import METHODS, Grouping, GroupingChoice, expanded_rank, fewest, greedy, most_similar, strict
-from sharelora.grouping.groups import least_similar
-from sharelora.plan import SharingPlan
-from sharelora.rules import SharingRule
-from sharelora.share_flags import parse_groups
-from sharelora.sites import find_sites
+from sharelora.flags.sharing import parse_groups
+from sharelora.layer_groups import (
+    METHODS,
+    Grouping,
+    GroupingChoice,
+    expanded_rank,
+    fewest,
+    greedy,
+    most_similar,
+    strict,
+)
+from sharelora.layer_groups.grouping import least_similar
+from sharelora.models.known import meta_model
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.tuner.sites import find_sites
 
 PUBLISHED = json.loads((Path(__file__).parent / "param_counts.json").read_text())["layer_groups"]
 Rows = list[list[float]]

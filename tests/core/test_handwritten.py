@@ -10,7 +10,7 @@ import pytest
 from test_plan import sites
 
 from sharelora import SharingPlan, SharingRule, Site, UserError
-from sharelora.handwritten import plan_from_rows
+from sharelora.plan.rows import plan_from_rows
 
 Q = {"path": "*.attn.q", "a": "q/*", "b": "{kind}/{layer}"}
 REST = {"path": "*", "a": "{kind}/{layer}", "b": "{kind}/all"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharelora.kernels import fused, reference
-from sharelora.kernels.dropout import keep_mask
+from sharelora.tuner.kernels import fused, reference
+from sharelora.tuner.kernels.fused import keep_mask
 
 P = 0.25
 SCALE = 1.7

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from toy_models import adapted, llama
 
-from sharelora.architectures import meta_model
-from sharelora.errors import UserError
-from sharelora.machine import Gpu, Machine, machine
-from sharelora.memory import Estimate, Item, base_bytes, estimate, optimizer_bytes
-from sharelora.plan import SharingPlan
-from sharelora.rules import SharingRule
-from sharelora.sites import find_sites
-from sharelora.units import size
+from sharelora.memory.estimate import Estimate, Item, base_bytes, estimate, optimizer_bytes
+from sharelora.memory.machine import Gpu, Machine, machine
+from sharelora.models.known import meta_model
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.support.text import size
+from sharelora.tuner.sites import find_sites
 
 GB = 10**9
 

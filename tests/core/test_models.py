@@ -18,9 +18,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sharelora import hub, models, quantization
-from sharelora.errors import UserError
-from sharelora.models import attach_adapter, load_base, load_tokenizer
+from sharelora.models import load as models
+from sharelora.models.load import attach_adapter, load_base, load_tokenizer
+from sharelora.support import hub
+from sharelora.support.errors import UserError
+from sharelora.tuner import quantization
 
 
 def llama(layers: int = 2, hidden: int = 32) -> LlamaForCausalLM:

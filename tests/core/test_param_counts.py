@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sharelora.architectures import meta_model
-from sharelora.plan import SharingPlan
-from sharelora.rules import SharingRule
-from sharelora.sites import find_sites
+from sharelora.models.known import meta_model
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.tuner.sites import find_sites
 
 COUNTS = json.loads((Path(__file__).parent / "param_counts.json").read_text())
 RULES = {
@@ -80,7 +80,7 @@ def test_the_largest_model_is_planned_in_seconds() -> None:
 def test_the_largest_model_is_planned_in_little_memory() -> None:
     script = (
         "import resource\n"
-        "from sharelora.cli import main\n"
+        "from sharelora.cli.main import main\n"
         "main(['plan', '--model', 'llama3-70b', '--lora_modules', 'all', '--share', 'a', '--lora_r', '64'])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from sharelora import Entry, SharingPlan, SharingRule, Site, UserError
-from sharelora.plan import FORMAT
-from sharelora.plan_table import HEADER
+from sharelora.plan.plan import FORMAT, HEADER
 
 SIZES = {"attn.q": (8, 8), "attn.k": (8, 4), "attn.v": (8, 4), "mlp.up": (8, 16), "mlp.down": (16, 8)}
 

@@ -13,8 +13,9 @@ from torch import nn
 from toy_models import QKV, adapted, bank, checkpoint_layers, gradients, language_batch, llama, logits, shake, train
 from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
-from sharelora import UserError, layers
-from sharelora.quantization import protect_4bit
+from sharelora import UserError
+from sharelora.tuner import layer as layers
+from sharelora.tuner.quantization import protect_4bit
 
 bnb = pytest.importorskip("bitsandbytes")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sharelora.remedies import Change, Names, advice, changes, cheapest
+from sharelora.memory.advice import Change, Names, advice, changes, cheapest
 
 GB = 10**9
 NAMES = Names("batch_size", "accumulation", ("source", "target"))

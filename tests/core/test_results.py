@@ -11,14 +11,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from sharelora.plan.site import Site
 
-from sharelora.comparison import compare
-from sharelora.environment import git_commit, machine_facts, peak_memory, versions
-from sharelora.errors import UserError
-from sharelora.plan import SharingPlan, Site
-from sharelora.results import describe_file, describe_plan, describe_rule, read_result, read_results, write_result
-from sharelora.rules import SharingRule
-from sharelora.tensor_header import tensor_shapes
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.reporting.compare import compare
+from sharelora.reporting.environment import git_commit, machine_facts, peak_memory, versions
+from sharelora.reporting.results import (
+    describe_file,
+    describe_plan,
+    describe_rule,
+    read_result,
+    read_results,
+    write_result,
+)
+from sharelora.support.errors import UserError
+from sharelora.support.tensor_header import tensor_shapes
 
 
 class Level(IntEnum):

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.architectures import meta_model
-from sharelora.commandline import Parser
-from sharelora.errors import UserError
-from sharelora.rules import SharingRule
-from sharelora.share_flags import (
+from sharelora.flags.parser import Parser
+from sharelora.flags.sharing import (
     add_share_flags,
     config_from,
     parse_groups,
@@ -21,6 +18,9 @@ from sharelora.share_flags import (
     plan_from,
     rule_from,
 )
+from sharelora.models.known import meta_model
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
 
 
 def flags(text: str = "") -> argparse.Namespace:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy_models import QKV, adapted, bank, gradients, language_batch, llama, shake
 
-from sharelora.layers import ShareLayer, Siblings
+from sharelora.tuner.layer import ShareLayer, Siblings
 
 MODES: list[dict[str, Any]] = [
     {"share": "none"},

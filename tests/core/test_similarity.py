@@ -14,12 +14,11 @@ from accelerate import cpu_offload
 from torch import Tensor, nn
 from toy_models import gpt2, llama, roberta
 
-from sharelora.errors import UserError
-from sharelora.similarity import Similarity, read_similarity
-from sharelora.similarity.heat_map import draw
-from sharelora.similarity.layers import find_layers, last_real, layer_states
-from sharelora.similarity.measures import average, reference
-from sharelora.similarity.result import shape_of
+from sharelora.layer_groups import Similarity, read_similarity
+from sharelora.layer_groups.measure import average, find_layers, last_real, layer_states, reference
+from sharelora.layer_groups.show import draw
+from sharelora.layer_groups.similarity import shape_of
+from sharelora.support.errors import UserError
 
 MODELS = {"llama": llama, "gpt2": gpt2, "roberta": roberta}
 

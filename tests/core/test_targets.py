@@ -11,7 +11,7 @@ from torch import nn
 from toy_models import adapted, bank, gpt2, llama
 
 from sharelora import ShareLoraConfig, UserError, find_sites
-from sharelora.config import UNSUPPORTED, UNSUPPORTED_INIT
+from sharelora.tuner.config import UNSUPPORTED, UNSUPPORTED_INIT
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from sharelora.data import DataArguments, DataModule, PackedRows, TokenRows, build_data
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Write = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import pytest
 from small_data import byte_tokenizer
 
 from sharelora.data.chat import NAMED, chat_renderer, find_template
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 TURNS = [{"role": "user", "content": "Hi"}]
 

@@ -12,7 +12,7 @@ from small_data import byte_tokenizer, metaspace_tokenizer
 from sharelora.data import DataArguments, SplitReport, TokenRows, TruncationReport
 from sharelora.data.encoding import Encoder, cut_middle, padding_id
 from sharelora.data.formats import gsm8k_demonstrations
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 WITH_BOS, WITHOUT_BOS = byte_tokenizer(), byte_tokenizer(bos=None)
 TEXT = st.text(max_size=60)

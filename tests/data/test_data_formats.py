@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from sharelora.data.demonstrations import GSM8K
-from sharelora.data.formats import FORMATS, gsm8k_demonstrations, without_calculator
-from sharelora.data.formatting import check_format, format_by_columns, format_rows, only_prompts
-from sharelora.errors import UserError
+from sharelora.data.formats import (
+    FORMATS,
+    check_format,
+    format_by_columns,
+    format_rows,
+    gsm8k_demonstrations,
+    only_prompts,
+    without_calculator,
+)
+from sharelora.support.errors import UserError
 
 
 def one(name: str, row: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -11,10 +11,9 @@ import datasets
 import pytest
 
 from sharelora.data import items
-from sharelora.data.cells import cell
 from sharelora.data.items import load_items
-from sharelora.data.readers import Row
-from sharelora.errors import UserError
+from sharelora.data.readers import Row, cell
+from sharelora.support.errors import UserError
 
 
 def question(row: Row) -> str:

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from sharelora.data.readers import EXTENSIONS, read_rows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 ROWS = [{"input": 'a, "b"\n\tc\u2028d', "output": "é!"}, {"input": "", "output": "x"}]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.data.sample import read_sample
-from sharelora.errors import UserError
+from sharelora.layer_groups.sample import read_sample
+from sharelora.support.errors import UserError
 
 
 def lines(path: Path, rows: list[dict[str, str]]) -> str:

@@ -17,7 +17,7 @@ from sharelora.data.formats import FORMATS
 from sharelora.data.hub import from_hub
 from sharelora.data.registry import KNOWN, known
 from sharelora.data.sources import find_source
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Write = Callable[..., Path]
 

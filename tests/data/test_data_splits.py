@@ -11,7 +11,7 @@ import pytest
 from small_data import alpaca_rows
 
 from sharelora.data import DataArguments, Splits, load_splits
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Write = Callable[..., Path]
 

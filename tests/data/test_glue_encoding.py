@@ -10,7 +10,7 @@ from small_data import byte_tokenizer
 from tokenizers import processors
 
 from sharelora.data.glue import TASKS, GlueCollator, GlueTask, encode
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 ROWS = [
     {"sentence1": "Name three fruits.", "sentence2": "pears", "label": 1, "idx": 0},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sharelora.data.glue import load_glue
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Write = Callable[..., Path]
 

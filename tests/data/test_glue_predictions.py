@@ -9,7 +9,7 @@ import pytest
 from glue_files import write_official
 
 from sharelora.data.glue import TASKS, GlueTask, load_glue, write_predictions
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 LOGITS = np.array([[0.1, 2.0], [3.0, -1.0]])
 

@@ -14,8 +14,8 @@ from glue_files import FIRST, OFFICIAL, write_official
 
 from sharelora.data.glue import TASKS, glue_task, load_glue
 from sharelora.data.glue.sources import from_hub
-from sharelora.errors import UserError
 from sharelora.metrics.glue import METRICS
+from sharelora.support.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharelora.data.glue import hold_out, take
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 def rows(*labels: int) -> list[dict[str, Any]]:

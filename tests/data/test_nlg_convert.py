@@ -14,7 +14,7 @@ from nlg_rows import CONTEXT, E2E, E2E_CSV, TEXTS, WEBNLG_LINE, write_lines, wri
 from small_data import byte_tokenizer
 
 from sharelora.data.nlg.convert import DecodeOptions, decode, encode, format_converting
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @pytest.fixture(scope="module")

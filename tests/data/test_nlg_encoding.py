@@ -20,7 +20,7 @@ from sharelora.data.nlg import (
     token_rows,
 )
 from sharelora.data.nlg.encoding import Encoded, encode_records
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 RECORDS = [Record("name : Cotto", "Cotto is a café ."), Record("name : Blue Spice | near : it", "Blue .")]
 

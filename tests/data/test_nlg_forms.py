@@ -25,9 +25,9 @@ from nlg_rows import (
 )
 
 from sharelora.data.nlg import Record, grouped
-from sharelora.data.nlg.files import read_file
 from sharelora.data.nlg.forms import records_of
-from sharelora.errors import UserError
+from sharelora.data.nlg.sources import read_file
+from sharelora.support.errors import UserError
 
 
 def pairs(records: list[Record]) -> list[tuple[str, str]]:

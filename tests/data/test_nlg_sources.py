@@ -10,7 +10,7 @@ import pytest
 from nlg_rows import DART, E2E_CSV, E2E_TEXT, WEBNLG_LINE, WEBNLG_XML, write_json, write_lines, write_text
 
 from sharelora.data.nlg import load_nlg, locate_nlg
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharelora.data.nlg.spacing import spaced
+from sharelora.data.nlg.linearise import spaced
 
 
 @pytest.mark.parametrize(

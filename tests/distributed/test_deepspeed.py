@@ -26,8 +26,8 @@ from together import (
     went_well,
 )
 
-from sharelora.quantization import has_bitsandbytes
-from sharelora.training.checkpoints.packing import load_state
+from sharelora.trainer.state import load_state
+from sharelora.tuner.quantization import has_bitsandbytes
 
 pytestmark = [
     pytest.mark.distributed,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.evaluation.sandbox import Limits, require_sandbox, run_program
+from sharelora.sandbox import Limits, require_sandbox, run_program
 
 MEBIBYTE = 2**20
 # Little of everything. The size of a file is a mark as well: it stands in the command line of every sandbox of these

@@ -15,13 +15,13 @@ from peft import LoraConfig, get_peft_model
 from toy import make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.errors import UserError, run_main
 from sharelora.evaluation.beam import job
 from sharelora.evaluation.beam.arguments import parse
 from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
 from sharelora.evaluation.beam.reference import reference_search
 from sharelora.evaluation.beam.settings import BeamSettings
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.support.errors import UserError, run_main
 
 INPUTS = ("name : fox", "name : wolf | Type : plum", "name : iron | food : apple | near : the drum", "Type : hat")
 # Rows of one input stand together or apart, as they come.
@@ -331,7 +331,7 @@ def test_the_entry_point_ends_with_two(root: Path, capsys: pytest.CaptureFixture
 
 def test_progress_has_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    monkeypatch.setattr("sharelora.evaluation.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sharelora.reporting.progress.time.monotonic", lambda: now[0])
     tell = job.Progress("beam search", every=5, bar=8)
     with caplog.at_level(logging.INFO, "sharelora"):
         for now[0], done in ((6.0, 3), (12.0, 6)):

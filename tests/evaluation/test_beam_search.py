@@ -12,10 +12,10 @@ from peft import get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessorList
 
 from sharelora import ShareLoraConfig
-from sharelora.errors import UserError
 from sharelora.evaluation.beam import BeamSettings, Hypothesis, decode, decoding, search
 from sharelora.evaluation.beam.processors import MinLength, NoRepeatedNgram, RepetitionPenalty, processors
 from sharelora.evaluation.beam.reference import reference_search
+from sharelora.support.errors import UserError
 
 VOCABULARY, PAD = 40, 0
 # Several end tokens, so that random texts end now and then.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharelora.metrics.choice import (
+from sharelora.metrics.accuracy import (
     Accuracy,
     accuracy,
     by_category,

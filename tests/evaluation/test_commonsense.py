@@ -13,15 +13,15 @@ from commands import Score, load_command, read_output
 from toy import WORDS, make_model, make_tokenizer
 
 from sharelora.data.commonsense import TASKS, CommonsenseItem, find_answer, load_commonsense
-from sharelora.errors import UserError
 from sharelora.evaluation import command
 from sharelora.evaluation.commonsense import choices, prompts, questions
 from sharelora.evaluation.generation import Generated, GenerationSettings
 from sharelora.evaluation.generation.job import Asked, Produced
 from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.likelihood import score_answers_one_by_one
-from sharelora.files import write_json
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.support.errors import UserError
+from sharelora.support.files import write_json
 
 COMMAND = load_command("commonsense")
 

@@ -14,14 +14,14 @@ import torch
 from continual_runs import command, tune, words, write_base, write_tasks
 from sandboxes import skip_without_bubblewrap
 
-from sharelora.attach import attach_adapter
-from sharelora.comparison import compare
+from sharelora.continual import scores, stages
 from sharelora.data import DataArguments, build_data
-from sharelora.errors import UserError
-from sharelora.evaluation.continual import scores, stages
 from sharelora.evaluation.generation import Generated
 from sharelora.metrics.continual import summarise
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.adapter import attach_adapter
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.reporting.compare import compare
+from sharelora.support.errors import UserError
 from sharelora.training.trainer import ShareTrainer
 
 TASKS = ("alpaca", "gsm8k", "code")
@@ -37,7 +37,7 @@ def surroundings(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The small tasks; the plot of a stage's loss, tested by itself, is not drawn."""
     monkeypatch.setenv("SHARELORA_DATA", str(data))
     monkeypatch.delenv("SHARELORA_TINY", raising=False)
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def finished(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHARELORA_DATA", str(data))
         patch.delenv("SHARELORA_TINY", raising=False)
-        patch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+        patch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
         tune(model, out, "--share", "none", "a")
     return out
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import exam_results
 from benchmarks.exam_results import EXAMS, chosen, main, rows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 def numbers(**more: Any) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from toy import WORDS, make_model, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sharelora import ShareLoraConfig
-from sharelora.errors import UserError
 from sharelora.evaluation.generation import Generated, GenerationSettings, Prompt, TextStore, generate
 from sharelora.evaluation.generation.choosing import choose, draws, nucleus
 from sharelora.evaluation.generation.endings import Endings, cut, end_tokens
@@ -27,6 +26,7 @@ from sharelora.evaluation.generation.engine import windows
 from sharelora.evaluation.generation.prompts import encode
 from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.prefix_cache import PromptReader
+from sharelora.support.errors import UserError
 
 TOKENIZER = make_tokenizer()
 GREEDY = GenerationSettings(12)
@@ -498,7 +498,7 @@ def test_a_really_trained_model(shared_data: Path, shared_models: Path) -> None:
     """Real problems behind a worked example, a real tokenizer, a trained model: the same texts as the plain way."""
     from sharelora.data.gsm8k import load_gsm8k
     from sharelora.evaluation.gsm8k import write_prompts
-    from sharelora.models import load_base, load_tokenizer
+    from sharelora.models.load import load_base, load_tokenizer
 
     place = str(shared_models / "tiny-llama")
     model, tokenizer = load_base(place, bits=32), load_tokenizer(place)

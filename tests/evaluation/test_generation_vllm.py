@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from toy import make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.errors import UserError
 from sharelora.evaluation.generation import GenerationSettings, Prompt, TextStore
 from sharelora.evaluation.generation.choosing import seed_of
 from sharelora.evaluation.generation.engine import keys
 from sharelora.evaluation.generation.prompts import encode
 from sharelora.evaluation.generation.vllm import VllmModel, generate_with_vllm, require_vllm
+from sharelora.support.errors import UserError
 
 PROMPTS = [Prompt("Which ", word, name) for word, name in (("fox", "a"), ("wolf", "b"), ("hat", ""))]
 ENCODED = encode(make_tokenizer(), PROMPTS)

@@ -17,12 +17,12 @@ from toy import WORDS, make_model, make_tokenizer
 from sharelora import ShareLoraConfig
 from sharelora.data.formats import FORMATS, gsm8k_demonstrations
 from sharelora.data.gsm8k import Problem, load_gsm8k
-from sharelora.errors import UserError, run_main
 from sharelora.evaluation import command
 from sharelora.evaluation.generation import Generated, GenerationSettings, TextStore
 from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.gsm8k import Report, write_prompts
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.support.errors import UserError, run_main
 
 main = load_command("gsm8k").main
 SHORT = ("--shots", "1", "--max_new_tokens", "8")

@@ -17,16 +17,17 @@ from commands import Score, load_command, read_output, write_rows
 from sandboxes import skip_without_bubblewrap
 from toy import make_model, make_tokenizer
 
+from sharelora import sandbox
 from sharelora.data.humaneval import STOP, Task, load_humaneval
-from sharelora.errors import UserError, run_main
-from sharelora.evaluation import command, sandbox
+from sharelora.evaluation import command
 from sharelora.evaluation.generation import GenerationSettings
 from sharelora.evaluation.generation.reference import generate_one_by_one
 from sharelora.evaluation.humaneval import Report, Sample, write_prompts
 from sharelora.evaluation.programs import OutcomeStore, Program, digest, judge
-from sharelora.evaluation.sandbox import BUBBLEWRAP, RLIMITS, Limits, Outcome
 from sharelora.metrics.pass_at_k import pass_at_k
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.sandbox import BUBBLEWRAP, RLIMITS, Limits, Outcome
+from sharelora.support.errors import UserError, run_main
 
 main = load_command("humaneval").main
 RIGHT, WRONG = "    return x + 1\n", "    return x + 2\n"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from toy import WORDS, make_model, make_tokenizer, make_tokenizer_of_parts
 
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.likelihood import prepare_answers, score_answers, score_answers_one_by_one, tree
+from sharelora.support.errors import UserError
 
 # They part at several places, some end earlier than others, and all begin alike.
 ANSWERS = tuple(f"the answer is {text}" for text in ("fox", "fox hat", "wolf and hat", "wolf and drum", "tin"))

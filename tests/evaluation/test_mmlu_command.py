@@ -15,10 +15,10 @@ from toy import WORDS, make_model, make_tokenizer
 from sharelora import ShareLoraConfig
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
-from sharelora.errors import UserError, run_main
 from sharelora.evaluation.exam import Exam, choose, prepare
 from sharelora.evaluation.exam_report import examine
 from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.support.errors import UserError, run_main
 
 main = load_command("mmlu").main
 
@@ -101,7 +101,7 @@ def test_some_subjects_only(score: Score) -> None:
 
 @pytest.mark.parametrize("kind", ["share", "lora"])
 def test_an_adapter_brings_its_base(score: Score, model: Path, tmp_path: Path, kind: str) -> None:
-    from sharelora.models import load_base
+    from sharelora.models.load import load_base
 
     common = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
     config = ShareLoraConfig(share="a", **common) if kind == "share" else LoraConfig(**common)
@@ -238,7 +238,7 @@ def test_real_questions(shared_data: Path, shared_models: Path) -> None:
     """Real questions and a really trained small model: the engine agrees with the plain way on every choice."""
     from sharelora.evaluation.encoding import Item, encode_items
     from sharelora.evaluation.mmlu import load_exam
-    from sharelora.models import load_base, load_tokenizer
+    from sharelora.models.load import load_base, load_tokenizer
 
     place = str(shared_models / "tiny-llama")
     tokenizer, loaded = load_tokenizer(place), load_base(place, bits=32)

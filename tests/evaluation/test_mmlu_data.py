@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sharelora import hub
 from sharelora.data import hub as data_hub
 from sharelora.data.mmlu import CATEGORIES, category, load_mmlu
 from sharelora.data.questions import PROMPTS, Question, examples_for
-from sharelora.errors import UserError
+from sharelora.support import hub
+from sharelora.support.errors import UserError
 
 ROW = {"subject": "high_school_physics", "question": "What falls?", "choices": ["up", "it", "no", "all"], "answer": "B"}
 QUESTION = Question("high_school_physics", "What falls?", ("up", "it", "no", "all"), "B")

@@ -15,9 +15,9 @@ from toy import WORDS, make_model, make_tokenizer
 from sharelora.data import hub as data_hub
 from sharelora.data.mmlu_pro import has_examples, load_mmlu_pro
 from sharelora.data.questions import LETTERS, Question
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.support.errors import UserError
 
 ROW = {
     "question_id": 7,

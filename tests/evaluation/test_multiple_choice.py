@@ -14,11 +14,11 @@ from peft import LoraConfig, get_peft_model
 from toy import LETTERS, make_items, make_model, make_tokenizer, make_tokenizer_of_parts
 
 from sharelora import ShareLoraConfig
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Item, encode_items
 from sharelora.evaluation.multiple_choice import Choice, Scored, score, score_one_by_one
 from sharelora.evaluation.prefix_cache import PromptReader
-from sharelora.evaluation.progress import Progress
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
 
 
 def assert_same(found: Scored, expected: Scored, tolerance: float = 1e-4) -> None:
@@ -64,7 +64,7 @@ def test_adapters_take_part(kind: str, config: LoraConfig, batch_size: int | str
 
 def test_a_quantised_base(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    from sharelora.models import load_base
+    from sharelora.models.load import load_base
 
     make_model().save_pretrained(tmp_path)
     model = load_base(str(tmp_path), bits=4, dtype="fp32")
@@ -288,7 +288,7 @@ def test_progress_and_nothing_to_do() -> None:
 
 def test_progress_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
-    monkeypatch.setattr("sharelora.evaluation.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sharelora.reporting.progress.time.monotonic", lambda: now[0])
     tell = Progress("Test", every=5)
     with caplog.at_level("INFO", logger="sharelora"):
         for done in range(1, 13):
@@ -301,7 +301,7 @@ def test_progress_is_told_before_anything_is_finished(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("sharelora.evaluation.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sharelora.reporting.progress.time.monotonic", lambda: now[0])
     tell, now[0] = Progress("Test", every=5, unit="programs"), 10.0
     with caplog.at_level("INFO", logger="sharelora"):
         tell(0, 30, 50)

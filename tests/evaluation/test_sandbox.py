@@ -18,9 +18,9 @@ import psutil
 import pytest
 from sandboxes import MEBIBYTE, SMALL, left_processes, skip_without_bubblewrap
 
-from sharelora.errors import UserError
-from sharelora.evaluation import sandbox
-from sharelora.evaluation.sandbox import Outcome, require_sandbox, rlimits, run_many, run_program, running
+from sharelora import sandbox
+from sharelora.sandbox import Outcome, require_sandbox, rlimits, run_many, run_program, running
+from sharelora.support.errors import UserError
 
 DOUBLE = "def double(x):\n    return 2 * x"
 BOTH = pytest.mark.parametrize("mode", sandbox.MODES)
@@ -273,7 +273,7 @@ def test_a_sandbox_that_never_starts_is_no_fault_of_the_program(broken: Path) ->
 
 def test_a_program_that_cannot_be_confined_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PAUSE", 0.001)
-    monkeypatch.setattr("sharelora.evaluation.sandbox.job.calls_filter", lambda: b"no filter")
+    monkeypatch.setattr("sharelora.sandbox.running.calls_filter", lambda: b"no filter")
     with pytest.raises(UserError, match="does not start"):
         run("x = 1")
 
@@ -318,18 +318,17 @@ def alone() -> Iterator[Path]:
     """A folder with a copy of the sandbox's files, for a Python without packages and for a user without rights."""
     with tempfile.TemporaryDirectory(prefix="sharelora-test-") as place:
         folder, files = Path(place), Path(sandbox.__file__).parent
-        package = folder / "sharelora" / "evaluation" / "sandbox"
+        package = folder / "sharelora" / "sandbox"
         shutil.copytree(files, package, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("errors.py", "redaction.py"):
-            shutil.copy(files.parents[1] / name, folder / "sharelora")
-        for above in package.parents[:2]:
-            (above / "__init__.py").touch()
+        support = files.parent / "support"
+        shutil.copytree(support, folder / "sharelora" / "support", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "sharelora" / "__init__.py").touch()
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755)
         yield folder
 
 
-START = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom sharelora.evaluation.sandbox import Limits, run_program\n"
+START = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom sharelora.sandbox import Limits, run_program\n"
 AS_ANOTHER_USER = """
 import os
 assert os.getuid() == 1234

@@ -12,7 +12,7 @@ import pytest
 from hostile_programs import HOSTILE, TEST, Hostile
 from sandboxes import SMALL, left_processes, require_isolation, skip_without_bubblewrap
 
-from sharelora.evaluation.sandbox import run_many, run_program
+from sharelora.sandbox import run_many, run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "a canary\n"

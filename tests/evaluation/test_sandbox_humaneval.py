@@ -10,7 +10,7 @@ import pytest
 from sandboxes import SMALL, left_processes, skip_without_bubblewrap
 
 from sharelora.data.humaneval import Task, load_humaneval
-from sharelora.evaluation.sandbox import run_many
+from sharelora.sandbox import run_many
 
 LIMITS = replace(SMALL, cpu_seconds=5, seconds=30)
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]

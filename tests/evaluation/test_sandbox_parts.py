@@ -19,12 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from sharelora.errors import UserError
-from sharelora.evaluation import sandbox
-from sharelora.evaluation.sandbox import Limits, system_calls
-from sharelora.evaluation.sandbox.inside.wire import LONGEST_MESSAGE, CannotBeSent, TooLong, decode, encode, send
-from sharelora.evaluation.sandbox.job import make_job
-from sharelora.evaluation.sandbox.outcome import outcome
+from sharelora import sandbox
+from sharelora.sandbox import Limits, system_calls
+from sharelora.sandbox.inside.wire import LONGEST_MESSAGE, CannotBeSent, TooLong, decode, encode, send
+from sharelora.sandbox.running import make_job, outcome
+from sharelora.support.errors import UserError
 
 FOLDER = Path(sandbox.__file__).parent
 SCALARS = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text() | some.binary()
@@ -211,7 +210,7 @@ def test_the_sandbox_needs_the_standard_library_alone() -> None:
             assert node.module and not node.level
             found.add(node.module)
             inside = "inside" in file.parts and node.module.startswith("sharelora")
-            assert not inside or node.module.startswith("sharelora.evaluation.sandbox.inside"), file
+            assert not inside or node.module.startswith("sharelora.sandbox.inside"), file
     ours = {name for name in found if name.startswith("sharelora")}
-    assert {name for name in ours if not name.startswith("sharelora.evaluation.sandbox")} == {"sharelora.errors"}
+    assert {name for name in ours if not name.startswith("sharelora.sandbox")} == {"sharelora.support.errors"}
     assert {name.split(".")[0] for name in found - ours} <= sys.stdlib_module_names

@@ -9,11 +9,11 @@ import pytest
 from peft.utils.integrations import dequantize_module_weight
 from toy import make_model, make_tokenizer
 
-from sharelora.cli import main
-from sharelora.data.sample import Sample
-from sharelora.errors import UserError
-from sharelora.evaluation.similarity import encode, load_any, measure, model_name
-from sharelora.similarity import read_similarity
+from sharelora.cli.main import main
+from sharelora.layer_groups import read_similarity
+from sharelora.layer_groups.measure import encode, load_any, measure, model_name
+from sharelora.layer_groups.sample import Sample
+from sharelora.support.errors import UserError
 
 WORDS = "a fox saw the wolf and a hat of iron"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.training.checkpoints import checkpoints, damage, find, step_of
+from sharelora.trainer.checkpoints import checkpoints, damage, find, step_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KILLED = -9

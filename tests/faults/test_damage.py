@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faulty import KILLED, Worker, last_step, nothing_damaged, same_end
 
-from sharelora.training.checkpoints import checkpoints
+from sharelora.trainer.checkpoints import checkpoints
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def at_file_event(folder: str, count: int) -> None:
 
 def at_call(name: str, count: int, action: Any) -> None:
     """Act at the Nth call of a callback: `on_step_begin` while training, `on_prediction_step` while evaluating."""
-    from sharelora.training.callbacks import Progress
+    from sharelora.trainer.callbacks import Progress
 
     left, own = [count], getattr(Progress, name)
 
@@ -87,7 +87,7 @@ def at_loss(count: int) -> None:
 
 def drift(count: int) -> None:
     """A weight that changes by itself before the Nth update, by one bit in the last place."""
-    from sharelora.training.callbacks import Progress
+    from sharelora.trainer.callbacks import Progress
 
     left = [count]
 
@@ -136,7 +136,7 @@ def shard_on_cpus() -> None:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
-    from sharelora.training import engine_rules
+    from sharelora.trainer import engine_rules
 
     own = AcceleratorState.__init__
 
@@ -169,8 +169,9 @@ def work(request: dict[str, Any]) -> int:
         shard_on_cpus()
     if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
         cut_small_matrices()
-    from sharelora.errors import run_main
-    from sharelora.training import history, program
+    from sharelora.flags import program
+    from sharelora.reporting import history
+    from sharelora.support.errors import run_main
 
     name = request.get("job", "sharelora.training")
     arguments, job = (importlib.import_module(f"{name}.{part}") for part in ("arguments", "job"))

@@ -12,13 +12,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sharelora import ShareLoraConfig
-from sharelora.cli import main
-from sharelora.errors import UserError
-from sharelora.figures.adapters import draw_adapters, read_spectra
-from sharelora.figures.experiments import read_experiments
-from sharelora.figures.scores import draw_parameters, draw_seeds, draw_steps
-from sharelora.figures.spectra import draw_spectra, effective_rank
-from sharelora.results import write_result
+from sharelora.cli.main import main
+from sharelora.reporting.figures.adapters import draw_adapters, draw_spectra, effective_rank, read_spectra
+from sharelora.reporting.figures.experiments import read_experiments
+from sharelora.reporting.figures.scores import draw_parameters, draw_seeds, draw_steps
+from sharelora.reporting.results import write_result
+from sharelora.support.errors import UserError
 
 LAYERS, RANK = 3, 4
 
@@ -117,7 +116,7 @@ def test_singular_values_are_those_of_the_dense_change(tmp_path: Path) -> None:
     for folder in (shared, plain):
         found = read_spectra(folder, "x").kinds["self_attn.q_proj"]
         assert list(found) == [0, 1, 2] and all(len(values) == RANK for values in found.values())
-    from sharelora.checkpoint.folder import read_adapter
+    from sharelora.convert.adapter_file import read_adapter
 
     own = read_adapter(shared)
     a, b = own.pair("model.layers.2.self_attn.q_proj")
@@ -195,13 +194,13 @@ def test_bad_input_is_one_line(runs: Path, tmp_path: Path, text: str, message: s
 
 
 def test_without_matplotlib_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.pictures.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sharelora.reporting.pictures.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"found no matplotlib.*plots"):
         figures("memory --model gpt2")
 
 
 def test_every_figure_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    from sharelora.figures.command import FIGURES
+    from sharelora.cli.figures import FIGURES
 
     assert len(FIGURES) == 5
     for name in FIGURES:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharelora.data.glue import TASKS
-from sharelora.errors import UserError
 from sharelora.metrics import modules_folder
 from sharelora.metrics.glue import compute
+from sharelora.support.errors import UserError
 
 # 10 rows: 4 true positives, 1 false positive, 2 false negatives, 3 true negatives.
 PREDICTED = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharelora.data.demonstrations import GSM8K
-from sharelora.metrics.gsm8k import last_number, marked_number, numbers, whole_number
+from sharelora.support.numbers import last_number, marked_number, numbers, whole_number
 
 HALF, THREE_QUARTERS = Fraction(1, 2), Fraction(3, 4)
 

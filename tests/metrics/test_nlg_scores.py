@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.errors import UserError
 from sharelora.metrics import java, modules_folder
 from sharelora.metrics.nlg import E2E, WEBNLG, chosen, score_e2e, score_webnlg
 from sharelora.metrics.segments import as_rectangle, as_streams, check, with_words
+from sharelora.support.errors import UserError
 
 HYPOTHESES = ["The Mill is near the river .", "Fitzbillies , a coffee shop , is cheap ."]
 REFERENCES = [["The Mill is by the river .", "Near the river is The Mill ."], ["Fitzbillies is a cheap coffee shop ."]]

@@ -43,7 +43,7 @@ def words(gpt2_folder: Path, rows_file: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def job(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
     """Run the job with more flags. The plot, tested by itself, is not drawn."""
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
 
     def go(*more: str) -> tuple[NlgArguments, dict[str, Any]]:
         args = parse([*words, *more])

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sharelora.errors import UserError
+from sharelora.models.known import CARDS
+from sharelora.support.errors import UserError
 from sharelora.training.nlg.arguments import NlgArguments, build_parser, parse
-from sharelora.training.nlg.options import CARDS
 
 # The README's recipe for GPT-2 medium on E2E, with every flag of LoRA's script that it has.
 RECIPE = (

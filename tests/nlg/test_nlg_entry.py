@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from sharelora.errors import run_main
+from sharelora.support.errors import run_main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -25,7 +25,7 @@ def script() -> ModuleType:
 
 
 def run(script: ModuleType, words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
     monkeypatch.setattr(sys, "argv", ["gpt2_share_ft.py", *words])
     with pytest.raises(SystemExit) as ended:
         run_main(script.main)

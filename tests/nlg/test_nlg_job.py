@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from small_gpt2 import Job, ids_of, write_rows, write_tokenizer
 
 from sharelora.data.nlg.convert import encode
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.nlg.arguments import NlgArguments
 
 LONG = "--max_step 24 --save_interval 24 --lora_dropout 0".split()
@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharelora.training.callbacks.Speed.on_step_begin", fail, raising=False)
+        patch.setattr("sharelora.trainer.callbacks.Speed.on_step_begin", fail, raising=False)
         with pytest.raises(KeyboardInterrupt):
             job("--work_dir", broken, *more)
     with caplog.at_level(logging.INFO, "sharelora"):
@@ -220,7 +220,7 @@ def test_memory_that_runs_out_ends_with_what_saves_some(job: Job, monkeypatch: p
     def full(*args: Any, **kwargs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("sharelora.training.adapter_trainer.AdapterTrainer.training_step", full)
+    monkeypatch.setattr("sharelora.trainer.adapter.AdapterTrainer.training_step", full)
     with pytest.raises(
         UserError, match=r"memory ran out \(CUDA.*need about.*--train_batch_size 2 --grad_acc 2 \(saves"
     ):

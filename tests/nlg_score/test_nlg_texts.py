@@ -9,8 +9,8 @@ import pytest
 from words import Words
 
 from sharelora.data.nlg import Record, grouped
-from sharelora.errors import UserError
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
+from sharelora.support.errors import UserError
 
 ROWS = [Record("a : 1", "one"), Record("a : 1", "uno"), Record("b : 2", "two")]
 

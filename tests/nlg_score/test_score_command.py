@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.errors import UserError
 from sharelora.evaluation.nlg_score import parse, run
 from sharelora.metrics import java
-from sharelora.results import read_result
+from sharelora.reporting.results import read_result
+from sharelora.support.errors import UserError
 
 MILL = "The Mill is near the river ."
 

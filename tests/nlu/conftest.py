@@ -43,7 +43,7 @@ def glue_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(encoder: Path, glue_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command line of a short run into `tmp_path/out`; flags put behind it win."""
     monkeypatch.setenv("SHARELORA_DATA", str(glue_root))
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
     text = (
         f"--model_name_or_path {encoder} --task_name cola --output_dir {tmp_path}/out --use_cpu --num_train_epochs 2"
         " --per_device_train_batch_size 16 --per_device_eval_batch_size 32 --learning_rate 1e-2 --max_seq_length 32"

@@ -13,9 +13,9 @@ from small_encoders import SHAPES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharelora.bottleneck import KINDS, Bottleneck, insert_bottlenecks
-from sharelora.errors import UserError
-from sharelora.prefix import insert_prefixes
+from sharelora.support.errors import UserError
+from sharelora.training.glue.bottleneck import KINDS, Bottleneck, insert_bottlenecks
+from sharelora.training.glue.prefix import insert_prefixes
 
 # Their layers are built as BERT's.
 LIKE_BERT = ("camembert", "deberta", "xlm-roberta")

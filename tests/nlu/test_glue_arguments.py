@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import build_parser, parse
 from sharelora.training.glue.methods import METHODS
 from sharelora.training.glue.renames import RULES

@@ -13,11 +13,11 @@ import torch
 from small_encoders import Run, write_encoder
 from transformers import AutoModelForSequenceClassification
 
-from sharelora.errors import UserError
+from sharelora.models.encoders import most_tokens
+from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import parse
 from sharelora.training.glue.base import renew, sequence_length
 from sharelora.training.glue.course import best_entry
-from sharelora.training.glue.encoders import most_tokens
 from sharelora.training.glue.head import head_modules
 from sharelora.training.glue.record import fingerprint
 from sharelora.training.glue.selection import better

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from small_encoders import Run, write_encoder
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import parse
 from sharelora.training.glue.base import Base
 from sharelora.training.glue.methods import METHODS
@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharelora.training.callbacks.Speed.on_step_begin", fail, raising=False)
+        patch.setattr("sharelora.trainer.callbacks.Speed.on_step_begin", fail, raising=False)
         with pytest.raises(KeyboardInterrupt):
             job("--output_dir", str(broken), *more)
     assert not (broken / "completed").exists()

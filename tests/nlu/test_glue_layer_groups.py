@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_encoders import Run
 
-from sharelora.errors import UserError
-from sharelora.similarity import read_similarity
+from sharelora.layer_groups import read_similarity
+from sharelora.support.errors import UserError
 
 AUTO = "--share ab --share_layers auto --similarity_threshold -1 --num_train_epochs 1 --max_train_samples 40".split()
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from small_encoders import Run
 from transformers import RobertaForSequenceClassification
 
-from sharelora.checkpoint import export_loralib
-from sharelora.errors import UserError
+from sharelora.convert import export_loralib
+from sharelora.support.errors import UserError
 from sharelora.training.glue.session import Session
 from sharelora.training.output import ADAPTER
 
@@ -204,7 +204,7 @@ def test_an_adapter_holds_no_copy_of_the_base(job: Run, tmp_path: Path) -> None:
 
 
 def test_a_plain_peft_adapter_is_a_start_too(job: Run, sessions: list[Session], tmp_path: Path) -> None:
-    from sharelora.checkpoint import export_lora
+    from sharelora.convert import export_lora
 
     job("--share", "none", *STRONG)
     export_lora(tmp_path / "out" / ADAPTER, tmp_path / "plain")

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from outcome import Command, Outcome
 
-from sharelora.errors import run_main
+from sharelora.support.errors import run_main
 
 TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.append(str(TRAINING))
@@ -73,7 +73,7 @@ def command(
     caplog: pytest.LogCaptureFixture,
 ) -> Command:
     """Run the entry point with changed flags; None leaves one out."""
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
 
     def run(**changes: str | None) -> Outcome:
         chosen = {name: value for name, value in {**flags, **changes}.items() if value is not None}

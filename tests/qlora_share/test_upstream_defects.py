@@ -18,10 +18,10 @@ from small_llama import write_model, write_tokenizer
 from transformers import AutoTokenizer
 
 from sharelora.data import DataArguments, PredictCollator, TrainCollator, build_data, load_splits
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.trainer.devices import Precision
 from sharelora.training.arguments import Arguments, parse
 from sharelora.training.model import count, load_model
-from sharelora.training.precision import Precision
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

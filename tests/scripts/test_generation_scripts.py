@@ -14,10 +14,10 @@ from types import ModuleType
 import pytest
 from script_commands import SCRIPTS, Command, environment, value
 
-from sharelora.commandline import Parser
 from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.humaneval import STOP as HUMANEVAL_STOP
 from sharelora.evaluation.generation import job
+from sharelora.flags.parser import Parser
 
 ENTRIES = {"GSM8K": "gsm8k", "HumanEval": "humaneval"}
 NAMES = sorted(str(file.relative_to(SCRIPTS)) for test in ENTRIES for file in SCRIPTS.glob(f"*/eval/{test}_*.sh"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, environment
 
-from sharelora.training.checkpoints.packing import load_state
+from sharelora.trainer.state import load_state
 
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 SHORT = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "128")
@@ -80,7 +80,7 @@ def test_twins_train_on_a_4bit_base_and_are_compared(tmp_path: Path) -> None:
     for variant in ("share", "lora"):
         train_and_evaluate(variant, "4bit", tmp_path)
     table = subprocess.run(
-        [sys.executable, "-m", "sharelora.cli", "compare", str(tmp_path)],
+        [sys.executable, "-m", "sharelora.cli.main", "compare", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
         capture_output=True,
         text=True,

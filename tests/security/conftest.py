@@ -38,7 +38,7 @@ def finished(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The folder of a run of two updates."""
     out = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+        patch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
         run(parse([*command, "--output_dir", str(out)]))
     return out
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.corpus import read_texts
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import damage, find, write_manifest
 from sharelora.training.ablation.grid import folder_name, read_grid
 from sharelora.training.ablation.runs import plan_runs
 from sharelora.training.arguments import parse
-from sharelora.training.checkpoints import damage, find
-from sharelora.training.checkpoints.manifest import write_manifest
 from sharelora.training.job import run
 
 AWAY = ("../away.txt", "/tmp/away.txt", "a/../../away.txt")

@@ -10,14 +10,14 @@ import pytest
 from payload import pickled, saved
 from safetensors.torch import load_file
 
-from sharelora.checkpoint.importing import import_lora
-from sharelora.errors import UserError
+from sharelora.convert.importing import import_lora
 from sharelora.evaluation.generation.store import FILE as TEXTS
 from sharelora.evaluation.generation.store import TextStore
-from sharelora.rules import SharingRule
-from sharelora.similarity.result import read_similarity
+from sharelora.layer_groups.similarity import read_similarity
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import write_manifest
 from sharelora.training.arguments import parse
-from sharelora.training.checkpoints.manifest import write_manifest
 from sharelora.training.job import run
 
 # What transformers and PEFT would call them; none is read here.

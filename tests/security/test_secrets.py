@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.errors import UserError, run_main
-from sharelora.redaction import hide, redacted
-from sharelora.results import write_result
+from sharelora.reporting.results import write_result
+from sharelora.support.errors import UserError, hide, redacted, run_main
 from sharelora.training import arguments
 from sharelora.training.glue import arguments as glue
 from sharelora.training.job import run
@@ -57,7 +56,7 @@ def test_a_run_leaves_no_token_anywhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Neither in a log, nor in any file: results, settings, checkpoints, the adapter."""
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
     out = tmp_path / "out"
     words = [*command, "--output_dir", str(out), "--token", PLAIN, "--hub_token", TOKEN, "--do_eval"]
     words += ["--eval_dataset_size", "8", "--run_name", f"with {TOKEN}"]

@@ -12,8 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from test_tiny_learns import BATCH, accuracy, batch
 
 from sharelora import SharingRule
-from sharelora.checkpoint import Size, compress
-from sharelora.models import load_base, load_tokenizer
+from sharelora.convert import Size, compress
+from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny, tiny_data
 
 STEPS, MORE_STEPS = 100, 20

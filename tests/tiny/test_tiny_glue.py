@@ -13,8 +13,7 @@ import pytest
 from sharelora.data.glue import TASKS, load_glue
 from sharelora.tiny import tiny_data
 from sharelora.tiny.glue import HEADERS, SCORES, SIZES, TEST_HEADERS
-from sharelora.tiny.scenes import ANSWERS, BAD, GOOD, HAPPENINGS, OPEN, QUESTIONS, REFERENCES, encoder_documents
-from sharelora.tiny.sentences import DAYS
+from sharelora.tiny.scenes import ANSWERS, BAD, DAYS, GOOD, HAPPENINGS, OPEN, QUESTIONS, REFERENCES, encoder_documents
 from sharelora.tiny.world import make_world
 
 

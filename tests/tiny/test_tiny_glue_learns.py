@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from sharelora.data.glue import TASKS, GlueCollator, GlueRows, encode, load_glue
 from sharelora.metrics.glue import compute
-from sharelora.models import load_tokenizer
+from sharelora.models.load import load_tokenizer
 from sharelora.tiny import ensure_tiny, tiny_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -15,7 +15,7 @@ from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import LETTERS, PROMPTS, examples_for
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.multiple_choice import score
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny, tiny_data
 
 BATCH, TUNING_STEPS = 16, 150

@@ -11,11 +11,11 @@ from PIL import Image
 
 from sharelora.data.vision import image_reader, read_records, require_images
 from sharelora.data.vision.bench import CONTEXT, REFERENCES, read_answers, read_captions, read_questions
-from sharelora.files import sha256
+from sharelora.models.vision import load_processor, load_vision_base
+from sharelora.support.files import sha256
 from sharelora.tiny import ensure_tiny, tiny_vision_data
 from sharelora.tiny.cache import MODEL_FILES
 from sharelora.tiny.drawings import QUESTIONS, SHAPES, Scene, draw, make_scene, place, read_caption
-from sharelora.vision import load_processor, load_vision_base
 
 
 def quiet(done: int, total: int) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sharelora.errors import UserError
-from sharelora.files import sha256
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
+from sharelora.support.errors import UserError
+from sharelora.support.files import sha256
 from sharelora.tiny import cache, ensure_tiny
 from sharelora.tiny.architectures import Recipe
 from sharelora.tiny.build import learning_rate

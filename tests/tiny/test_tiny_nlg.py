@@ -11,7 +11,7 @@ import torch
 
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.data.nlg.linearise import linearise_triples
-from sharelora.models import load_base, load_tokenizer
+from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny
 from sharelora.tiny.architectures import ARCHITECTURES
 from sharelora.tiny.build import make_tokenizer

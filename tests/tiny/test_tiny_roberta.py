@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from transformers.utils import logging
 
 from sharelora.data.glue import TASKS, GlueCollator, encode
-from sharelora.models import load_tokenizer
+from sharelora.models.load import load_tokenizer
 from sharelora.tiny import cache, ensure_tiny
 from sharelora.tiny.objectives import CHOSEN, IGNORED, MASKED, REPLACED, hide
 

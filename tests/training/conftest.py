@@ -40,7 +40,7 @@ def words(model_folder: Path, data_file: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def job(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
     """Run the job with more flags; returns the parsed arguments. The plot, tested by itself, is not drawn."""
-    monkeypatch.setattr("sharelora.training.history._plot", lambda rows: b"no plot in this test")
+    monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
 
     def go(*more: str) -> Arguments:
         args = parse([*words, *more])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sharelora.errors import Stopped
-from sharelora.training.callbacks import Progress
-from sharelora.training.checkpoints import checkpoints
+from sharelora.support.errors import Stopped
+from sharelora.trainer.callbacks import Progress
+from sharelora.trainer.checkpoints import checkpoints
 
 STATE = "training_state.safetensors"
 # What a clock, or what else the process has done, decides.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sharelora.cli import main
-from sharelora.errors import UserError
-from sharelora.results import write_result
+from sharelora.cli.main import main
+from sharelora.reporting.results import write_result
+from sharelora.support.errors import UserError
 from sharelora.training.ablation.command import ablate
 from sharelora.training.ablation.grid import read_grid
 from sharelora.training.ablation.runs import ENDED, execute, in_order, plan_runs

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sharelora.errors import UserError
-from sharelora.training.agreement import digest, require_agreement, require_same_start
+from sharelora.support.errors import UserError
+from sharelora.trainer.dealing import digest, require_agreement, require_same_start
 
 
 def test_a_fingerprint_tells_every_bit_of_what_is_trained() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.commandline import TINY
-from sharelora.errors import UserError
+from sharelora.flags.parser import TINY
+from sharelora.flags.upstream import RULES
+from sharelora.support.errors import UserError
 from sharelora.training.arguments import build_parser, parse
-from sharelora.training.renames import RULES
 
 # QLoRA's qlora.py: flag -> default. Where today's Trainer calls it something else, the new name.
 QLORA = {

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerState
 
 from sharelora import ShareLoraConfig, UserError
-from sharelora.training.callbacks import Progress, gradient_norms, require_gradients, shared_matrices
+from sharelora.trainer.callbacks import Progress, gradient_norms, require_gradients, shared_matrices
 
 
 def adapted(share: str = "a") -> nn.Module:
@@ -45,7 +45,7 @@ def test_the_time_left_is_reckoned_from_the_first_update_on(
 ) -> None:
     """An evaluation before the first update, however long, is not spread over the updates."""
     now, shown, state = [0.0], Progress(), TrainerState(global_step=0, max_steps=20, is_world_process_zero=True)
-    monkeypatch.setattr("sharelora.training.callbacks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sharelora.trainer.callbacks.time.monotonic", lambda: now[0])
     caplog.set_level("INFO", logger="sharelora")
     shown.on_log(None, state, None, {"eval_loss": 1.0})
     for now[0], state.global_step in ((600.0, 0), (601.0, 1), (602.0, 2)):

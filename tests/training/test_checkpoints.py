@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from sharelora.errors import UserError
-from sharelora.training.checkpoints import Lock, checkpoints, damage, find, new_checkpoint, recover, rotate
-from sharelora.training.checkpoints.packing import load_state, save_state
-from sharelora.training.checkpoints.randomness import random_state, set_random_state
+from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import checkpoints, damage, find, new_checkpoint, recover, rotate
+from sharelora.trainer.lock import Lock
+from sharelora.trainer.state import load_state, random_state, save_state, set_random_state
 from sharelora.training.output import clear
 
 
@@ -76,7 +76,7 @@ def test_damage_is_found_and_the_checkpoint_before_is_used(
 
 def test_a_checkpoint_that_cannot_be_read_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, 1)
-    monkeypatch.setattr("sharelora.training.checkpoints.folders.damage", lambda path: "weights is altered")
+    monkeypatch.setattr("sharelora.trainer.checkpoints.damage", lambda path: "weights is altered")
     with pytest.raises(UserError, match=r"checkpoint-2 does not read as it was written: weights is altered; check"):
         make(tmp_path, 2)
     assert (tmp_path / "checkpoint-1").is_dir()

@@ -11,9 +11,9 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from sharelora.data.rows import IGNORED
-from sharelora.training.checkpoints.randomness import derive_random_state
-from sharelora.training.dealing import Filled, Shuffled, WithBlank, counted
+from sharelora.data.token_rows import IGNORED
+from sharelora.trainer.dealing import Filled, Shuffled, WithBlank, counted
+from sharelora.trainer.state import derive_random_state
 
 
 def updates(count: int, processes: int, batch: int, accumulation: int) -> list[list[int]]:

@@ -9,9 +9,9 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from sharelora.errors import UserError
-from sharelora.training.engine_rules import RULES, refuse_engine
-from sharelora.training.engines import Setup, engine_of
+from sharelora.support.errors import UserError
+from sharelora.trainer.engine_rules import RULES, refuse_engine
+from sharelora.trainer.engines import Setup, engine_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "scripts" / "accelerate"
 TRAIN: dict[str, Any] = {

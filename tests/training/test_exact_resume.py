@@ -11,12 +11,11 @@ from small_llama import Job
 from stops import STATE, same_state, stop_often
 from transformers import EarlyStoppingCallback
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
+from sharelora.trainer.adapter import AdapterTrainer
+from sharelora.trainer.checkpoints import checkpoints, damage, step_of, write_manifest
+from sharelora.trainer.state import load_state, save_state
 from sharelora.training import session
-from sharelora.training.adapter_trainer import AdapterTrainer
-from sharelora.training.checkpoints import checkpoints, damage, step_of
-from sharelora.training.checkpoints.manifest import write_manifest
-from sharelora.training.checkpoints.packing import load_state, save_state
 
 ADAPTER = "adapter_model/adapter_model.safetensors"
 # Five updates of two an epoch; the log, the evaluations and the checkpoints have different rhythms.
@@ -136,7 +135,7 @@ def test_an_old_checkpoint_stays_until_the_new_one_is_verified(
         return "optimizer is altered" if path.name == "checkpoint-4" else damage(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharelora.training.checkpoints.folders.damage", altered)
+        patch.setattr("sharelora.trainer.checkpoints.damage", altered)
         with pytest.raises(UserError, match="checkpoint-4 does not read as it was written: optimizer is altered"):
             job("--save_total_limit", "1")
     assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-2", "checkpoint-4"]

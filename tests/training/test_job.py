@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from small_llama import Job
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.arguments import Arguments
 
 WEIGHTS = "adapter_model.safetensors"
@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharelora.training.callbacks.Speed.on_step_begin", fail, raising=False)
+        patch.setattr("sharelora.trainer.callbacks.Speed.on_step_begin", fail, raising=False)
         with pytest.raises(KeyboardInterrupt):
             job("--output_dir", broken, *more)
     assert not (Path(broken) / "completed").exists()
@@ -150,7 +150,7 @@ def test_a_dry_run_loads_and_writes_nothing(
 
 
 def test_a_run_that_does_not_fit_is_refused_with_ways_out(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.memory.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
+    monkeypatch.setattr("sharelora.memory.estimate.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
     with pytest.raises(UserError, match=r"does NOT fit; use --.*saves.*MODEL=.*--tiny.*--ignore_memory"):
         job()
     job("--ignore_memory")

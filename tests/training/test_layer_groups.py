@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from small_llama import Job, rows, write_model
 
-from sharelora.cli import main
-from sharelora.errors import UserError
-from sharelora.similarity import read_similarity
+from sharelora.cli.main import main
+from sharelora.layer_groups import read_similarity
+from sharelora.support.errors import UserError
 from sharelora.training.arguments import parse
 from sharelora.training.job import run
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from small_llama import Job
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.arguments import Arguments
 
 SUBJECTS = ("colours", "numbers")

@@ -14,8 +14,8 @@ import torch
 from small_llama import Job
 from torch import Tensor, nn
 
-from sharelora.errors import UserError
-from sharelora.training.nonfinite import IN_A_ROW, Mode, NonFinite
+from sharelora.support.errors import UserError
+from sharelora.trainer.nonfinite import IN_A_ROW, Mode, NonFinite
 from sharelora.training.trainer import ShareTrainer
 
 NAN, INF = float("nan"), float("inf")

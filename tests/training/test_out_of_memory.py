@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_llama import Job
 
-from sharelora.errors import UserError
-from sharelora.remedies import Names
+from sharelora.memory.advice import Names
+from sharelora.support.errors import UserError
 from sharelora.training.capacity import explained, ran_out
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to 9")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import new_checkpoint
 from sharelora.training import arguments
-from sharelora.training.checkpoints import new_checkpoint
 from sharelora.training.output import ADAPTER, begin, finish, look, resume_point
 from sharelora.training.settings import deciding_settings
 

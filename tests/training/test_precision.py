@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sharelora.errors import UserError
-from sharelora.training.precision import Precision, choose_precision
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision, choose_precision
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from sharelora.errors import Stopped, run_main
-from sharelora.training.signals import ending, listening
+from sharelora.support.errors import Stopped, run_main
+from sharelora.trainer.signals import ending, listening
 
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from sharelora.training.adapter_trainer import LengthGrouped
+from sharelora.trainer.adapter import LengthGrouped
 
 LENGTHS = [5 + (i * 37) % 60 for i in range(200)]
 

@@ -18,17 +18,11 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 from small_llama import write_tokenizer
 
-from sharelora.attach import attach_adapter
-from sharelora.data.vision import (
-    ConversationWriter,
-    ImageTextCollator,
-    encode,
-    image_reader,
-    read_records,
-)
+from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, image_reader, read_records
+from sharelora.data.vision.batches import spread
 from sharelora.data.vision.encoding import tokenise
-from sharelora.data.vision.rows import spread
-from sharelora.vision import PROJECTOR, load_processor, load_vision_base
+from sharelora.models.adapter import attach_adapter
+from sharelora.models.vision import PROJECTOR, load_processor, load_vision_base
 
 SOFT, BEGIN, END = "<soft>", "<boi>", "<eoi>"
 TEMPLATE = (

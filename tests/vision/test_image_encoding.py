@@ -10,9 +10,9 @@ from PIL import Image
 from small_vision import row, write_rows
 
 from sharelora.data.vision import IMAGE, ConversationWriter, ImageReader, ImageTextCollator, encode, read_records
+from sharelora.data.vision.batches import spread
 from sharelora.data.vision.encoding import tokenise
-from sharelora.data.vision.rows import spread
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 ASKED = f"{IMAGE}\nWhat colour is the shape?"
 

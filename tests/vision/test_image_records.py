@@ -10,7 +10,7 @@ from small_vision import row, write_rows
 
 from sharelora.data.vision import IMAGE, read_records, require_images
 from sharelora.data.vision.images import open_image
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 ASKED = f"{IMAGE}\nWhat is it?"
 

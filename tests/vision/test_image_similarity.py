@@ -9,12 +9,12 @@ import pytest
 import torch
 from small_vision import row, write_rows
 
-from sharelora.cli import main
+from sharelora.cli.main import main
 from sharelora.data.vision import ConversationWriter, encode
-from sharelora.errors import UserError
-from sharelora.evaluation.vision.similarity import measure_with_images, read_image_sample
-from sharelora.similarity import read_similarity
-from sharelora.vision import load_vision_base
+from sharelora.layer_groups import read_similarity
+from sharelora.layer_groups.images import measure_with_images, read_image_sample
+from sharelora.models.vision import load_vision_base
+from sharelora.support.errors import UserError
 
 
 def test_the_last_tokens_of_the_language_model_are_compared(

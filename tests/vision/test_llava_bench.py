@@ -18,9 +18,9 @@ sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from commands import load_command, read_output, write_rows
 
 from sharelora.data.vision.bench import read_questions, read_ratings
-from sharelora.errors import UserError
 from sharelora.evaluation.vision.judge import NO_POINTS, Judge, points
 from sharelora.metrics.llava_bench import relative
+from sharelora.support.errors import UserError
 
 
 class Stub(HTTPServer):
@@ -227,6 +227,6 @@ def test_mistakes_are_found_before_a_model_is_loaded(
     def never(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("sharelora.vision.load_base", never)
+    monkeypatch.setattr("sharelora.models.vision.load_base", never)
     with pytest.raises(UserError, match=said):
         bench.main([*words, *(word for name, value in more.items() for word in (f"--{name}", value))])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sharelora.data.vision import images
-from sharelora.errors import UserError
-from sharelora.vision import AutoProcessor, load_processor
+from sharelora.models.vision import AutoProcessor, load_processor
+from sharelora.support.errors import UserError
 
 
 @pytest.mark.parametrize(

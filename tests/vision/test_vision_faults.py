@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from small_vision import Job
 from stops import same_state, stop_often
 
-from sharelora.errors import UserError
-from sharelora.training.checkpoints import Lock, checkpoints
+from sharelora.models.vision import PROJECTOR
+from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import checkpoints
+from sharelora.trainer.lock import Lock
 from sharelora.training.trainer import ShareTrainer
-from sharelora.vision import PROJECTOR
 
 ADAPTER = "adapter_model/adapter_model.safetensors"
 

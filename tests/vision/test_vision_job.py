@@ -13,14 +13,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from small_vision import Job, row, write_rows
 
-from sharelora.attach import attach_adapter
-from sharelora.checkpoint import export_lora, merge
+from sharelora.convert import export_lora, merge
 from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_records
-from sharelora.errors import UserError
+from sharelora.models.adapter import attach_adapter
+from sharelora.models.vision import PROJECTOR, load_vision_base, projector
+from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny
 from sharelora.training.vision.arguments import parse
 from sharelora.training.vision.job import run
-from sharelora.vision import PROJECTOR, load_vision_base, projector
 
 SHAPE = (4, 7)  # layers, linear modules of each
 

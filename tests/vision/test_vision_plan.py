@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from sharelora.cli import main
-from sharelora.errors import UserError
-from sharelora.grouping import Grouping
-from sharelora.grouping.ranks import expanded_rank
-from sharelora.plan import SharingPlan
-from sharelora.rules import SharingRule
-from sharelora.share_flags import parse_modules
-from sharelora.sites import find_sites
-from sharelora.vision import language_modules, language_path
+from sharelora.cli.main import main
+from sharelora.flags.sharing import parse_modules
+from sharelora.layer_groups import Grouping
+from sharelora.layer_groups.grouping import expanded_rank
+from sharelora.models.vision import language_modules, language_path
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.tuner.sites import find_sites
 
 GROUPS = ((2, 3), (4, 5), (6, 7), (17, 18), (19, 20), (21, 22, 23), (24, 25, 26), (27, 28, 29))
 

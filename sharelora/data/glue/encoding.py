@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from sharelora.data.encoding import padding_id
 from sharelora.data.glue.tasks import GlueTask
 from sharelora.data.readers import Row
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 BATCH = 1000
 

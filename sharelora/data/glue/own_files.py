@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.cells import BadCell, cell
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import Row, read_rows
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row, cell, read_rows
+from sharelora.support.errors import UserError
 
 NAME, LABEL = "own", "label"
 # Columns that number rows are no text.

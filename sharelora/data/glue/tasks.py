@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 HUB = "nyu-mll/glue"
 

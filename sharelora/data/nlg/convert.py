@@ -10,12 +10,11 @@ from typing import Any
 
 from sharelora.data.nlg.encoded import ids_in
 from sharelora.data.nlg.encoding import Ids, encode_records
-from sharelora.data.nlg.files import read_file
 from sharelora.data.nlg.records import Group, Record, grouped
-from sharelora.data.nlg.sources import load_nlg
+from sharelora.data.nlg.sources import load_nlg, read_file
 from sharelora.data.readers import read_rows, read_text
-from sharelora.errors import UserError
-from sharelora.files import write_json_lines, write_text
+from sharelora.support.errors import UserError
+from sharelora.support.files import write_json_lines, write_text
 
 # How references are laid out: E2E's scripts read one file with blank lines, those of WebNLG one file per reference.
 KINDS = ("e2e", "webnlg", "dart")

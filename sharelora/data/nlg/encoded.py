@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.cells import summary
 from sharelora.data.nlg.encoding import Encoded, Ids, encode_records, separator
 from sharelora.data.nlg.records import Record
 from sharelora.data.nlg.sources import load_nlg, locate_nlg
-from sharelora.data.readers import Row, extension, read_rows
-from sharelora.errors import UserError
+from sharelora.data.readers import Row, extension, read_rows, summary
+from sharelora.support.errors import UserError
 
 
 def load_encoded(

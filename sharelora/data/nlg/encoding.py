@@ -8,14 +8,13 @@ token (LoRA cuts that off too); an input that is too long loses its first tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sharelora.data.cells import summary
 from sharelora.data.nlg.records import Record
-from sharelora.data.nlg.report import NlgReport
-from sharelora.data.rows import TokenRows
-from sharelora.errors import UserError
+from sharelora.data.readers import summary
+from sharelora.data.token_rows import TokenRows
+from sharelora.support.errors import UserError
 
 BATCH = 1000
 # What counts in the loss: the text with its end, or every token but the first.
@@ -176,3 +175,42 @@ def encode_rows(
         context = summary(records[empty].context)
         raise UserError(f"row {empty + 1} of {split} has no text ({context!r}); need one to learn; remove the row")
     return token_rows(encode_records(tokenizer, records), seq_len, objective, split)
+
+
+# What was cut to fit the length limits, as one sentence and as data.
+
+
+@dataclass(frozen=True)
+class NlgReport:
+    """What was cut, lengths in tokens.
+
+    Args:
+        split: which rows.
+        rows: how many.
+        limit: most tokens of a row, or of an input for decoding.
+        cut: rows that lost tokens.
+        longest: the longest before any cut.
+        what: what was lost.
+        example: one that was cut.
+    """
+
+    split: str
+    rows: int
+    limit: int
+    cut: int
+    longest: int
+    what: str
+    example: str = ""
+
+    def line(self) -> str:
+        """One sentence about what was lost; empty if nothing was."""
+        if not self.cut:
+            return ""
+        return (
+            f"{self.split}: {self.cut:,} of {self.rows:,} rows are longer than {self.limit} tokens (longest "
+            f"{self.longest}) and lost {self.what}; e.g. {self.example}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, for result files."""
+        return asdict(self)

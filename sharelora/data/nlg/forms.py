@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharelora.data.cells import BadCell, cell, summary
 from sharelora.data.nlg import webnlg
-from sharelora.data.nlg.linearise import linearise_mr, linearise_triples
+from sharelora.data.nlg.linearise import linearise_mr, linearise_triples, spaced
 from sharelora.data.nlg.records import Record
-from sharelora.data.nlg.spacing import spaced
-from sharelora.data.readers import Row
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row, cell, summary
+from sharelora.support.errors import UserError
 
 Read = Callable[[Row, bool], Iterator[Record]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

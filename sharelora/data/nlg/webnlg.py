@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from sharelora.data.cells import BadCell, summary
 from sharelora.data.nlg.linearise import linearise_triples
 from sharelora.data.nlg.records import Record
-from sharelora.data.readers import Row, read_text
-from sharelora.errors import UserError
+from sharelora.data.readers import BadCell, Row, read_text, summary
+from sharelora.support.errors import UserError
 
 # The categories of the training set; the test set has five more.
 SEEN = frozenset(

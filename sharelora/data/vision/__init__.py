@@ -1,12 +1,10 @@
 """Image-instruction data: LLaVA's json, its images, prompts with places for them, tokens and batches."""
 
-from sharelora.data.vision.batches import ImageTextCollator
+from sharelora.data.vision.batches import ImageTextCollator, ImageTextRows
 from sharelora.data.vision.conversation import OWN_TEMPLATE, ConversationWriter
 from sharelora.data.vision.encoding import EncodingReport, encode
-from sharelora.data.vision.images import require_images
-from sharelora.data.vision.processing import ImageReader, image_reader
+from sharelora.data.vision.images import ImageReader, image_reader, require_images
 from sharelora.data.vision.records import IMAGE, Record, read_records
-from sharelora.data.vision.rows import ImageTextRows
 
 __all__ = [
     "IMAGE",

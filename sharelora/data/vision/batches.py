@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from sharelora.data.rows import IGNORED
-from sharelora.data.vision.processing import ImageReader
+from sharelora.data.token_rows import IGNORED
+from sharelora.data.vision.images import ImageReader, open_image
+from sharelora.data.vision.records import Record
 
 Item = dict[str, Any]
 _OF_TOKENS = ("input_ids", "labels", "length")
@@ -66,3 +69,67 @@ class ImageTextCollator:
 
 def _image_names(rows: Sequence[Item]) -> list[str]:
     return sorted({name for row in rows for name in row if name not in _OF_TOKENS})
+
+
+# Tokenised conversations with their images, as a data set; images are opened when their row is asked for.
+
+
+def spread(reader: ImageReader, ids: Tensor, learnt: Tensor) -> dict[str, Any]:
+    """Return a row as the model reads it, with all tokens of every image.
+
+    Args:
+        reader: knows how many these are.
+        ids: (S,), a single token for each image.
+        learnt: (S,), whether a token counts in the loss.
+
+    Returns:
+        `input_ids` and `labels`, (T,), and the `length` T.
+    """
+    times = torch.where(ids == reader.token_id, reader.count, 1)
+    ids, learnt = ids.repeat_interleave(times), learnt.repeat_interleave(times)
+    return {"input_ids": ids, "labels": torch.where(learnt, ids, IGNORED), "length": len(ids)}
+
+
+class ImageTextRows(Dataset[dict[str, Any]]):
+    """Rows of tokens and images.
+
+    An image's tokens, 576 equal ones in LLaVA-1.5, are kept as a single one: there are half a million rows.
+
+    Args:
+        reader: makes the vision tower's input.
+        records: where each row is from.
+        tokens: its ids, one for each image.
+        learnt: for each of these ids whether it counts in the loss.
+    """
+
+    def __init__(
+        self,
+        reader: ImageReader,
+        records: Sequence[Record],
+        tokens: Sequence[Sequence[int]],
+        learnt: Sequence[Sequence[bool]],
+    ) -> None:
+        self.reader, self.records = reader, list(records)
+        sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        images = np.array([len(record.images) for record in records], dtype=np.int64)
+        self.ends = np.cumsum(sizes)
+        self.lengths = sizes + images * (reader.count - 1)
+        self.tokens = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in tokens])
+        self.learnt = np.concatenate([np.asarray(marks, dtype=np.bool_) for marks in learnt])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return `input_ids` and `labels`, (T), and what the vision tower reads.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        start = self.ends[index - 1] if index else 0
+        ids = torch.from_numpy(self.tokens[start : self.ends[index]].astype(np.int64))
+        learnt = torch.from_numpy(self.learnt[start : self.ends[index]])
+        item, record = spread(self.reader, ids, learnt), self.records[index]
+        if not record.images:
+            return item
+        return {**item, **self.reader.values([open_image(path, record.name) for path in record.images])}

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sharelora.data.readers import Row, read_rows
 from sharelora.data.vision.images import require_images
 from sharelora.data.vision.records import IMAGE, Record, Turn
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 QUESTIONS, REFERENCES, CONTEXT, IMAGES = "questions.jsonl", "answers_gpt4.jsonl", "context.jsonl", "images"
 # What LLaVA puts before a category in its reviews.

@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 
 from sharelora.data.chat import find_template
-from sharelora.data.vision.processing import ImageReader
+from sharelora.data.vision.images import ImageReader
 from sharelora.data.vision.records import IMAGE, Record, Turn
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 # The processor's own template, which is handed images as parts of a turn rather than as a mark in its text.
 OWN_TEMPLATE = "own"

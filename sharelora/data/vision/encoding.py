@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sharelora.data.vision.batches import ImageTextRows
 from sharelora.data.vision.conversation import ConversationWriter
 from sharelora.data.vision.records import Record
-from sharelora.data.vision.rows import ImageTextRows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 BATCH = 1000
 _FLAG = "--model_max_length (in sharelora similarity --max_length)"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.readers import Row, read_rows
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 IMAGE = "<image>"
 _ROLES = {"human": "user", "gpt": "assistant"}

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from sharelora.commandline import Parser, positive, tiny_environment
-from sharelora.errors import UserError
 from sharelora.evaluation.command import BARE
-from sharelora.training.nlg.options import CARDS
-from sharelora.training.renames import Rule, dropped, modernise
+from sharelora.flags.parser import Parser, positive, tiny_environment
+from sharelora.flags.upstream import Rule, dropped, modernise
+from sharelora.models.known import CARDS
+from sharelora.support.errors import UserError
 
 _PROCESSES = "one process decodes, on the GPU if there is one"
 # Flags of gpt2_beam.py that have no meaning here.

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from sharelora.errors import UserError
 from sharelora.evaluation.batching import SHARE_OF_MEMORY, BatchSize, bytes_per_token, free_memory, is_out_of_memory
 from sharelora.evaluation.beam.processors import processors
 from sharelora.evaluation.beam.search import Found, Hypothesis, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.evaluation.multiple_choice import Listener, context_length, evaluating
+from sharelora.support.errors import UserError
 
 # Beams of all prompts of a batch together; more are not faster.
 MOST_BEAMS = {"cpu": 320, "cuda": 5120}

@@ -15,10 +15,10 @@ from sharelora.evaluation.beam.output import Measured, report, write, written
 from sharelora.evaluation.beam.prompts import Prompts, end_tokens, load_prompts
 from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.evaluation.beam.store import Store
-from sharelora.evaluation.progress import Progress
-from sharelora.files import require_writable
-from sharelora.models import load_tokenizer
-from sharelora.training.model import plan_facts
+from sharelora.models.load import load_tokenizer
+from sharelora.reporting.progress import Progress
+from sharelora.reporting.results import plan_facts
+from sharelora.support.files import require_writable
 
 logger = logging.getLogger(__name__)
 

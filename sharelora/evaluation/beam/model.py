@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from sharelora.attach import CONFIG, attach_adapter, locate_adapter, recorded_base
-from sharelora.errors import UserError
 from sharelora.evaluation.command import BARE, Subject
-from sharelora.files import read_json
-from sharelora.models import load_base, locate_model
-from sharelora.training.nlg.options import CARDS
+from sharelora.models.adapter import CONFIG, attach_adapter, locate_adapter, recorded_base
+from sharelora.models.known import CARDS
+from sharelora.models.load import load_base, locate_model
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg.convert import text_of
-from sharelora.environment import peak_memory
 from sharelora.evaluation.beam.decoding import Decoded
 from sharelora.evaluation.beam.prompts import Prompts
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.evaluation.command import Subject
-from sharelora.files import write_text
-from sharelora.results import write_result
+from sharelora.reporting.environment import peak_memory
+from sharelora.reporting.results import write_result
+from sharelora.support.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Measured:
         known: how many of them an earlier run had found.
         decoded: the search of this run; None if there was nothing left to do.
         seconds: its time.
-        plan: what the adapter shares, see `sharelora.results.describe_plan`.
+        plan: what the adapter shares, see `sharelora.reporting.results.describe_plan`.
     """
 
     prompts: Prompts

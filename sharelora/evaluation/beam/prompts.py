@@ -11,7 +11,7 @@ from typing import Any
 from sharelora.data.nlg import NlgReport
 from sharelora.data.nlg.encoded import load_encoded
 from sharelora.data.nlg.encoding import Ids, cut_prompts
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-from sharelora.errors import UserError
 from sharelora.evaluation.generation.settings import GenerationSettings
+from sharelora.support.errors import UserError
 
 
 def seed_of(seed: int, name: str, sample: int) -> int:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.commandline import Parser
-from sharelora.errors import UserError
 from sharelora.evaluation import command
 from sharelora.evaluation.batching import BatchSize
 from sharelora.evaluation.encoding import Encoded
@@ -20,9 +18,11 @@ from sharelora.evaluation.generation.prompts import encode, fingerprint, require
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key, Prompt
 from sharelora.evaluation.generation.store import TextStore
 from sharelora.evaluation.generation.vllm import VllmModel, generate_with_vllm, require_vllm
-from sharelora.evaluation.progress import Progress
-from sharelora.files import require_writable
-from sharelora.models import load_tokenizer
+from sharelora.flags.parser import Parser
+from sharelora.models.load import load_tokenizer
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
+from sharelora.support.files import require_writable
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sharelora.errors import UserError
 from sharelora.evaluation.encoding import Encoded, encode_prompts, too_long
 from sharelora.evaluation.generation.settings import GenerationSettings, Prompt
+from sharelora.support.errors import UserError
 
 
 def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[Encoded]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 Ended = Literal["eos", "stop", "length"]
 # The place of a prompt, and the number of a sample of it.

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.checkpoint import export_lora
-from sharelora.config import CONFIG_FILE
-from sharelora.errors import UserError
+from sharelora.convert import export_lora
 from sharelora.evaluation.encoding import Encoded
 from sharelora.evaluation.generation.choosing import seed_of
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
 from sharelora.evaluation.generation.store import TextStore
 from sharelora.evaluation.multiple_choice import Listener
-from sharelora.files import read_json
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json
+from sharelora.tuner.config import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ import torch
 
 from sharelora.data import padding_id
 from sharelora.data.vision import ConversationWriter, ImageTextCollator, Record
+from sharelora.data.vision.batches import spread
 from sharelora.data.vision.encoding import tokenise
 from sharelora.data.vision.images import open_image
-from sharelora.data.vision.rows import spread
-from sharelora.errors import UserError
 from sharelora.evaluation.batching import BatchSize, is_out_of_memory
 from sharelora.evaluation.generation import Generated, GenerationSettings, TextStore
 from sharelora.evaluation.generation.endings import Endings, end_tokens
 from sharelora.evaluation.multiple_choice import Listener, evaluating
+from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.vision.bench import PREFIX, BenchQuestion
-from sharelora.errors import UserError
-from sharelora.files import read_json
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json
 
 # What LLaVA marks a rating without points with.
 NO_POINTS = (-1.0, -1.0)

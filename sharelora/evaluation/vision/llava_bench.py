@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.vision.bench import PREFIX, BenchQuestion, Rating
-from sharelora.errors import UserError
 from sharelora.evaluation.generation import Generated
-from sharelora.evaluation.progress import Progress
 from sharelora.evaluation.store import Store
 from sharelora.evaluation.vision.judge import Judge, points
 from sharelora.metrics.llava_bench import Relative, relative
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
 
 ANSWERS, REVIEWS = "answers.jsonl", "reviews.jsonl"
 

@@ -18,7 +18,7 @@ from sharelora.data.vision.bench import (
 )
 from sharelora.evaluation.vision.judge import Judge
 from sharelora.evaluation.vision.llava_bench import REVIEWS, ReviewStore, review, review_rows
-from sharelora.files import require_writable, write_json_lines
+from sharelora.support.files import require_writable, write_json_lines
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharelora.files import require_writable
-from sharelora.pictures import require_matplotlib
+from sharelora.reporting.pictures import require_matplotlib
+from sharelora.support.files import require_writable
 from sharelora.training.ablation.grid import read_grid
 from sharelora.training.ablation.runs import Execute, do_all, execute, in_order, is_done, plan_runs
 from sharelora.training.ablation.tables import NOTE, outcomes, table, write_report

@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 FIELDS = ("flags", "seeds", "metric", "evaluate", "ablations")
 LABEL = "label"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from sharelora.architectures import meta_model
-from sharelora.errors import UserError
-from sharelora.files import read_json, write_json, write_text
-from sharelora.share_flags import plan_from
+from sharelora.flags.sharing import plan_from
+from sharelora.models.known import meta_model
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, write_json, write_text
 from sharelora.training.ablation.grid import Grid, folder_name
 from sharelora.training.arguments import Arguments, build_parser, parse, setting_words
 from sharelora.training.output import ADAPTER

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.comparison import joined, layout
-from sharelora.figures.experiments import Experiment, mean_text, spread
-from sharelora.files import write_text
-from sharelora.pictures import new_figure, save_figure
-from sharelora.results import read_results
+from sharelora.reporting.compare import joined, layout
+from sharelora.reporting.figures.experiments import Experiment, mean_text, spread
+from sharelora.reporting.pictures import new_figure, save_figure
+from sharelora.reporting.results import read_results
+from sharelora.support.files import write_text
 from sharelora.training.ablation.grid import Grid
 from sharelora.training.ablation.runs import Key, Run, is_done
 

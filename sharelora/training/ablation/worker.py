@@ -5,14 +5,14 @@ from __future__ import annotations
 
 def main() -> None:
     """Parse, run, report."""
+    from sharelora.flags.program import start
     from sharelora.training.arguments import parse
     from sharelora.training.job import run
-    from sharelora.training.program import start
 
     start(parse, run)
 
 
 if __name__ == "__main__":
-    from sharelora.errors import run_main
+    from sharelora.support.errors import run_main
 
     run_main(main)

@@ -11,19 +11,19 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser, tiny_environment
-from sharelora.errors import UserError
-from sharelora.grouping_flags import add_auto_flags
-from sharelora.share_flags import add_share_flags
+from sharelora.flags.fields import add_fields, take
+from sharelora.flags.grouping import add_auto_flags
+from sharelora.flags.parser import Parser, tiny_environment
+from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.upstream import modernise
+from sharelora.support.errors import UserError
 from sharelora.training.arguments import CONFIG, given_fields, with_config
 from sharelora.training.arguments import WITHOUT_FLAG as DECIDED
-from sharelora.training.fields import add_fields, take
 from sharelora.training.glue.choice import choose_method, with_sharing
 from sharelora.training.glue.methods import Method
 from sharelora.training.glue.options import DataArguments, MethodArguments, ModelArguments
 from sharelora.training.glue.renames import RULES
 from sharelora.training.options import RunArguments
-from sharelora.training.renames import modernise
 
 NAME = "run_glue_share.py"
 # What is otherwise than in today's Trainer and in LoRA's script.

@@ -14,12 +14,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from sharelora.architectures import meta_classifier, model_config
 from sharelora.data.glue import GlueTask
-from sharelora.errors import UserError
-from sharelora.models import load_base, locate_model
+from sharelora.models.encoders import most_tokens, set_head_dropout
+from sharelora.models.known import meta_classifier, model_config
+from sharelora.models.load import load_base, locate_model
+from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import GlueArguments
-from sharelora.training.glue.encoders import most_tokens, set_head_dropout
 from sharelora.training.glue.head import head_modules, head_of_other_shape, is_head, named_labels, reorder
 from sharelora.training.glue.options import ModelArguments
 from sharelora.training.glue.record import fingerprint

@@ -7,13 +7,13 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sharelora import grouping_flags
-from sharelora.errors import UserError
+from sharelora.flags import grouping
+from sharelora.support.errors import UserError
 from sharelora.training.glue.methods import EVERY, METHODS, OTHER_SHARING, Method
 
 SHARING_FLAGS = ("share", "share_modules", "share_across", "share_groups", "share_plan")
 LOW_RANK_FLAGS = (
-    *SHARING_FLAGS, *grouping_flags.FLAGS,
+    *SHARING_FLAGS, *grouping.FLAGS,
     "lora_modules", "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "enable_lora",
 )  # fmt: skip
 

@@ -10,8 +10,8 @@ from typing import Any
 from sharelora.data.encoding import padding_id
 from sharelora.data.glue import GlueCollator, GlueRows, GlueTask, encode, hold_out, load_glue, take
 from sharelora.data.readers import Row
-from sharelora.errors import UserError
 from sharelora.metrics.glue import COMBINED
+from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.place import data_root
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 # BERT's pooler lies inside the backbone. It does what RoBERTa's classifier.dense and DeBERTa's pooler do outside of it,
 # and many checkpoints lack it.

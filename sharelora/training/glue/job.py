@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sharelora.reporting.history import write_history
+from sharelora.trainer.devices import on_gpu
+from sharelora.trainer.lock import Lock
 from sharelora.training.capacity import Outlook, explained
-from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import fit
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import locate_encoder
@@ -19,13 +21,18 @@ from sharelora.training.glue.data import read_task
 from sharelora.training.glue.model import count
 from sharelora.training.glue.outlook import NAMES, look_ahead
 from sharelora.training.glue.preflight import check
-from sharelora.training.glue.report import predict, report, save_trained, weight_file, write_evaluations, write_record
+from sharelora.training.glue.report import (
+    predict,
+    report,
+    save_trained,
+    weight_file,
+    write_evaluations,
+    write_record,
+)
 from sharelora.training.glue.session import Session, open_session
 from sharelora.training.glue.settings import deciding_settings, deterministic
 from sharelora.training.glue.start import find_start
-from sharelora.training.history import write_history
 from sharelora.training.layer_groups import with_groups
-from sharelora.training.machine import on_gpu
 from sharelora.training.output import begin, finish
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from typing import Any
 from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from sharelora.attach import WEIGHTS
-from sharelora.checkpoint.folder import load_tensors
-from sharelora.errors import UserError
-from sharelora.plan import SharingPlan
+from sharelora.convert.adapter_file import load_tensors
+from sharelora.models.adapter import WEIGHTS
+from sharelora.plan.plan import SharingPlan
+from sharelora.support.errors import UserError
 from sharelora.training.glue.base import Base
 from sharelora.training.glue.head import Shape, head_of_other_shape, head_shapes, is_head, misfits
 from sharelora.training.glue.methods import Head, Method, adapted

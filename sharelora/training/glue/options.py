@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sharelora.bottleneck import KINDS
-from sharelora.errors import UserError
-from sharelora.training.fields import help_field
+from sharelora.flags.fields import help_field
+from sharelora.support.errors import UserError
+from sharelora.training.glue.bottleneck import KINDS
 from sharelora.training.glue.methods import METHODS
 
 

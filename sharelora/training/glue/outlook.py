@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from sharelora.architectures import meta_classifier
-from sharelora.remedies import Names
+from sharelora.memory.advice import Names
+from sharelora.models.known import meta_classifier
+from sharelora.trainer.devices import on_gpu
 from sharelora.training.capacity import Outlook, known_optimizer, look_at, require_capacity
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import Base, encoder_config, sequence_length
@@ -19,7 +20,6 @@ from sharelora.training.glue.methods import Method
 from sharelora.training.glue.model import Counts, build, count
 from sharelora.training.glue.session import complete_flags
 from sharelora.training.glue.start import Start
-from sharelora.training.machine import on_gpu
 
 logger = logging.getLogger(__name__)
 

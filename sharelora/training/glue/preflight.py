@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.errors import UserError
-from sharelora.training.checkpoints import Lock
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision
+from sharelora.trainer.lock import Lock
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.settings import check_settings, deciding_settings, precision_of
 from sharelora.training.output import MODEL, open_folder, resume_point
-from sharelora.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from sharelora.config import library_versions
-from sharelora.errors import UserError
-from sharelora.files import read_json, write_json
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, write_json
+from sharelora.tuner.config import library_versions
 
 FILE = "glue_task.json"
 _SAMPLE = 64  # elements of each weight that tell bases apart

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sharelora.training.renames import RULES as MAIN
-from sharelora.training.renames import Rule, always, dropped, refused, renamed, switched
+from sharelora.flags.upstream import RULES as MAIN
+from sharelora.flags.upstream import Rule, always, dropped, refused, renamed, switched
 
 _PRECISION = "the base is fp32, and --bf16 or --fp16 compute in half precision; evaluation does as training does"
 

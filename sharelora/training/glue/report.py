@@ -10,18 +10,17 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sharelora.attach import WEIGHTS
 from sharelora.data.glue import write_predictions
-from sharelora.environment import peak_memory
-from sharelora.errors import UserError
-from sharelora.files import atomic_folder, read_json, sha256, write_json
-from sharelora.results import write_result
+from sharelora.models.adapter import WEIGHTS
+from sharelora.reporting.environment import peak_memory
+from sharelora.reporting.history import CSV
+from sharelora.reporting.results import plan_facts, write_result
+from sharelora.support.errors import UserError
+from sharelora.support.files import atomic_folder, read_json, sha256, write_json
 from sharelora.training.glue.base import encoder_name
 from sharelora.training.glue.record import Record
 from sharelora.training.glue.session import Session
 from sharelora.training.glue.store import FILE
-from sharelora.training.history import CSV
-from sharelora.training.model import plan_facts
 from sharelora.training.output import MODEL
 
 PREDICTIONS = "predictions"

@@ -11,13 +11,13 @@ from typing import Any
 from transformers import TrainingArguments, set_seed
 
 from sharelora.data.glue import GlueTask
-from sharelora.errors import UserError
-from sharelora.models import load_tokenizer
-from sharelora.training.callbacks import FirstBackward, Progress, Speed
+from sharelora.models.encoders import default_modules
+from sharelora.models.load import load_tokenizer
+from sharelora.support.errors import UserError
+from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import Base, encoder_config, load_encoder, sequence_length
 from sharelora.training.glue.data import HELD_OUT, TaskData, TaskRows, tokenize
-from sharelora.training.glue.encoders import default_modules
 from sharelora.training.glue.losses import Consistency
 from sharelora.training.glue.methods import Method
 from sharelora.training.glue.model import Counts, build, count, start_from

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from sharelora.errors import UserError
-from sharelora.training.engine_rules import refuse_engine
-from sharelora.training.engines import setup
+from sharelora.support.errors import UserError
+from sharelora.trainer.devices import Precision, choose_optimizer, choose_precision, on_gpu, processes
+from sharelora.trainer.engine_rules import refuse_engine
+from sharelora.trainer.engines import setup
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.methods import Method
-from sharelora.training.machine import choose_optimizer, on_gpu, processes
-from sharelora.training.precision import Precision, choose_precision
 from sharelora.training.settings import BESIDE, BESIDE_PREFIXES, check_reporters, checkpointing, reentrant
 
 # Here evaluations choose the weights that are kept.

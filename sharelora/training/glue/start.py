@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.attach import CONFIG, locate_adapter
-from sharelora.checkpoint.importing import import_lora
-from sharelora.config import verify_weights
-from sharelora.errors import UserError
-from sharelora.files import read_json, sha256
-from sharelora.share_flags import parse_modules, parse_parts, rule_fields, rule_from
+from sharelora.convert.importing import import_lora
+from sharelora.flags.sharing import parse_modules, parse_parts, rule_from
+from sharelora.models.adapter import CONFIG, locate_adapter
+from sharelora.plan.rule import rule_fields
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, sha256
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.choice import SHARING_FLAGS, find_method, method_of
 from sharelora.training.glue.methods import METHODS, Method
 from sharelora.training.glue.record import Record, read_record
 from sharelora.training.glue.store import FILE as TRAINED_FILE
 from sharelora.training.output import ADAPTER, MODEL
+from sharelora.tuner.config import verify_weights
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 FILE = "trained.safetensors"
 

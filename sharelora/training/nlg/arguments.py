@@ -10,19 +10,20 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser, tiny_environment
 from sharelora.data import DataArguments
-from sharelora.errors import UserError
-from sharelora.grouping_flags import add_auto_flags
-from sharelora.share_flags import add_share_flags
+from sharelora.flags.fields import add_fields, take
+from sharelora.flags.grouping import add_auto_flags
+from sharelora.flags.parser import Parser, tiny_environment
+from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.upstream import modernise
+from sharelora.models.known import CARDS
+from sharelora.support.errors import UserError
 from sharelora.training import arguments as common
 from sharelora.training.arguments import CONFIG, Arguments, given_fields, with_config
-from sharelora.training.fields import add_fields, take
-from sharelora.training.nlg.options import CARDS, NlgOptions
+from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.renames import RULES
 from sharelora.training.nlg.schedule import read_cycle
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
-from sharelora.training.renames import modernise
 
 C_ATTN = "c_attn"  # GPT-2's query, key and value in one
 QUERY_AND_VALUE = f"{C_ATTN}=1,0,1"

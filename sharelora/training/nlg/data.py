@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 
 from sharelora.data import TokenRows, TrainCollator, padding_id
 from sharelora.data.nlg.encoded import load_encoded
-from sharelora.data.nlg.encoding import token_rows
-from sharelora.data.nlg.report import NlgReport
+from sharelora.data.nlg.encoding import NlgReport, token_rows
 from sharelora.data.nlg.sources import KNOWN, locate_nlg
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 from sharelora.training.nlg.options import NlgOptions
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import Any
 
-from sharelora.remedies import Names
+from sharelora.memory.advice import Names
+from sharelora.trainer.lock import Lock
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
-from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.layer_groups import with_model_groups
 from sharelora.training.nlg.arguments import NlgArguments

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sharelora.errors import UserError
-from sharelora.training.fields import help_field
+from sharelora.flags.fields import help_field
+from sharelora.support.errors import UserError
 from sharelora.training.nlg.schedule import read_cycle
-
-# LoRA's names of the three sizes of GPT-2.
-CARDS: Mapping[str, str] = {
-    "gpt2.sm": "openai-community/gpt2",
-    "gpt2.md": "openai-community/gpt2-medium",
-    "gpt2.lg": "openai-community/gpt2-large",
-}
 
 
 @dataclass

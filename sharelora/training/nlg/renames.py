@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sharelora.training.renames import RULES as GENERAL
-from sharelora.training.renames import Change, Rule, dropped
+from sharelora.flags.upstream import RULES as GENERAL
+from sharelora.flags.upstream import Change, Rule, dropped
 
 _UNUSED = "LoRA's script reads it and never uses it"
 _LAUNCH = "torchrun or accelerate launch says it in the environment"

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 
-from sharelora.errors import UserError
+from sharelora.support.errors import UserError
 
 # Update -> factor of the learning rate.
 Factor = Callable[[int], float]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharelora.architectures import model_config
-from sharelora.errors import UserError
-from sharelora.models import load_tokenizer
-from sharelora.training.callbacks import FirstBackward, Progress, Speed
+from sharelora.models.known import model_config
+from sharelora.models.load import load_tokenizer
+from sharelora.support.errors import UserError
+from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.model import load_model
 from sharelora.training.nlg.arguments import NlgArguments
 from sharelora.training.nlg.data import NlgData, load_data

@@ -10,16 +10,16 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from sharelora.commandline import Parser, tiny_environment
 from sharelora.data import DataArguments
-from sharelora.errors import UserError
-from sharelora.grouping_flags import add_auto_flags
-from sharelora.share_flags import add_share_flags
+from sharelora.flags.fields import add_fields, take
+from sharelora.flags.grouping import add_auto_flags
+from sharelora.flags.parser import Parser, tiny_environment
+from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.upstream import modernise
+from sharelora.support.errors import UserError
 from sharelora.training import arguments as common
 from sharelora.training.arguments import ALIASES, CONFIG, WITHOUT_FLAG, Arguments, given_fields, with_config
-from sharelora.training.fields import add_fields, take
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
-from sharelora.training.renames import modernise
 from sharelora.training.vision.options import VisionOptions
 
 # The second ShareLoRA paper's settings for LLaVA-1.5-7B; what it does not say is as in the main job.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.architectures import model_config
 from sharelora.data import padding_id
 from sharelora.data.vision import (
     OWN_TEMPLATE,
@@ -23,9 +22,10 @@ from sharelora.data.vision import (
     read_records,
     require_images,
 )
-from sharelora.errors import UserError
+from sharelora.models.known import model_config
+from sharelora.models.vision import load_processor, require_sight
+from sharelora.support.errors import UserError
 from sharelora.training.vision.options import VisionOptions
-from sharelora.vision import load_processor, require_sight
 
 logger = logging.getLogger(__name__)
 

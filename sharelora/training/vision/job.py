@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from sharelora.remedies import Names
+from sharelora.memory.advice import Names
+from sharelora.trainer.lock import Lock
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
-from sharelora.training.checkpoints import Lock
 from sharelora.training.fitting import train, write_report
 from sharelora.training.place import locate_base
 from sharelora.training.preflight import check

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharelora.architectures import meta_model
+from sharelora.models.known import meta_model
+from sharelora.models.vision import PROJECTOR, confined, load_vision_base, require_sight
+from sharelora.trainer.devices import Precision
 from sharelora.training.model import load_model
-from sharelora.training.precision import Precision
 from sharelora.training.vision.arguments import VisionArguments
-from sharelora.vision import PROJECTOR, confined, load_vision_base, require_sight
 
 # What is trained as a whole, and saved with the adapter.
 BESIDE = (PROJECTOR,)

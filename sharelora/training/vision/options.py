@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharelora.errors import UserError
-from sharelora.training.fields import help_field
+from sharelora.flags.fields import help_field
+from sharelora.support.errors import UserError
 
 
 @dataclass

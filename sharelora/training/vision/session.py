@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharelora.training.callbacks import FirstBackward, Progress, Speed
+from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.preflight import Task
 from sharelora.training.session import Session, seeded_settings
 from sharelora.training.trainer import ShareTrainer

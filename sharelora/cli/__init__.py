@@ -1,0 +1,4 @@
+"""The `sharelora` command: one file per subcommand.
+
+May import: everything. Begin with `main`.
+"""

@@ -1,0 +1,143 @@
+"""The stages of a sequence: tune what is not tuned yet, score what is not scored yet, one model at a time."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sharelora.continual.scores import SCORES, Asked, Measure
+from sharelora.continual.sequence import TaskSequence
+from sharelora.models.load import load_tokenizer
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, write_json
+from sharelora.trainer.devices import processes
+from sharelora.training.arguments import Arguments
+from sharelora.training.job import run
+from sharelora.training.place import locate_base
+
+logger = logging.getLogger(__name__)
+
+SCORED = "scores.json"
+Measures = Mapping[str, Measure]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What became of one way of sharing.
+
+    Args:
+        share: what was shared.
+        matrix: a row of scores per stage, the untouched model's first, with one per task.
+        seconds: wall clock time of all stages, tuning and scoring; without the untouched model's.
+        last: folder of the last stage.
+    """
+
+    share: str
+    matrix: tuple[tuple[float, ...], ...]
+    seconds: float
+    last: Path
+
+
+def prepare(sequence: TaskSequence) -> dict[str, Measure]:
+    """Read and check the data of every task's score; no model is loaded.
+
+    Raises:
+        UserError: several processes, no base model, or what a score misses.
+    """
+    if processes() > 1:
+        raise UserError(
+            f"found {processes()} processes; need one, which spreads the model over all GPUs; start without a launcher"
+        )
+    first = sequence.untouched()
+    place, model = locate_base(first), first.model
+    tokenizer = load_tokenizer(place, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
+    ways = SCORES[sequence.score].tasks
+    lacking = [name for name in sequence.tasks if name not in ways]
+    if lacking:
+        raise UserError(f"found task {lacking[0]} without the score {sequence.score}; change --score or --tasks")
+    return {
+        name: ways[name](Asked(name, sequence.arguments(name, sequence.output), place, tokenizer, sequence.limit))
+        for name in sequence.tasks
+    }
+
+
+def check(sequence: TaskSequence, shares: Iterable[str]) -> None:
+    """Check the first stage of every way of sharing as far as that goes without loading weights; print the estimates.
+
+    Raises:
+        UserError: what the main job refuses.
+    """
+    for share in shares:
+        run(sequence.stage(share, 1, "--dry_run", "true"))
+
+
+def run_share(sequence: TaskSequence, share: str, measures: Measures) -> Course:
+    """Tune all tasks with one way of sharing, as far as this is not done yet.
+
+    Args:
+        sequence: the tasks.
+        share: one of `sharelora.continual.sequence.SHARES`.
+        measures: as `prepare` returns them.
+
+    Raises:
+        UserError: what the main job refuses, or a score that is no number.
+    """
+    # The untouched model is the same for every way of sharing.
+    rows = [_scored(sequence.untouched(), measures)]
+    stages = [sequence.stage(share, number) for number in range(1, len(sequence.tasks) + 1)]
+    for number, args in enumerate(stages, 1):
+        logger.info("share %s, stage %d of %d: %s", share, number, len(stages), sequence.tasks[number - 1])
+        rows.append(_scored(args, measures))
+    matrix = tuple(tuple(row.scores[name] for name in sequence.tasks) for row in rows)
+    return Course(share, matrix, math.fsum(row.seconds for row in rows[1:]), stages[-1].output_dir)
+
+
+@dataclass(frozen=True)
+class _Row:
+    scores: dict[str, float]
+    seconds: float
+
+
+def _scored(args: Arguments, measures: Measures) -> _Row:
+    """Return the scores of a stage, from its file if there is one."""
+    file = args.output_dir / SCORED
+    if file.is_file():
+        return _read(file, measures)
+    row = _tune_and_score(args, measures)
+    # The optimizer and the Trainer hold each other; the next stage's model comes only when they are gone.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    write_json(file, vars(row))
+    return row
+
+
+def _tune_and_score(args: Arguments, measures: Measures) -> _Row:
+    began = time.monotonic()
+    session = run(args)
+    assert session is not None, "a dry run has no scores"
+    scores = {name: measure(session) for name, measure in measures.items()}
+    bad = [name for name, score in scores.items() if not math.isfinite(score)]
+    if bad:
+        raise UserError(f"the score of {bad[0]} in {args.output_dir} is {scores[bad[0]]}; lower --learning_rate")
+    return _Row(scores, time.monotonic() - began)
+
+
+def _read(file: Path, measures: Measures) -> _Row:
+    """Read a file of scores.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    found = read_json(file)
+    try:
+        return _Row({name: float(found["scores"][name]) for name in measures}, float(found["seconds"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); remove it to have that stage scored again") from error

@@ -1,0 +1,109 @@
+"""Dataclasses as flags: one flag per field, with the field's type, choices, default and help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from sharelora.flags.parser import Parser, boolean
+
+FEW = 12  # so many choices are listed in full
+NO_ALIASES: Mapping[str, Sequence[str]] = {}
+
+
+def add_fields(
+    parser: Parser,
+    owner: Any,
+    title: str,
+    skip: Collection[str] = (),
+    aliases: Mapping[str, Sequence[str]] = NO_ALIASES,
+) -> None:
+    """Add a flag for every field of a dataclass.
+
+    Args:
+        parser: where the flags go.
+        owner: a dataclass type; a field's help stands in its metadata, as transformers has it.
+        title: the heading in `--help`.
+        skip: fields that get no flag.
+        aliases: other names of a flag, field -> names without dashes.
+    """
+    group = parser.add_argument_group(title)
+    hints = typing.get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        if field.name not in skip and field.init:
+            names = [f"--{name}" for name in (field.name, *aliases.get(field.name, ()))]
+            group.add_argument(*names, dest=field.name, default=_default(field), **_options(field, hints[field.name]))
+
+
+def take(owner: Any, values: argparse.Namespace) -> Any:
+    """Build a dataclass from the parsed flags that `add_fields` made for it."""
+    return owner(**{field.name: getattr(values, field.name) for field in dataclasses.fields(owner) if field.init})
+
+
+def help_field(default: Any, text: str) -> Any:
+    """Make a dataclass field with a default and its help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    value = None if field.default is dataclasses.MISSING else field.default
+    return value.value if isinstance(value, Enum) else value
+
+
+def _options(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
+    text = " ".join(str(field.metadata.get("help") or " ").split()) or " "
+    options: dict[str, Any] = {"help": text.replace("%", "%%")}
+    kinds = _kinds(hint)
+    if bool in kinds and str not in kinds:
+        return {**options, "type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
+    if any(typing.get_origin(kind) in (list, tuple) for kind in kinds) and str not in kinds:
+        return {**options, "type": _scalar(kinds), "nargs": "+"}
+    if choices := _choices(field, kinds):
+        listed = f"; one of {', '.join(map(str, choices))}" if len(choices) <= FEW else ""
+        return {"help": options["help"] + listed, "type": _one_of(choices)}
+    return {**options, "type": _scalar(kinds)}
+
+
+def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:
+    """Read one of a few values; a mistake names the nearest, since the Trainer's lists are long."""
+    known = {str(choice): choice for choice in choices}
+
+    def read(text: str) -> Any:
+        if text not in known:
+            near = list(known) if len(known) <= FEW else difflib.get_close_matches(text, known, n=3, cutoff=0.3)
+            raise argparse.ArgumentTypeError(f"found {text!r}; need one of {', '.join(near or list(known))}")
+        return known[text]
+
+    return read
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, without None."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return tuple(member for member in members if member is not type(None))
+
+
+def _choices(field: dataclasses.Field[Any], kinds: Sequence[Any]) -> list[Any]:
+    if "choices" in field.metadata:
+        return list(field.metadata["choices"])
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            return list(typing.get_args(kind))
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return [member.value for member in kind]
+    return []
+
+
+def _scalar(kinds: Sequence[Any]) -> Callable[[str], Any]:
+    """What reads a value: the member of a list, a number if nothing but a number is meant, else the text itself."""
+    inner = [typing.get_args(kind)[0] if typing.get_origin(kind) in (list, tuple) else kind for kind in kinds]
+    numbers = [kind for kind in inner if kind in (int, float)]
+    return numbers[0] if numbers and len(numbers) == len(inner) else str

@@ -1,0 +1,100 @@
+"""One argument parser for every entry point: nothing abbreviated, nothing swallowed, the nearest flag named."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from sharelora.support.errors import UserError
+
+TRUE = ("true", "yes", "1", "on")
+FALSE = ("false", "no", "0", "off")
+TINY = "SHARELORA_TINY"
+
+
+def unknown_flag(found: str, known: Iterable[str], renamed: Mapping[str, str] | None = None) -> UserError:
+    """Say that a flag does not exist and which one was probably meant.
+
+    Args:
+        found: the flag as typed, with or without `=value`.
+        known: every flag that the command has, with its dashes.
+        renamed: flags of earlier versions or other tools, and what replaced them.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    flag = found.split("=", 1)[0]
+    spelled = "--" + flag.lstrip("-").replace("-", "_")
+    if renamed and spelled in renamed:
+        return UserError(f"found flag {flag}; it is now called {renamed[spelled]}; use that name")
+    near = difflib.get_close_matches(spelled, list(known), n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else "see --help for all flags"
+    return UserError(f"found unknown flag {flag}; need a flag that this command has; {advice}")
+
+
+def boolean(text: str) -> bool:
+    """Read a boolean flag's value: true, yes, 1, on and their opposites, in any case."""
+    lowered = text.strip().lower()
+    if lowered not in TRUE + FALSE:
+        raise argparse.ArgumentTypeError(f"found {text!r}; need true or false")
+    return lowered in TRUE
+
+
+def tiny_environment() -> bool:
+    """Whether SHARELORA_TINY asks for the project's own small model and data; empty is as good as unset.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    try:
+        return boolean(os.environ.get(TINY) or "0")
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{TINY}: {error}; set it to 1 or 0") from error
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.strip().isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; need a whole number of at least 1")
+    return int(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose every complaint is a `UserError`.
+
+    Flags cannot be abbreviated: an abbreviation changes its meaning when a flag is added.
+    """
+
+    def __init__(self, prog: str | None = None, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+
+    def switch(self, flag: str, default: bool = False, help: str = " ") -> None:
+        """Add a boolean flag: `--x` alone means true; `--x true` and `--x false` work too."""
+        self.add_argument(flag, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag of this parser, with its dashes."""
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Read the command line; None means the process's own.
+
+        Raises:
+            UserError: an unknown flag (the nearest one is named), a missing or a malformed value.
+        """
+        arguments, rest = self.parse_known_args(argv)
+        unknown = [item for item in rest if item.startswith("-")]
+        if unknown:
+            raise unknown_flag(unknown[0], self.flags)
+        if rest:
+            raise UserError(f"found the value {rest[0]!r} without a flag before it; need --flag value; see --help")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UserError(f"{message}; see --help")

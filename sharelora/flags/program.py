@@ -1,0 +1,32 @@
+"""How a training command starts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from transformers.utils.logging import disable_progress_bar
+
+from sharelora.trainer.devices import is_first
+from sharelora.trainer.signals import ending
+
+A = TypeVar("A")
+
+
+def start(parse: Callable[[], A], run: Callable[[A], Any]) -> None:
+    """Parse the command line and run, with one line of log for whatever is said, from the first process alone.
+
+    Args:
+        parse: reads the process's command line.
+        run: the job.
+    """
+    # PEFT asks models for an attribute that transformers has renamed since.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    disable_progress_bar()
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
+    with ending():
+        run(parse())

@@ -1,0 +1,212 @@
+"""The flags that say what is adapted and what is shared, the same for every entry point."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any
+
+from sharelora.flags.grouping import add_choice_flags, check_model, grouping_from, refuse_idle
+from sharelora.flags.parser import Parser, boolean, positive
+from sharelora.layer_groups import expanded_rank
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rows import plan_from_rows
+from sharelora.plan.rule import ODD_EVEN, SharingRule, rule_fields
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json
+from sharelora.tuner.sites import ALL_LINEAR, PATTERN, find_sites
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sharelora.tuner.config import ShareLoraConfig
+
+Groups = tuple[tuple[int, ...], ...] | str
+SYNTAX = 'ranges with commas ("0-3,4-7"), lists with semicolons ("0,1;2,3,5-6"), or odd_even'
+# They say together what is shared, and a hand-written plan says all of it.
+_RULE_FLAGS = ("share", "share_modules", "share_across", "share_groups")
+_MOST_LAYERS = 10_000
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Read one item: a layer `5`, or a range with both ends `0-3`."""
+    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if not found:
+        raise UserError(f"share_groups: found {text.strip()!r}; need a layer or a range of layers; write {SYNTAX}")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if last < first or last >= _MOST_LAYERS:
+        raise UserError(f"share_groups: found the range {text.strip()!r}; need first-last, counted from 0")
+    return tuple(range(first, last + 1))
+
+
+def parse_groups(text: str) -> Groups:
+    """Read groups of layers.
+
+    Without a semicolon, ranges are groups (`0-3,4-7` is two) and plain layers are one group (`0,1,2`).
+
+    Returns:
+        Groups of layer indices, or `odd_even`.
+
+    Raises:
+        UserError: anything else, or layers and ranges mixed without a semicolon, which could mean two things.
+    """
+    if text.strip() == ODD_EVEN:
+        return ODD_EVEN
+    if ";" in text:
+        return tuple(tuple(n for item in group.split(",") for n in _layers(item)) for group in text.split(";"))
+    items = [_layers(item) for item in text.split(",")]
+    ranges = ["-" in item for item in text.split(",")]
+    if all(ranges):
+        return tuple(items)
+    if any(ranges):
+        raise UserError(f"share_groups: {text!r} mixes layers and ranges; say where groups end; write {SYNTAX}")
+    return (tuple(layer for item in items for layer in item),)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UserError(f"found the names {text!r}; need names with a comma between them, e.g. q_proj,v_proj")
+    return names
+
+
+def parse_modules(text: str) -> str | list[str]:
+    """Read `all`, names such as `q_proj,v_proj`, or `re:` and a pattern, as PEFT's `target_modules` takes them.
+
+    Raises:
+        UserError: a pattern that is none.
+    """
+    if text.startswith(PATTERN):
+        return _pattern(text.removeprefix(PATTERN))
+    return ALL_LINEAR if text.strip() in ("all", ALL_LINEAR) else list(_names(text))
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UserError(f"lora_modules: found the pattern {text!r}, which is none ({error}); correct it") from error
+    return text
+
+
+def parse_parts(text: str) -> dict[str, list[bool]]:
+    """Read which equal slices of fused modules are adapted: `c_attn=1,0,1` is q and v of GPT-2.
+
+    Raises:
+        UserError: another form.
+    """
+    parts: dict[str, list[bool]] = {}
+    for item in text.split(";"):
+        name, _, flags = item.partition("=")
+        if not re.fullmatch(r"[01](,[01])+", flags.replace(" ", "")) or not name.strip():
+            raise UserError(f"enable_lora: found {item!r}; need module=flags with 1 or 0 per slice, e.g. c_attn=1,0,1")
+        parts[name.strip()] = [flag == "1" for flag in flags.replace(" ", "").split(",")]
+    return parts
+
+
+def add_share_flags(parser: Parser) -> None:
+    """Add the flags of adapters and sharing; an entry point changes their defaults with `parser.set_defaults`."""
+    lora = parser.add_argument_group("adapter")
+    lora.add_argument(
+        "--lora_modules", default="all", metavar="NAMES", help="all linear layers, q_proj,v_proj, or re:PATTERN"
+    )
+    lora.add_argument("--lora_r", type=positive, default=64, metavar="R", help="rank of every adapted layer")
+    lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the adapter counts alpha / r")
+    lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
+    for flag, text in (("--use_rslora", "divide alpha by sqrt(r) instead of r"), ("--use_dora", "DoRA's magnitudes")):
+        lora.add_argument(flag, type=boolean, nargs="?", const=True, default=False, metavar="BOOL", help=text)
+    add_sharing_flags(parser)
+
+
+def add_sharing_flags(parser: Parser) -> None:
+    """Add the flags that say what is shared, for a command to which rank and modules are given."""
+    share = parser.add_argument_group("sharing")
+    share.add_argument("--share", metavar="MODE", help="none (LoRA), a, b or ab; a if not given")
+    share.add_argument("--share_modules", metavar="NAMES", help="modules that share, e.g. q_proj,k_proj; all if absent")
+    share.add_argument(
+        "--share_across", metavar="WHAT", help="layers, modules (of one layer) or both; layers if absent"
+    )
+    share.add_argument(
+        "--share_groups",
+        "--share_layers",
+        metavar="GROUPS",
+        help=f"layers that share: {SYNTAX}; a file of `sharelora similarity`; or auto, to measure first",
+    )
+    add_choice_flags(share)
+    share.add_argument("--share_plan", metavar="FILE", help="a plan as JSON, in place of the four flags above")
+    share.add_argument("--enable_lora", metavar="PARTS", help="slices of fused layers: c_attn=1,0,1 is GPT-2's q and v")
+
+
+def rule_from(args: argparse.Namespace) -> SharingRule | None:
+    """Return the rule that the flags say; None if a plan's file says it.
+
+    Raises:
+        UserError: an unknown value, or a plan's file together with another sharing flag.
+    """
+    given = {name: value for name in _RULE_FLAGS if (value := getattr(args, name)) is not None}
+    if args.share_plan:
+        if given:
+            raise UserError(f"found --share_plan and --{next(iter(given))}; a plan says all that is shared; drop one")
+        return None
+    return SharingRule(
+        args.share or "a",
+        _names(args.share_modules) if args.share_modules else None,
+        args.share_across or "layers",
+        _groups(args),
+    )
+
+
+def _groups(args: argparse.Namespace) -> Groups | None:
+    refuse_idle(args)
+    measured = grouping_from(args)
+    if measured is not None:
+        return measured.groups
+    return parse_groups(args.share_groups) if args.share_groups else None
+
+
+def rank_from(args: argparse.Namespace) -> int:
+    """Return the rank that the flags give: `--lora_r`, or the larger one that measured groups leave room for."""
+    measured = grouping_from(args)
+    return int(args.lora_r) if measured is None else expanded_rank(measured, args.lora_r, args.expand_rank)
+
+
+def plan_from(args: argparse.Namespace, model: nn.Module) -> SharingPlan:
+    """Return the plan that the flags give on a model, which may be on the meta device.
+
+    Raises:
+        UserError: flags that do not fit the model.
+    """
+    rule = rule_from(args)
+    check_model(args, getattr(model, "config", None))
+    enable = parse_parts(args.enable_lora) if args.enable_lora else None
+    sites = find_sites(model, parse_modules(args.lora_modules), enable)
+    if rule is None:
+        return plan_from_rows(read_json(args.share_plan), sites, args.lora_r)
+    return SharingPlan.build(sites, rule, rank_from(args))
+
+
+def config_from(args: argparse.Namespace, **options: Any) -> ShareLoraConfig:
+    """Return the flags as a configuration for `peft.get_peft_model`.
+
+    Args:
+        args: flags of `add_share_flags`.
+        options: more fields of the configuration, e.g. `task_type`.
+
+    Raises:
+        UserError: an unknown or contradictory value.
+    """
+    from sharelora.tuner.config import ShareLoraConfig
+
+    rule = rule_from(args)
+    sharing: dict[str, Any] = {"share_plan": read_json(args.share_plan)} if rule is None else rule_fields(rule)
+    return ShareLoraConfig(
+        r=rank_from(args),
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        use_rslora=args.use_rslora,
+        use_dora=args.use_dora,
+        target_modules=parse_modules(args.lora_modules),
+        enable_lora=parse_parts(args.enable_lora) if args.enable_lora else None,
+        **sharing,
+        **options,
+    )

@@ -1,0 +1,109 @@
+"""Measure how similar the layers of a language model are while it reads images with texts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sharelora.data import padding_id
+from sharelora.data.vision import ConversationWriter, ImageTextCollator, ImageTextRows, Record, encode
+from sharelora.data.vision.images import require_images
+from sharelora.data.vision.records import read_records
+from sharelora.layer_groups import Similarity
+from sharelora.layer_groups.measure import compare_layers
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """Conversations about images and where they are from.
+
+    Attributes:
+        origin: the file.
+        records: each with at least one image.
+    """
+
+    origin: str
+    records: tuple[Record, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell these conversations and the names of their images from others."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            parts = [path.name for path in record.images] + [turn.text for turn in record.turns]
+            digest.update("\0".join([*parts, ""]).encode())
+        return digest.hexdigest()[:16]
+
+
+def read_image_sample(file: str | Path, image_folder: str | Path | None, count: int, seed: int = 0) -> ImageSample:
+    """Read conversations in LLaVA's json and draw some of those that have an image.
+
+    Args:
+        file: the rows.
+        image_folder: what their images are relative to; by default the file's folder.
+        count: how many to draw; all if there are no more, which is said.
+        seed: of the draw.
+
+    Raises:
+        UserError: rows or images that cannot be used, or no row with an image.
+    """
+    records = [record for record in read_records(file, image_folder) if record.images]
+    if not records:
+        raise UserError(f"found no row with an image in {file}; need at least one; give another sample")
+    if len(records) < count:
+        logger.warning("warning: %s has only %d of the %d pairs that are asked for", file, len(records), count)
+    places = sorted(random.Random(seed).sample(range(len(records)), min(count, len(records))))
+    drawn = tuple(records[place] for place in places)
+    require_images(drawn)
+    return ImageSample(Path(file).name, drawn)
+
+
+def measure_with_images(
+    model: Any, writer: ConversationWriter, sample: ImageSample, name: str, max_length: int, batch_size: int = 8
+) -> Similarity:
+    """Measure the layers of a language model on the last tokens of conversations whose images it has seen.
+
+    Args:
+        model: one that sees, on any devices, quantised or not.
+        writer: writes the conversations.
+        sample: what it reads.
+        name: the model's, or its folder.
+        max_length: most tokens of a conversation with its images.
+        batch_size: conversations at once; the result does not depend on it beyond rounding.
+
+    Raises:
+        UserError: no conversation fits, an image cannot be read, or a model without a stack of layers.
+    """
+    rows, report = encode(writer, sample.records, max_length, "similarity")
+    for line in report.lines():
+        logger.info("note: %s", line)
+    collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
+    fed = _batches(rows, collator, batch_size, Progress("similarity"))
+    return compare_layers(model, fed, sample, name, len(rows), max_length)
+
+
+def _batches(
+    rows: ImageTextRows, collator: ImageTextCollator, size: int, progress: Progress
+) -> Iterator[dict[str, Tensor]]:
+    order: Sequence[int] = rows.lengths.argsort()[::-1].tolist()  # what takes most memory comes first
+    tokens = 0
+    for first in range(0, len(order), size):
+        chunk = order[first : first + size]
+        batch = collator([rows[place] for place in chunk])
+        yield {name: value for name, value in batch.items() if name != "labels"}
+        tokens += int(rows.lengths[chunk].sum())
+        progress(first + len(chunk), len(order), tokens)

@@ -1,0 +1,241 @@
+"""Activation memory of a transformer with adapters, from its shapes.
+
+What is counted is what autograd keeps for the backward pass when the base is frozen: a frozen linear layer keeps
+nothing, so the norms, the attention, the activation function and the adapters remain. A test counts the tensors that
+autograd really saves and compares.
+
+Letters: N = B * T tokens, h hidden size, a attention width (heads * head size), k key and value width, f width of the
+MLP, V vocabulary, s bytes per element.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.site import Site
+
+_GATES = ("gate_proj", "gate_up_proj", "w1")
+# Modules whose input is the attention's output, which attention itself keeps.
+_AFTER_ATTENTION = ("o_proj", "out_proj", "attn.c_proj", "attention.output.dense")
+# Modules that read one input and keep it once (`sharelora.tuner.layer`).
+_SAME_INPUT = ({"q_proj", "k_proj", "v_proj"}, {"query", "key", "value"}, {"gate_proj", "up_proj"})
+# GPT-2's GELU is written out in elementary steps, each of which keeps a tensor; torch's own keeps its input.
+_KEPT_BY_ACTIVATION = {"gelu_new": 4}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a transformer that decide its activations.
+
+    Attributes:
+        gated: RMSNorm and a gated MLP (LLaMA and its kin); else LayerNorm and a plain MLP (GPT-2, RoBERTa).
+        kept: tensors of width f that the activation function keeps per token.
+        dropout: the base's own dropout.
+        attention_dropout: that of the attention's weights.
+        vocab: V of a language model, 0 for a classifier, whose few logits do not count.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    attention: int
+    key_value: int
+    mlp: int
+    vocab: int
+    gated: bool
+    kept: int
+    dropout: float
+    attention_dropout: float
+
+
+def _first(config: Any, names: Iterable[str], default: Any) -> Any:
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if value is not None), default)
+
+
+def shape_of(model: nn.Module) -> Shape:
+    """Read the shape from a model's configuration; the model may be on the meta device."""
+    config: Any = model.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    head = _first(config, ["head_dim"], hidden // heads)
+    names = {path.rpartition(".")[2] for path, _ in model.named_modules()}
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden=hidden,
+        heads=heads,
+        attention=head * heads,
+        key_value=head * _first(config, ["num_key_value_heads"], heads),
+        mlp=_first(config, ["intermediate_size", "n_inner"], 4 * hidden),
+        vocab=config.vocab_size if getattr(model, "get_output_embeddings", lambda: None)() is not None else 0,
+        gated=any(gate in names for gate in _GATES),
+        kept=_KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1),
+        dropout=_first(config, ["hidden_dropout_prob", "resid_pdrop"], 0.0),
+        attention_dropout=_first(config, ["attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"], 0.0),
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """What goes through the model at once.
+
+    Attributes:
+        batch: B, examples.
+        tokens: T per example.
+        bytes: s, of an activation: 2 for bf16 and fp16, 4 for fp32.
+        lora_dropout: dropout of the adapters' inputs.
+        device: `cpu` or `cuda`.
+        padded: whether the rows of a batch differ in length, so that attention takes a mask.
+    """
+
+    batch: int
+    tokens: int
+    bytes: int
+    lora_dropout: float = 0.0
+    device: str = "cpu"
+    padded: bool = False
+
+    @property
+    def count(self) -> int:
+        """N, tokens of the batch."""
+        return self.batch * self.tokens
+
+
+def base_layer(shape: Shape, load: Load) -> int:
+    """Return what one layer keeps without adapters, in bytes."""
+    s, h = load.bytes, shape.hidden
+    # RMSNorm computes in fp32 and keeps its input so; LayerNorm keeps its input as it is.
+    norms = 2 * h * (4 if shape.gated else s)
+    # With padding, grouped keys and values are repeated to full width, and each layer keeps the mask as numbers.
+    key_value, mask = (shape.attention, load.tokens) if load.padded else (shape.key_value, 0)
+    attention = (2 * shape.attention + 2 * key_value + mask) * s + 4 * shape.heads
+    if shape.attention_dropout and load.device == "cpu":
+        # The CPU has no fused attention with dropout: scores, their softmax and the mask are kept, each (heads, T, T).
+        attention += 3 * shape.heads * load.tokens * s
+    mlp = (3 if shape.gated else shape.kept) * shape.mlp * s
+    dropped = 2 * h * (s if load.device == "cpu" else 1) if shape.dropout else 0
+    return load.count * (norms + attention + mlp + dropped)
+
+
+def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    """Group the sites of a layer by the input that they read."""
+    found: dict[str, list[Site]] = defaultdict(list)
+    for site in {site.path: site for site in sites}.values():
+        parent, _, name = site.path.rpartition(".")
+        family = next((i for i, names in enumerate(_SAME_INPUT) if name in names), None)
+        found[site.path if family is None else f"{parent}/{family}"].append(site)
+    return found
+
+
+def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
+    """Return what the adapters of one layer keep, in bytes: inputs, masks, A x, and matrices cast or stacked."""
+    entries, s = list(entries), load.bytes
+    kept = sum(entry.r * s for entry in entries)
+    # fp32 matrices are cast to the activations' dtype.
+    matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
+    for sites in _readers(entry.site for entry in entries).values():
+        d_in, paths = sites[0].d_in, {site.path for site in sites}
+        if load.lora_dropout:
+            # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
+            kept += d_in * (2 * s if load.device == "cpu" else s + 1)
+        elif not sites[0].kind.endswith(_AFTER_ATTENTION):
+            kept += d_in * s
+        ranks = {entry.a: entry.r for entry in entries if entry.site.path in paths}
+        # The different As of one input are stacked, which is a copy too.
+        if s != 4 or len(ranks) > 1 < len(paths):
+            matrices += sum(ranks.values()) * d_in * s
+    return load.count * kept + matrices
+
+
+def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Load) -> int:
+    """Return the inputs that the 8-bit layers of one layer of the model keep and nothing else does, in bytes.
+
+    Unlike others they keep what they read. Where an adapter has the same input without dropout, it is one tensor.
+    """
+    adapted = set() if load.lora_dropout else set(_readers(entry.site for entry in entries))
+    alone = [readers[0] for key, readers in _readers(sites).items() if key not in adapted]
+    return load.count * load.bytes * sum(site.d_in for site in alone if not site.kind.endswith(_AFTER_ATTENTION))
+
+
+def inputs_despite_checkpointing(sites: Iterable[Site], load: Load) -> int:
+    """Return the inputs of 8-bit layers that checkpointing does not let go of, in bytes.
+
+    bitsandbytes keeps them as attributes of its autograd function, not among the saved tensors, which are all that
+    checkpointing replaces.
+    """
+    return load.count * load.bytes * sum(readers[0].d_in for readers in _readers(sites).values())
+
+
+def _by_layer(plan: SharingPlan) -> dict[int | None, list[Entry]]:
+    layers: dict[int | None, list[Entry]] = defaultdict(list)
+    for entry in plan.entries:
+        layers[entry.site.layer].append(entry)
+    return layers
+
+
+def backward_transient(shape: Shape, load: Load) -> int:
+    """Return the gradients of activations that exist at once while one layer is passed backward, in bytes.
+
+    The most are there in the MLP: those of its product's two factors, whose own activations go only afterwards, and of
+    the layer's output, which is there itself after it was computed again.
+    """
+    return load.count * load.bytes * (2 * shape.mlp + 2 * shape.hidden)
+
+
+def logits(shape: Shape, load: Load) -> int:
+    """Return the most that the last norm, logits and loss need, in bytes: 12 per logit.
+
+    In the backward pass the log-softmax, its gradient and that of the logits stand side by side in fp32; before it, a
+    16-bit model has its logits (2), their fp32 copy (4) and the log-softmax (4).
+    """
+    norm = shape.hidden * (4 if shape.gated else load.bytes)
+    return load.count * (12 * shape.vocab + norm)
+
+
+def evaluation(shape: Shape, load: Load) -> int:
+    """Return the most that a forward pass without gradients needs, in bytes, with a loss that is summed row by row.
+
+    The logits of the batch stand beside the fp32 log-softmax of one row and, of a 16-bit model, its fp32 logits; or one
+    layer's activations stand there alone.
+    """
+    row = load.tokens * shape.vocab * (4 if load.bytes == 4 else 8)
+    layer = load.count * load.bytes * (2 * shape.hidden + 3 * shape.mlp)
+    return max(load.count * shape.vocab * load.bytes + row, layer)
+
+
+def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
+    """Return the most activation memory during one forward and backward pass, in bytes.
+
+    Without checkpointing all layers' activations, from the first adapted layer on, stand beside the logits. With it
+    only the layers' inputs do (and those of 8-bit layers), and one layer at a time is computed again after the logits
+    are gone.
+
+    Args:
+        shape, plan, load: the model, its adapters, and what goes through it.
+        checkpointing: whether activations are computed again.
+        sites: the 8-bit layers.
+    """
+    layers = _by_layer(plan)
+    first = min(entry.site.layer or 0 for entry in plan.entries)
+    quantised: dict[int | None, list[Site]] = defaultdict(list)
+    for site in sites:
+        quantised[site.layer].append(site)
+    # Layers without an adapter keep something too: gradients pass through them.
+    every: dict[int | None, list[Entry]] = {layer: [] for layer in quantised if layer is not None and layer >= first}
+    every.update(layers)
+    kept = [
+        adapter_layer(entries, shape, load) + inputs_of_8_bit_layers(quantised[layer], entries, load)
+        for layer, entries in every.items()
+    ]
+    one, last, back = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
+    if not checkpointing:
+        return (shape.layers - first) * one + sum(kept) + max(last, back)
+    inputs = shape.layers * shape.hidden * load.count * load.bytes
+    inputs += sum(inputs_despite_checkpointing(quantised[layer], load) for layer in every)
+    return inputs + max(last, one + max(kept) + back)

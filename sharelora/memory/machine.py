@@ -1,0 +1,89 @@
+"""What the machine has: memory, GPUs, room on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from sharelora.support.text import size
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its name, and its memory in bytes."""
+
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is, in bytes.
+
+    Attributes:
+        ram: memory of the machine.
+        ram_free: what a new process can still take.
+        disk_free: room where results go.
+        gpus: every GPU that torch can use.
+    """
+
+    ram: int
+    ram_free: int
+    disk_free: int
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """Where training would run: `cuda` or `cpu`."""
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def free(self) -> int:
+        """Memory for training: of all GPUs together (layers can be spread over them), else of the CPU."""
+        return sum(gpu.free for gpu in self.gpus) if self.gpus else self.ram_free
+
+    def describe(self) -> str:
+        """Say in a few words what there is."""
+        gpus = "".join(f"; {gpu.name} with {size(gpu.free)} of {size(gpu.total)} free" for gpu in self.gpus)
+        room = f"{size(self.ram_free)} of {size(self.ram)} RAM free, {size(self.disk_free)} on the disk"
+        return room + (gpus or "; no GPU")
+
+
+def _container_free() -> int | None:
+    """Return what a container's limit leaves, or None without a limit: psutil sees the whole machine."""
+    limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+    if not limit.is_file() or not used.is_file():
+        return None
+    text = limit.read_text().strip()
+    return max(0, int(text) - int(used.read_text())) if text.isdigit() else None
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def machine(folder: str | Path = ".") -> Machine:
+    """Look at this machine.
+
+    Args:
+        folder: where results go; it need not exist yet.
+    """
+    memory = psutil.virtual_memory()
+    container = _container_free()
+    gpus = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        gpus.append(Gpu(torch.cuda.get_device_name(index), total, free))
+    return Machine(
+        ram=memory.total,
+        ram_free=memory.available if container is None else min(memory.available, container),
+        disk_free=shutil.disk_usage(_existing(Path(folder).resolve())).free,
+        gpus=tuple(gpus),
+    )

@@ -1,0 +1,236 @@
+"""Models by name on the meta device: shapes without weights, so that any plan can be counted on a laptop."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sharelora.support import hub
+from sharelora.support.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_ROPE_3 = {"rope_type": "default", "rope_theta": 500000.0}
+
+
+def _llama(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int | None = None, **other: Any) -> dict[str, Any]:
+    facts = {"vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_parameters": _ROPE}
+    shape = {"hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers}
+    attention = {"num_attention_heads": heads, "num_key_value_heads": kv_heads or heads}
+    return {"model_type": "llama", **facts, **shape, **attention, **other}
+
+
+def _roberta(hidden: int, layers: int, heads: int) -> dict[str, Any]:
+    facts = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    shape = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+    return {"model_type": "roberta", **facts, **shape, "num_attention_heads": heads}
+
+
+def _gpt2(hidden: int, layers: int, heads: int) -> dict[str, Any]:
+    return {"model_type": "gpt2", "n_embd": hidden, "n_layer": layers, "n_head": heads}
+
+
+_LLAMA_2: dict[str, Any] = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+_LLAMA_3: dict[str, Any] = {
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": _ROPE_3,
+}
+_DEBERTA_XXL = {
+    "model_type": "deberta-v2",
+    "hidden_size": 1536,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 24,
+    "vocab_size": 128100,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "conv_kernel_size": 3,
+    "conv_act": "gelu",
+}
+
+# The published shapes. LLaMA: the papers' tables of sizes; the others: the models' own config.json.
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-7b": _llama(4096, 11008, 32, 32),
+    "llama-13b": _llama(5120, 13824, 40, 40),
+    "llama-30b": _llama(6656, 17920, 60, 52),
+    "llama-65b": _llama(8192, 22016, 80, 64),
+    "llama2-7b": _llama(4096, 11008, 32, 32, **_LLAMA_2),
+    "llama2-13b": _llama(5120, 13824, 40, 40, **_LLAMA_2),
+    "llama2-70b": _llama(8192, 28672, 80, 64, 8, **_LLAMA_2),
+    "llama3-8b": _llama(4096, 14336, 32, 32, 8, **_LLAMA_3),
+    "llama3-70b": _llama(8192, 28672, 80, 64, 8, **_LLAMA_3),
+    "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, rms_norm_eps=1e-5),
+    "roberta-base": _roberta(768, 12, 12),
+    "roberta-large": _roberta(1024, 24, 16),
+    "deberta-v2-xxlarge": _DEBERTA_XXL,
+    "gpt2": _gpt2(768, 12, 12),
+    "gpt2-medium": _gpt2(1024, 24, 16),
+    "gpt2-large": _gpt2(1280, 36, 20),
+}
+
+# Names under which the same shapes are published; an owner in front of any other name means a hub repository.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "llama-7b": ("huggyllama/llama-7b", "llama1-7b"),
+    "llama-13b": ("huggyllama/llama-13b", "llama1-13b"),
+    "llama-30b": ("huggyllama/llama-30b", "llama-33b", "llama1-30b"),
+    "llama-65b": ("huggyllama/llama-65b", "llama1-65b"),
+    "llama2-7b": ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"),
+    "llama2-13b": ("meta-llama/Llama-2-13b-hf", "meta-llama/Llama-2-13b-chat-hf", "llama-2-13b"),
+    "llama2-70b": ("meta-llama/Llama-2-70b-hf", "meta-llama/Llama-2-70b-chat-hf", "llama-2-70b"),
+    "llama3-8b": ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct", "llama-3-8b"),
+    "llama3-70b": ("meta-llama/Meta-Llama-3-70B", "meta-llama/Meta-Llama-3-70B-Instruct", "llama-3-70b"),
+    "tinyllama-1.1b": ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama"),
+    "roberta-base": ("FacebookAI/roberta-base",),
+    "roberta-large": ("FacebookAI/roberta-large",),
+    "deberta-v2-xxlarge": ("microsoft/deberta-v2-xxlarge",),
+    "gpt2": ("openai-community/gpt2",),
+    "gpt2-medium": ("openai-community/gpt2-medium",),
+    "gpt2-large": ("openai-community/gpt2-large",),
+}
+
+# What a bare config is built as where it names no class: encoders are tuned as classifiers, the rest as decoders.
+_CLASSIFIERS = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta",
+    "xlm-roberta",
+)  # fmt: skip
+
+
+def _spelling(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Every accepted spelling, with and without its owner -> the name in `SHAPES`."""
+    names = {name: name for name in SHAPES}
+    for name, aliases in ALIASES.items():
+        for alias in aliases:
+            names[_spelling(alias)] = names[_spelling(alias).rpartition("/")[2]] = name
+    return names
+
+
+def known_name(name: str) -> str | None:
+    """Return the name of the published shapes that `name` stands for, or None."""
+    return _names().get(_spelling(name))
+
+
+def _known_config(name: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    facts = dict(SHAPES[name])
+    return AutoConfig.for_model(facts.pop("model_type"), **facts)
+
+
+def _unknown(name: str, reason: str) -> UserError:
+    near = difflib.get_close_matches(_spelling(name), _names(), n=3, cutoff=0.5) or sorted(SHAPES)[:3]
+    known = ", ".join(dict.fromkeys(_names()[match] for match in near))
+    return UserError(
+        f"no model {name!r} ({reason}); need a folder with config.json, a model of the hub that can be reached, "
+        f"or a known name; nearest: {known}"
+    )
+
+
+def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Return a model's configuration: from a folder, from the table of published shapes, or from the hub.
+
+    Args:
+        name_or_path: a folder with config.json, a known name or one of its aliases, or a hub id.
+        trust_remote_code: passed to transformers for folders and hub ids.
+
+    Raises:
+        UserError: none of the three has it; the message gives the nearest known names.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    name = str(name_or_path)
+    known = known_name(name)
+    if known and not (Path(name) / "config.json").is_file():
+        return _known_config(known)
+    if not Path(name).is_dir() and hub.cached_folder(name) is None and not hub.hub_reachable():
+        raise _unknown(name, "no such folder or known model, and the hub cannot be reached")
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        reason = "the folder has no usable config.json" if Path(name).is_dir() else "not known, and not on the hub"
+        raise _unknown(name, reason) from error
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    import transformers
+
+    declared = getattr(transformers, (config.architectures or ["-"])[0], None)
+    if declared is not None:
+        return declared
+    if config.model_type in _CLASSIFIERS:
+        return transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Whether models of this type are tuned as classifiers rather than as decoders."""
+    return config.model_type in _CLASSIFIERS
+
+
+def meta_classifier(config: PretrainedConfig) -> Any:
+    """Build a classifier on the meta device, whatever class the configuration was published with.
+
+    Raises:
+        UserError: transformers has no classifier of this type.
+    """
+    import transformers
+
+    known = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if type(config) not in known:
+        raise UserError(
+            f"found a model of type {config.model_type!r}; transformers has no classifier of that type; need an "
+            "encoder such as RoBERTa, DeBERTa or BERT"
+        )
+    made: Any = known[type(config)]
+    with torch.device("meta"):
+        return made(config)
+
+
+def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.Module:
+    """Build a model on the meta device: every module and shape, not one byte of weights.
+
+    Args:
+        name_or_path: as for `model_config`.
+        trust_remote_code: as for `model_config`; a model whose code lies outside transformers is not built.
+
+    Raises:
+        UserError: the model is not found, or transformers has no class for it.
+    """
+    config = model_config(name_or_path, trust_remote_code)
+    try:
+        model_class = _model_class(config)
+    except KeyError as error:
+        raise UserError(
+            f"model {name_or_path} is of type {config.model_type!r}, for which transformers has neither a causal "
+            "language model nor a classifier; give a model of another type"
+        ) from error
+    with torch.device("meta"):
+        return model_class(config)
+
+
+# LoRA's names of the three sizes of GPT-2.
+CARDS: Mapping[str, str] = {
+    "gpt2.sm": "openai-community/gpt2",
+    "gpt2.md": "openai-community/gpt2-medium",
+    "gpt2.lg": "openai-community/gpt2-large",
+}

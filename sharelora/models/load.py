@@ -1,0 +1,257 @@
+"""Load base models, tokenizers and adapters: safetensors only, errors that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from sharelora.models.adapter import attach_adapter as attach_adapter
+from sharelora.support import hub
+from sharelora.support.errors import UserError
+from sharelora.tuner.quantization import has_bitsandbytes, let_go_of_file, protect_4bit, quiet_bitsandbytes
+
+DTYPES: dict[str, torch.dtype | str] = {
+    "auto": "auto",
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+BITS = (4, 8, 16, 32)
+# Of these a checkpoint has every weight; an encoder's head may still have to be made.
+_COMPLETE = (AutoModelForCausalLM, AutoModelForImageTextToText)
+# Tokens that only ever pad, in the vocabularies of common models; none is added where none exists.
+PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
+
+
+def locate_model(
+    name_or_path: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> str:
+    """Find a base model before anything is loaded: a folder, a complete cached copy, or a reachable hub repository.
+
+    Returns:
+        A folder, or the hub id where the hub has to be asked.
+
+    Raises:
+        UserError: not found, not reachable, or without safetensors weights; in seconds, never after network retries.
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder)
+    if hub.looks_like_a_path(name_or_path):
+        raise hub.missing_folder(name_or_path, "model")
+    cached = hub.cached_folder(name_or_path, "config.json", revision, cache_dir)
+    if cached is not None and hub.has_weights(cached):
+        return str(cached)
+    if not hub.hub_reachable():
+        raise hub.unreachable(name_or_path, "model")
+    _refuse_pickle(name_or_path, hub.repository_files(name_or_path, revision, token))
+    return name_or_path
+
+
+def _check_folder(folder: Path) -> None:
+    names = [file.name for file in folder.iterdir()]
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise UserError(f"{folder} is an adapter; need its base model here; pass the adapter with --adapter")
+        raise UserError(f"{folder} has no config.json; need a model folder in the Hugging Face layout; check the path")
+    _refuse_pickle(str(folder), names)
+    if not hub.has_weights(folder):
+        raise UserError(f"{folder} lacks weights; need model.safetensors or every shard of its index; copy them again")
+
+
+def _refuse_pickle(name: str, files: list[str]) -> None:
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    if any(file.endswith((".bin", ".pt", ".pth")) for file in files):
+        raise UserError(
+            f"{name} has only pickled weights (pytorch_model.bin), which can run code when loaded; "
+            "need model.safetensors; convert it once with save_pretrained, or use a revision that has safetensors"
+        )
+
+
+def load_base(
+    name_or_path: str,
+    bits: int = 16,
+    dtype: str = "auto",
+    quant_type: str = "nf4",
+    double_quant: bool = True,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    trust_remote_code: bool = False,
+    cache_dir: str | None = None,
+    auto_class: Any = AutoModelForCausalLM,
+    report: dict[str, Any] | None = None,
+    unquantised: Sequence[str] = (),
+    cuttable: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
+    """Load a base model, quantised if asked, in evaluation mode.
+
+    Args:
+        name_or_path: a folder or a hub id.
+        bits: 16 and 32 load plain weights (32 means fp32 unless `dtype` says otherwise), 8 and 4 quantise them.
+        dtype: "bf16", "fp16", "fp32" or "auto" (the checkpoint's own); of a quantised model, the dtype it computes in.
+        quant_type: "nf4" or "fp4".
+        double_quant: quantise the quantisation constants too.
+        device_map: where the layers go; None leaves a plain model on the CPU.
+        auto_class: the transformers class that picks the architecture.
+        report: takes what transformers says about loading: weights that were missing or of another shape.
+        unquantised: modules that stay as they are where the others are quantised; by default the head alone.
+        cuttable: keep packed 4-bit weights as numbers of the dtype that the model computes in, which is all that FSDP2
+            cuts into parts.
+        options: passed on to `from_pretrained`, e.g. `num_labels`.
+
+    Raises:
+        UserError: the model is missing, damaged, pickled or of another kind, or bitsandbytes is not installed.
+    """
+    if bits not in BITS or dtype not in DTYPES:
+        raise UserError(f"found bits {bits} and dtype {dtype}; need bits of {BITS} and dtype of {sorted(DTYPES)}")
+    place = locate_model(name_or_path, revision, token, cache_dir)
+    if bits == 32 and dtype == "auto":
+        dtype = "fp32"
+    if bits < 16:
+        options["quantization_config"] = _quantization(
+            bits, DTYPES[dtype], quant_type, double_quant, unquantised, cuttable
+        )
+    try:
+        model, info = auto_class.from_pretrained(
+            place,
+            dtype=DTYPES[dtype],
+            device_map=device_map,
+            revision=None if Path(place).is_dir() else revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise UserError(f"model {name_or_path} cannot be loaded: {_one_line(error)}; check the folder") from error
+    if report is not None:
+        report.update(info)
+    if auto_class in _COMPLETE and info["missing_keys"]:
+        _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
+    protect_4bit(model)
+    if bits < 16:
+        let_go_of_file(model)
+    return model.eval()
+
+
+def _refuse_incomplete(name: str, missing: list[str]) -> None:
+    raise UserError(
+        f"model {name} lacks {len(missing)} weights of its architecture, first {missing[0]}; "
+        "need a complete model; it may be damaged or of another kind"
+    )
+
+
+def _quantization(
+    bits: int,
+    compute: torch.dtype | str,
+    quant_type: str,
+    double_quant: bool,
+    unquantised: Sequence[str],
+    cuttable: bool,
+) -> BitsAndBytesConfig:
+    if not has_bitsandbytes():
+        raise UserError(
+            f"found --bits {bits} but bitsandbytes is not installed; need it for 4-bit and 8-bit bases; "
+            "run pip install bitsandbytes, or pass --bits 16"
+        )
+    if quant_type not in ("nf4", "fp4"):
+        raise UserError(f"found quant_type {quant_type}; need nf4 or fp4; change --quant_type")
+    quiet_bitsandbytes()
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
+    computes_in = torch.bfloat16 if compute == "auto" else compute
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=computes_in,
+        bnb_4bit_quant_storage=computes_in if cuttable else torch.uint8,
+        # It holds for 4 bits too, whatever its name.
+        llm_int8_skip_modules=list(unquantised) or None,
+    )
+
+
+def load_tokenizer(
+    name_or_path: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    trust_remote_code: bool = False,
+    cache_dir: str | None = None,
+    padding_side: str = "right",
+) -> Tokenizer:
+    """Load a tokenizer and see to it that it can pad, without a new token, a new embedding row or a changed meaning.
+
+    Where the tokenizer has no padding token, an existing one is named: one made for padding, else the end token. Masks
+    are built from lengths everywhere in this project, so padding with the end token hides no real one.
+
+    Raises:
+        UserError: the tokenizer is missing or damaged.
+    """
+    place = _locate_tokenizer(name_or_path, revision, token, cache_dir)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place,
+            revision=None if Path(place).is_dir() else revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+            padding_side=padding_side,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the tokenizer of {name_or_path} cannot be loaded: {_one_line(error)}; "
+            "need tokenizer.json beside the model; copy it there"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = _pad_token(tokenizer, name_or_path)
+    return tokenizer
+
+
+def _locate_tokenizer(name: str, revision: str | None, token: str | bool | None, cache_dir: str | None) -> str:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if hub.looks_like_a_path(name):
+        raise hub.missing_folder(name, "model")
+    for file in ("tokenizer.json", "tokenizer.model", "vocab.json"):
+        cached = hub.cached_folder(name, file, revision, cache_dir)
+        if cached is not None:
+            return str(cached)
+    if not hub.hub_reachable():
+        raise hub.unreachable(name, "model")
+    hub.repository_files(name, revision, token)
+    return name
+
+
+def _pad_token(tokenizer: Tokenizer, name: str) -> str:
+    vocabulary = tokenizer.get_vocab()
+    found = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
+    if found is None:
+        raise UserError(f"the tokenizer of {name} has no padding and no end token; need one; set pad_token in it")
+    return str(found)
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,39 @@
+"""A site: one adapted linear map, and the names by which people mean it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Site:
+    """One adapted linear map.
+
+    Attributes:
+        path: module path in the model, e.g. `model.layers.3.self_attn.q_proj`.
+        kind: what the module is in its layer, e.g. `self_attn.q_proj`; the same in all layers.
+        layer: index of the layer, None for a module outside the layers.
+        d_in: D_in, input features.
+        d_out: D_out, output features of this site (of the slice, for a fused module).
+        part: which equal slice of a fused module's outputs this is, None if the site is the whole module.
+        parts: how many slices the fused module has.
+    """
+
+    path: str
+    kind: str
+    layer: int | None
+    d_in: int
+    d_out: int
+    part: int | None = None
+    parts: int = 1
+
+    @property
+    def name(self) -> str:
+        """The path, with the slice's index for a fused module."""
+        return self.path if self.part is None else f"{self.path}[{self.part}]"
+
+
+def matches(site: Site, name: str) -> bool:
+    """Whether a module name given by a user means this site: `q_proj`, `self_attn.q_proj`, `c_attn`, `c_attn[0]`."""
+    whole = site.kind.rsplit("[", 1)[0] if site.part is not None else site.kind
+    return any(kind == name or kind.endswith(f".{name}") for kind in (site.kind, whole)) or name == site.path

@@ -1,0 +1,140 @@
+"""Results as experiments: runs that differ in nothing but the seed are one."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharelora.reporting.compare import Row, common_name, experiment, joined, layout
+from sharelora.reporting.pictures import save_figure
+from sharelora.reporting.results import Result, read_results
+from sharelora.support.errors import UserError
+from sharelora.support.files import write_text
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Repetitions of one run.
+
+    Attributes:
+        name: what their names have in common.
+        rows: one per seed: the training with the evaluations of its adapter.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """Return a number of every run.
+
+        Raises:
+            UserError: a run without it.
+        """
+        return [_number(row, metric) for row in self.rows]
+
+    def courses(self, metric: str) -> list[dict[int, float]]:
+        """Return for every run: step -> the number.
+
+        Raises:
+            UserError: a run in which it was not measured while it trained.
+        """
+        return [_course(row.results, metric) for row in self.rows]
+
+
+def read_experiments(paths: Iterable[str | Path]) -> list[Experiment]:
+    """Read the results below some paths.
+
+    Raises:
+        UserError: a path without results.
+    """
+    results = {one.path.resolve(): one for path in paths for one in read_results(path)}
+    groups: dict[str, list[Row]] = {}
+    for row in joined(list(results.values())):
+        groups.setdefault(experiment(row), []).append(row)
+    names = [
+        common_name([row.cells["run"] for row in rows]) if len(rows) > 1 else rows[0].cells["run"]
+        for rows in groups.values()
+    ]
+    return [Experiment(name, tuple(rows)) for name, rows in zip(names, groups.values(), strict=True)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(row: Row, metric: str) -> float:
+    value = row.cells.get(metric)
+    if not _is_number(value):
+        raise _lacks(row.results[0], metric, [name for name, cell in row.cells.items() if _is_number(cell)])
+    return float(row.cells[metric])
+
+
+def _lacks(result: Result, metric: str, has: Sequence[str]) -> UserError:
+    shown = ", ".join(sorted(has)[:12]) or "none"
+    return UserError(
+        f"{result.path} has no number {metric!r}; it has {shown}; choose one of them, or give other results"
+    )
+
+
+def _course(results: Sequence[Result], metric: str) -> dict[int, float]:
+    """Look into the course that a result holds, then into its loss.csv."""
+    has: set[str] = set()
+    for result in results:
+        for lines in (result.metrics.get("course") or [], _logged(result)):
+            found = {int(line["step"]): float(line[metric]) for line in lines if line.get(metric) not in (None, "")}
+            if found:
+                return dict(sorted(found.items()))
+            has |= {name for line in lines for name, value in line.items() if name != "step" and value != ""}
+    raise _lacks(results[0], f"{metric} over steps", sorted(has))
+
+
+def _logged(result: Result) -> list[Mapping[str, Any]]:
+    # The folder may have moved since the result was written.
+    file = result.path.parent / "loss.csv"
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation; that of one value is 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_text(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation for a table; one value alone has no deviation."""
+    mean, deviation = spread(values)
+    return f"{mean:.4g}" if len(values) == 1 else f"{mean:.4g} ± {deviation:.2g}"
+
+
+# What every figure is: a picture, and the same numbers as a table.
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure.
+
+    Attributes:
+        picture: of matplotlib.
+        rows: the numbers drawn, the headers first.
+        note: what a reader has to know; empty if nothing.
+    """
+
+    picture: Any
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def table(self, markdown: bool = False) -> str:
+        """Return the numbers as text."""
+        return "\n".join([layout(self.rows, markdown), *([f"\n{self.note}"] if self.note else [])])
+
+    def save(self, stem: Path) -> list[Path]:
+        """Write the picture as SVG and PNG and the table as Markdown, and return the files."""
+        table = stem.with_suffix(".md")
+        write_text(table, self.table(markdown=True) + "\n")
+        return [*save_figure(self.picture, stem), table]

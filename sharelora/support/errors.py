@@ -1,0 +1,86 @@
+"""One kind of error for everything a person can put right, and one way to report it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class UserError(ValueError):
+    """Bad input: the message is one line that names what was found, what is needed and what to do."""
+
+
+class Stopped(BaseException):
+    """A signal ended the run in good order; no error, so that nothing takes it for one and goes on.
+
+    Args:
+        message: what was saved, and how to go on.
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run an entry point and turn a `UserError` into one line on stderr and exit code 2, a `Stopped` into its own code.
+
+    Args:
+        main: the entry point; its return value is the exit code, None meaning 0.
+    """
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {hide(str(error))}", file=sys.stderr)
+        code = BAD_INPUT
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        code = stop.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+# Secrets stay out of what is printed or written: values of flags that take one, and words that look like one.
+
+
+HIDDEN = "***"
+_FLAG = re.compile(r"--?[\w-]*(token|api[-_]key|password|secret)", re.IGNORECASE)
+# What the model hub's tokens look like.
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
+# Such flags also take a word that says where the secret is.
+_OPEN = ("true", "false", "none", "")
+
+
+def hide(text: str) -> str:
+    """Return a text without anything that looks like a token."""
+    return _TOKEN.sub(f"hf_{HIDDEN}", text)
+
+
+def redacted(words: Iterable[str]) -> list[str]:
+    """Return the words of a command line without the values of flags that take a secret.
+
+    Args:
+        words: flags and values; a value stands behind its flag or after an equals sign.
+    """
+    found: list[str] = []
+    secret = False
+    for word in words:
+        name, separator, value = word.partition("=")
+        takes_one = _FLAG.fullmatch(name) is not None
+        if takes_one and separator:
+            found.append(f"{name}={_hidden(value)}")
+        else:
+            found.append(_hidden(word) if secret and not word.startswith("--") else hide(word))
+        secret = takes_one and not separator
+    return found
+
+
+def _hidden(value: str) -> str:
+    return value if value.lower() in _OPEN else HIDDEN

@@ -1,0 +1,47 @@
+"""Text for people: sizes in bytes, tables in columns, and what somebody probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+_UNITS = ("kB", "MB", "GB", "TB")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit: 1 kB is 1000 B."""
+    if abs(count) < 1000:
+        return f"{count:.0f} B"
+    power = next((i for i in range(1, len(_UNITS)) if abs(count) < 999.5 * 1000**i), len(_UNITS))
+    value = count / 1000**power
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {_UNITS[power - 1]}"
+
+
+def columns(rows: Sequence[Sequence[str]], left: int | Iterable[int] = 1) -> list[str]:
+    """Return rows of cells as lines of text with aligned columns, two spaces apart.
+
+    Args:
+        rows: cells, the same number in every row.
+        left: how many columns, counted from the first, are aligned on the left, or which ones; the others, usually
+            numbers, are aligned on the right.
+    """
+    on_the_left = set(range(left)) if isinstance(left, int) else set(left)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index in on_the_left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def nearest(word: str, known: Iterable[str], n: int = 1, cutoff: float = 0.5) -> list[str]:
+    """Return the known words that are spelled most like one that is unknown, the likeliest first; often none."""
+    return difflib.get_close_matches(word, list(known), n=n, cutoff=cutoff)
+
+
+def one_line(error: BaseException, length: int = 300) -> str:
+    """Return the message of another library's error on one line, cut to so many characters."""
+    return " ".join(str(error).split())[:length]

@@ -1,0 +1,160 @@
+"""Bottleneck adapters as baselines: Houlsby (1902.00751), Pfeiffer (2005.00247) and Parallel (2110.04366).
+
+PEFT has none of them, and the `adapters` library (1.3) needs transformers 4, so they stand here, without what a library
+would have besides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharelora.support.errors import UserError
+
+NAME = "bottleneck"  # of the adapter within the module that it changes
+
+
+class Bottleneck(nn.Module):
+    """`scale * up(activation(down(x)))`, (..., D) to (..., D).
+
+    Args:
+        features: D.
+        size: width of the bottleneck.
+        activation: between the two maps.
+        scale: of the result.
+        zero: start with up at zero and down as LoRA's A; otherwise both are drawn near zero, as Houlsby et al. do.
+    """
+
+    def __init__(self, features: int, size: int, activation: Callable[[], nn.Module], scale: float, zero: bool) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(features, size), nn.Linear(size, features)
+        self.activation, self.scale = activation(), scale
+        if zero:
+            nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+            nn.init.zeros_(self.up.weight)
+        else:
+            for layer in (self.down, self.up):
+                nn.init.trunc_normal_(layer.weight, std=1e-2, a=-2e-2, b=2e-2)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what is added, (..., D)."""
+        return self.scale * self.up(self.activation(self.down(x)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of adapter: at which spots of a layer, and what is between the two maps."""
+
+    spots: tuple[str, ...]
+    activation: Callable[[], nn.Module]
+    scale: float = 1.0
+    zero: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    "houlsby": Kind(("attention", "feed_forward"), nn.SiLU),
+    "pfeiffer": Kind(("feed_forward",), nn.ReLU),
+    "parallel": Kind(("beside_feed_forward",), nn.ReLU, scale=4.0, zero=True),
+}
+
+
+def _after(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + getattr(module, NAME)(output)
+
+
+def _beside(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + getattr(module, NAME)(args[0])
+
+
+def _in_residual(module: Any, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    # The module adds its second input, which is the input of the feed-forward network, to that network's output.
+    hidden, skipped = args
+    return hidden, skipped + getattr(module, NAME)(skipped)
+
+
+def _hook_after(module: nn.Module) -> None:
+    module.register_forward_hook(_after)
+
+
+def _hook_beside(module: nn.Module) -> None:
+    module.register_forward_hook(_beside)
+
+
+def _hook_residual(module: nn.Module) -> None:
+    module.register_forward_pre_hook(_in_residual)
+
+
+Spot = tuple[str, Callable[[nn.Module], None]]  # path within a layer, and how the adapter is hung there
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the layers of an architecture are, and the spots in each; all lie before the residual's LayerNorm."""
+
+    layers: str
+    spots: Mapping[str, Spot]
+
+
+_BERT = Layout(
+    "encoder.layer",
+    {
+        "attention": ("attention.output.dropout", _hook_after),
+        "feed_forward": ("output.dropout", _hook_after),
+        "beside_feed_forward": ("output", _hook_residual),
+    },
+)
+_DISTILBERT = Layout(
+    "transformer.layer",
+    {
+        "attention": ("attention.out_lin", _hook_after),
+        "feed_forward": ("ffn.dropout", _hook_after),
+        "beside_feed_forward": ("ffn", _hook_beside),
+    },
+)
+LAYOUTS: Mapping[str, Layout] = {
+    **dict.fromkeys(("bert", "camembert", "deberta", "deberta-v2", "electra", "roberta", "xlm-roberta"), _BERT),
+    "distilbert": _DISTILBERT,
+}
+
+
+def insert_bottlenecks(model: Any, kind: str, size: int) -> list[Bottleneck]:
+    """Put adapters into every layer of an encoder; nothing is frozen or thawed.
+
+    Args:
+        model: a transformers model, which may be on the meta device.
+        kind: a name in `KINDS`.
+        size: width of every bottleneck.
+
+    Returns:
+        The adapters, whose weights are the model's under names with `.bottleneck.` in them.
+
+    Raises:
+        UserError: an architecture without a layout here.
+    """
+    layout = LAYOUTS.get(model.config.model_type)
+    if layout is None:
+        raise UserError(
+            f"found a model of type {model.config.model_type!r} for {kind} adapters; need one of "
+            f"{', '.join(sorted(LAYOUTS))}; use --method lora, share_a, full or bitfit"
+        )
+    made = []
+    for layer in model.base_model.get_submodule(layout.layers):
+        for path, hook in (layout.spots[spot] for spot in KINDS[kind].spots):
+            module = layer.get_submodule(path)
+            adapter = _make(model, KINDS[kind], size)
+            module.add_module(NAME, adapter)
+            hook(module)
+            made.append(adapter)
+    return made
+
+
+def _make(model: Any, kind: Kind, size: int) -> Bottleneck:
+    weight = next(model.parameters())
+    adapter = Bottleneck(model.config.hidden_size, size, kind.activation, kind.scale, kind.zero)
+    return adapter.to(device=weight.device, dtype=weight.dtype)

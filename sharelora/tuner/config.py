@@ -1,0 +1,197 @@
+"""The configuration of a shared adapter: PEFT's LoraConfig and what is shared."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+
+from sharelora.plan.rule import SharingRule
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, sha256, write_json
+from sharelora.tuner.register import peft_type
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+CONFIG_FILE = "adapter_config.json"
+
+# Variants of LoRA whose state belongs to one layer, or which rewrite it behind the bank's back.
+UNSUPPORTED = {
+    "lora_bias": "the bank holds A and B only",
+    "target_parameters": "sites are linear layers",
+    "layer_replication": "replicated layers share base weights, not adapters",
+    "arrow_config": "Arrow routes between whole adapters",
+    "alora_invocation_tokens": "aLoRA needs a forward of its own",
+    "velora_config": "VeLoRA needs a forward of its own",
+    "monteclora_config": "MonteCLoRA samples per layer",
+    "kasa_config": "KaSA truncates the base weight per layer",
+    "use_bdlora": "BD-LoRA needs block-diagonal matrices",
+    "use_qalora": "QA-LoRA pools the inputs of A",
+    "ensure_weight_tying": "it ties to the embeddings, which are not sites",
+}
+# Initialisations that need another pass over data or freeze a side per layer.
+UNSUPPORTED_INIT = ("eva", "corda", "lora_ga", "mica")
+# Initialisations that draw A alone and leave B at zero; any other makes A and B of one layer for each other.
+SHAREABLE_INIT = (True, False, "gaussian")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what an adapter means."""
+    names = ("sharelora", "peft", "transformers", "torch")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+@dataclass
+class ShareLoraConfig(LoraConfig):
+    """LoRA whose A and/or B are shared between sites.
+
+    Everything of PEFT's `LoraConfig` that sharing allows keeps its meaning. What does not is refused.
+
+    Attributes:
+        share: `none` (LoRA), `a`, `b` or `ab`.
+        share_modules: modules that share; None means all adapted ones.
+        share_across: `layers`, `modules` (of one layer) or `both`.
+        share_groups: lists of layers that share among themselves, or `odd_even`.
+        share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
+            fields above.
+        enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
+        plan: the plan in full, filled in when the adapter is made.
+        trained_on: precision of the base it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
+        weights_sha256: checksum of the saved weights, checked on loading.
+        versions: libraries that saved the adapter.
+
+    Raises:
+        UserError: a rank below 1, an unknown mode, or a variant that sharing does not allow.
+    """
+
+    share: str = field(default="a")
+    share_modules: list[str] | None = field(default=None)
+    share_across: str = field(default="layers")
+    share_groups: list[list[int]] | str | None = field(default=None)
+    share_plan: dict[str, Any] | str | None = field(default=None)
+    enable_lora: dict[str, list[bool]] | None = field(default=None)
+    plan: dict[str, Any] | None = field(default=None)
+    trained_on: str | None = field(default=None)
+    weights_sha256: str | None = field(default=None)
+    versions: dict[str, str] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.r, int) or self.r < 1:
+            raise UserError(f"rank r={self.r}; a rank is a whole number of 1 or more; set r")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"lora_dropout={self.lora_dropout}; a dropout rate is at least 0 and below 1")
+        for name, reason in UNSUPPORTED.items():
+            if getattr(self, name, None):
+                raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        super().__post_init__()
+        self.peft_type = peft_type()
+        if isinstance(self.share_plan, str):
+            self.share_plan = read_json(self.share_plan)
+        self._check_sharing()
+        if self.use_dora and self.enable_lora:
+            raise UserError(
+                "use_dora does not go with enable_lora: DoRA rescales all outputs of a module, also of the slices that "
+                "are not enabled; leave out one of them"
+            )
+        if self.init_lora_weights in UNSUPPORTED_INIT:
+            raise UserError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
+                "use true, 'gaussian', 'pissa' or 'olora'"
+            )
+
+    def _check_sharing(self) -> None:
+        if isinstance(self.share_modules, str):
+            raise UserError(f"share_modules is {self.share_modules!r}; need a list of names; write [...] around it")
+        if isinstance(self.share_groups, list | tuple) and not all(
+            isinstance(group, list | tuple) for group in self.share_groups
+        ):
+            raise UserError(
+                f"share_groups is {list(self.share_groups)}; need a list of lists of layers such as [[0, 1], [2, 3]]"
+            )
+        rule = self.rule()
+        rows = self.share_plan is not None
+        if rows and (rule.modules is not None or rule.groups is not None or self.rank_pattern):
+            raise UserError(
+                "share_plan names every matrix, yet share_modules, share_groups or rank_pattern is given; "
+                "say it in the rows of the plan"
+            )
+
+    def rule(self) -> SharingRule:
+        """Return the sharing fields as a checked rule."""
+        groups = self.share_groups
+        return SharingRule(
+            self.share,
+            None if self.share_modules is None else tuple(self.share_modules),
+            self.share_across,
+            tuple(tuple(group) for group in groups) if isinstance(groups, list | tuple) else groups,
+        )
+
+    def check_init(self) -> None:
+        """Refuse, for a plan that shares or cuts fused modules, an initialisation that makes A and B fit each other.
+
+        Raises:
+            UserError: such an initialisation, e.g. PiSSA: each layer would need an A and a B of its own.
+        """
+        if self.init_lora_weights not in SHAREABLE_INIT:
+            raise UserError(
+                f"init_lora_weights={self.init_lora_weights!r} computes A and B of each layer for each other, so "
+                "layers cannot share one and slices cannot have their own; use true or 'gaussian', or share='none' "
+                "without enable_lora"
+            )
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write adapter_config.json atomically, with the checksum of the weights beside it.
+
+        Args:
+            save_directory: folder that holds the weights already.
+            kwargs: as for PEFT.
+        """
+        weights = Path(save_directory) / WEIGHTS_FILE
+        self.weights_sha256 = sha256(weights) if weights.is_file() else None
+        self.versions = library_versions()
+        data = self.to_dict()
+        data["auto_mapping"] = kwargs.get("auto_mapping_dict") or data["auto_mapping"]
+        ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
+        write_json(Path(save_directory) / CONFIG_FILE, ordered)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> ShareLoraConfig:
+        """Read a saved config and verify the weights beside it.
+
+        Raises:
+            UserError: the weights are not those that were saved.
+        """
+        with warnings.catch_warnings():
+            # PEFT warns about the runtime_config that its own to_dict leaves out; a stray one is harmless.
+            warnings.filterwarnings("ignore", message=".*runtime_config.*")
+            config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        verify_weights(Path(pretrained_model_name_or_path, subfolder or ""), config.weights_sha256)
+        return config
+
+
+def verify_weights(folder: Path, expected: str | None) -> None:
+    """Compare the weights of a local adapter folder with the checksum in its config.
+
+    Raises:
+        UserError: they differ, are missing, or are pickled.
+    """
+    weights = folder / WEIGHTS_FILE
+    if folder.is_dir() and not weights.is_file() and (expected is not None or (folder / PICKLE_FILE).is_file()):
+        raise UserError(
+            f"{folder} has no {WEIGHTS_FILE}; need the weights as safetensors beside {CONFIG_FILE}; copy the folder "
+            "again, or save it again with safetensors"
+        )
+    if expected is None or not weights.is_file():
+        return
+    found = sha256(weights)
+    if found != expected:
+        raise UserError(
+            f"{weights} is not the file that was saved (sha256 {found[:12]}..., expected {expected[:12]}...): it is "
+            "truncated or altered; copy the folder again from its source"
+        )

@@ -1,0 +1,224 @@
+"""The adapted linear map with forward and backward written by hand.
+
+What is saved against autograd on the formula: the adapter's output is added into the base's output in place, the two
+gradients of the input meet in one buffer, activations stay in the base's dtype, and sites that read the same input
+share one projection, one dropout mask and one GEMM for the gradient of their As.
+
+Shapes: x (N, D_in) with N = B * T tokens, weight (D_out, D_in) or transposed, a (r, D_in), b (D_out, r), h (N, r).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+Grad = Tensor | None
+
+
+class Base(NamedTuple):
+    """A frozen dense layer: weight, bias, and whether the weight is stored as (D_in, D_out), as GPT-2 does."""
+
+    weight: Tensor
+    bias: Tensor | None
+    transposed: bool = False
+
+
+def _base_forward(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    weight = weight.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.linear(x, weight.t() if transposed else weight, bias)
+
+
+def _base_backward(dy: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    weight = weight.to(dy.dtype)
+    return dy @ (weight.t() if transposed else weight)
+
+
+def _drop(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep
+
+
+def _grad_b(dy: Tensor, h: Tensor, scale: float) -> Tensor:
+    # The thin matrix on the left: with dY on the left the CPU's GEMM takes twice as long.
+    return (h.t() @ dy).mul_(scale).t()
+
+
+class _Adapted(Function):
+    """One site, base included: y = W x + s B A drop(x)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        transposed: bool,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        keep: Tensor | None,
+    ) -> Tensor:
+        y = _base_forward(x, weight, bias, transposed)
+        kept = _drop(x, keep)
+        h = kept @ a.t()
+        y.addmm_(h, b.t(), alpha=scale)
+        ctx.save_for_backward(kept, weight, a, b, h, keep)
+        ctx.scale, ctx.transposed = scale, transposed
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+        kept, weight, a, b, h, keep = ctx.saved_tensors
+        gh = (dy @ b).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = _base_backward(dy, weight, ctx.transposed)
+            if keep is None:
+                dx.addmm_(gh, a)
+            else:
+                dx.addcmul_(gh @ a, keep)
+        return dx, None, None, None, gh.t() @ kept, _grad_b(dy, h, ctx.scale), None, None
+
+
+class _Down(Function):
+    """Sites that read the same input: all their h = A drop(x) in one GEMM, all their dA in one GEMM."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor, ...]:
+        ranks = [a.shape[0] for a in matrices]
+        stacked = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+        kept = _drop(x, keep)
+        ctx.save_for_backward(kept, stacked, keep)
+        ctx.ranks = ranks
+        return tuple((kept @ stacked.t()).split(ranks, dim=1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+        kept, stacked, keep = ctx.saved_tensors
+        gh = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = gh @ stacked
+            if keep is not None:
+                dx.mul_(keep)
+        return (dx, None, *(gh.t() @ kept).split(ctx.ranks))
+
+
+class _Up(Function):
+    """The rest of such a site, base included: y = W x + s B h."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, h: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        y = _base_forward(x, weight, bias, transposed)
+        y.addmm_(h, b.t(), alpha=scale)
+        ctx.save_for_backward(weight, b, h)
+        ctx.scale, ctx.transposed = scale, transposed
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+        weight, b, h = ctx.saved_tensors
+        dx = _base_backward(dy, weight, ctx.transposed) if ctx.needs_input_grad[0] else None
+        return dx, None, None, None, (dy @ b).mul_(ctx.scale), _grad_b(dy, h, ctx.scale), None
+
+
+class _Add(Function):
+    """A site whose base has a forward and backward of its own (quantised): y + s B h."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, h: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(b, h)
+        ctx.scale = scale
+        return torch.addmm(y, h, b.t(), alpha=scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+        b, h = ctx.saved_tensors
+        return dy, (dy @ b).mul_(ctx.scale), _grad_b(dy, h, ctx.scale), None
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def down(x: Tensor, matrices: list[Tensor], keep: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Project one input with several As at once.
+
+    The 1 / (1 - p) of dropout belongs into the scale given to `up`, `add` or `adapted`: there it costs N * r.
+
+    Args:
+        x: input, (..., D_in).
+        matrices: As, each (r_i, D_in).
+        keep: dropout mask of x's shape, or None.
+
+    Returns:
+        One h of shape (N, r_i) per matrix.
+    """
+    return _Down.apply(_flat(x), None if keep is None else _flat(keep), *matrices)
+
+
+def up(x: Tensor, base: Base, h: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return `W x + scale * B h` for a dense base, (..., D_out)."""
+    y = _Up.apply(_flat(x), *base, h, b, scale)
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def add(y: Tensor, h: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return `y + scale * B h`, (..., D_out), for the output y of any base."""
+    return _Add.apply(_flat(y), h, b, scale).view(y.shape)
+
+
+def adapted(x: Tensor, base: Base, a: Tensor, b: Tensor, scale: float, keep: Tensor | None = None) -> Tensor:
+    """Return `W x + scale * B A drop(x)`, (..., D_out), for a dense base and a site that reads its input alone."""
+    y = _Adapted.apply(_flat(x), *base, a, b, scale, None if keep is None else _flat(keep))
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+# Dropout masks that cost less than the matrix product beside them.
+
+
+_LEVELS = 1 << 16
+# The bits of 1.0: a mask of all ones or all zeros, and-ed with these, is the number 1 or 0.
+_ONE = {torch.bfloat16: 0x3F80, torch.float16: 0x3C00}
+
+
+def keep_mask(x: Tensor, p: float) -> Tensor:
+    """Draw a mask to multiply with, nonzero with probability 1 - p.
+
+    On a CPU, torch draws one random number per element and multiplies types that it has to convert, which takes longer
+    than the base layer's matrix product. Here 16 random bits decide about an element (p is met to 1 / 65536, four
+    elements per 64-bit draw) and the mask has x's dtype. The draws come from torch's default generator, so seeds and
+    checkpointing behave as for `torch.nn.Dropout`.
+
+    Args:
+        x: gives shape, dtype and device.
+        p: probability of dropping, 0 < p < 1.
+
+    Returns:
+        A tensor of x's shape: ones and zeros of x's dtype on a CPU, bool (half the memory) on other devices.
+    """
+    if x.device.type != "cpu":
+        return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
+    threshold = min(max(1, round(p * _LEVELS)), _LEVELS - 1) - _LEVELS // 2
+    draws = _random_int16(x.numel()).view(x.shape)
+    if x.dtype in _ONE:
+        # Two values remain, threshold - 1 (drop) and threshold (keep); they become 0 and -1, which is all ones.
+        bits = draws.clamp_(threshold - 1, threshold).neg_().add_(threshold - 1)
+        return bits.bitwise_and_(_ONE[x.dtype]).view(x.dtype)
+    return torch.ge(draws, threshold, out=torch.empty(x.shape, dtype=x.dtype))
+
+
+def _random_int16(count: int) -> Tensor:
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    return draws.view(torch.int16)[:count]

@@ -1,0 +1,310 @@
+"""The PEFT tuner: a plan, a bank, and layers that use it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.utils.other import get_pattern_key
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.rows import plan_from_rows
+from sharelora.support.errors import UserError
+from sharelora.tuner.bank import deposit, view
+from sharelora.tuner.config import ShareLoraConfig
+from sharelora.tuner.layer import group_siblings, maker
+from sharelora.tuner.quantization import protect_4bit
+from sharelora.tuner.register import register
+from sharelora.tuner.sites import sites_of
+
+BANK = "lora_bank"
+
+
+class ShareLoraModel(LoraModel):
+    """LoRA whose matrices live in a bank.
+
+    Made by `peft.get_peft_model(model, ShareLoraConfig(...))`.
+
+    Attributes:
+        lora_bank: adapter name -> matrix name -> parameter; the only place where matrices live.
+        plans: adapter name -> plan.
+    """
+
+    # PEFT then refuses to inject layers without this object, which owns the bank.
+    uses_shared_state = True
+
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        self.lora_bank = nn.ModuleDict()
+        self.plans: dict[str, SharingPlan] = {}
+
+    def bank(self, adapter_name: str) -> nn.ParameterDict:
+        """Return an adapter's matrices, by name."""
+        return cast(nn.ParameterDict, self.lora_bank[adapter_name])
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Plan the adapter, and only then change the model.
+
+        Raises:
+            UserError: the plan does not fit the model, or is another than the one the adapter was saved with.
+        """
+        protect_4bit(model)
+        # PEFT and the plan write into the config; the caller may use the object again for another model.
+        config: Any = copy.copy(self.peft_config[adapter_name])
+        self.peft_config[adapter_name] = config
+        plan = self._plan(model, config)
+        if plan.shares or any(entry.site.part is not None for entry in plan.entries):
+            config.check_init()
+        config.plan = plan.to_json()
+        config.trained_on = config.trained_on or precision(model)
+        self.plans[adapter_name] = plan
+        known = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
+        self.lora_bank[adapter_name] = nn.ParameterDict()
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        # PEFT restores what was trained before within the model; the banks are outside of it.
+        for matrix, trained in known:
+            matrix.requires_grad_(trained)
+        paths = {path for known in self.plans.values() for path in known.by_path}
+        group_siblings({path: module for path, module in model.named_modules() if path in paths})
+
+    def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
+        paths = self._matched(model, config)
+        _refuse_idle_names(config, paths, model)
+        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
+        if config.share_plan is not None:
+            plan = plan_from_rows(config.share_plan, sites, config.r)
+        else:
+            ranks = {
+                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, path), config.r) for path in paths
+            }
+            plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
+        _compare_with_saved(plan, config)
+        return plan
+
+    def _matched(self, model: nn.Module, config: Any) -> list[str]:
+        """Return the paths that PEFT will adapt, by its own rules."""
+        config = self._prepare_adapter_config(config, self.get_model_config(model))
+        config = _maybe_include_all_linear_layers(config, model)
+        inside = [path + "." for path, module in model.named_modules() if isinstance(module, self.tuner_layer_cls)]
+        return [
+            path
+            for path, _ in model.named_modules()
+            if path and not path.startswith(tuple(inside)) and self._check_target_module_exists(config, path)
+        ]
+
+    def _create_and_replace(  # type: ignore[override]
+        self,
+        lora_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        *,
+        parameter_name: str | None = None,
+    ) -> None:
+        entries = self.plans[adapter_name].by_path[current_key]
+        super()._create_and_replace(
+            _for_module(lora_config, entries, target, current_key),
+            adapter_name,
+            target,
+            target_name,
+            parent,
+            current_key,
+            parameter_name=parameter_name,
+        )
+        layer = getattr(parent, target_name)
+        if lora_config.init_lora_weights == "gaussian":
+            # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
+            layer.lora_A[adapter_name].weight.data.mul_(len(entries))
+        bank = self.bank(adapter_name)
+        for side, slot in (("A", layer.lora_A), ("B", layer.lora_B)):
+            seen = view(bank, entries, side, layer.get_base_layer())
+            deposit(bank, slot[adapter_name], seen)
+            slot[adapter_name] = seen
+        if lora_config.use_dora and not lora_config.init_lora_weights:
+            # The magnitude was that of the matrices made here, which may not be those of the bank.
+            layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
+
+    @staticmethod
+    def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
+        make = maker(target)
+        if make is None:
+            return LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
+        return make(target, adapter_name, config=lora_config, **kwargs)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for matrix in self.bank(adapter_name).values():
+            if autocast_adapter_dtype and matrix.dtype in (torch.float16, torch.bfloat16):
+                matrix.data = matrix.data.float()
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter with its bank."""
+        super().delete_adapter(adapter_name)
+        del self.lora_bank[adapter_name], self.plans[adapter_name]
+
+    def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
+        """Combine adapters as PEFT does, where no matrix is shared.
+
+        Raises:
+            UserError: an adapter shares matrices: the combination of two layers would need one of its own.
+        """
+        sharing = [name for name in adapters if name in self.plans and self.plans[name].shares]
+        if sharing:
+            raise UserError(
+                f"adapters {', '.join(sharing)} share matrices and cannot be combined; "
+                "export them first and combine plain LoRAs"
+            )
+        configs: list[Any] = [self.peft_config[name] for name in adapters if name in self.peft_config]
+        plans = [config.plan for config in configs]
+        try:
+            # The combination copies the first adapter's config and may have another rank, so another plan.
+            for config in configs:
+                config.plan = None
+            super().add_weighted_adapter(adapters, *args, **kwargs)
+        finally:
+            for config, plan in zip(configs, plans, strict=True):
+                config.plan = plan
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        # Every forward of a PeftModel comes through here, whatever its task; that of the tuner is often passed by.
+        self._refuse_reentrant()
+        with super()._enable_peft_forward_hooks(*args, **kwargs):
+            yield
+
+    def _refuse_reentrant(self) -> None:
+        """Refuse to train with re-entrant checkpointing in several processes.
+
+        It runs a backward per layer. A matrix that layers share is then ready several times in one step, which
+        data-parallel engines either refuse deep inside or synchronise only once, so that ranks diverge.
+        """
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not (self.training and several and torch.distributed.get_world_size() > 1 and self._layers_share()):
+            return
+        module = next((m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)), None)
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        # Left to itself, torch chooses the re-entrant kind.
+        if isinstance(function, partial) and function.keywords.get("use_reentrant", True):
+            raise UserError(
+                "matrices that layers share do not train in several processes with re-entrant gradient checkpointing; "
+                'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
+            )
+
+    def _layers_share(self) -> bool:
+        users = [sites for name in self.active_adapters for sites in self.plans[name].users.values()]
+        return any(len({site.layer for site in sites}) > 1 for sites in users)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        _check_matrices(config, state_dict)
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+def _refuse_idle_names(config: ShareLoraConfig, paths: list[str], model: nn.Module) -> None:
+    """PEFT ignores a target that matches nothing as long as another one matches."""
+    names = config.target_modules if not isinstance(config.target_modules, str) else ()
+    # Modules that exclude_modules or layers_to_transform take out again are not forgotten ones.
+    known = [f".{path}" for path, _ in model.named_modules()]
+    idle = sorted(name for name in names or () if not any(path.endswith(f".{name}") for path in known))
+    if idle or not paths:
+        have = sorted(
+            {path.rpartition(".")[2] for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+        )
+        raise UserError(
+            f"target_modules {', '.join(idle) or config.target_modules} match nothing in the model; "
+            f"it has {', '.join(have)}"
+        )
+
+
+def _compare_with_saved(plan: SharingPlan, config: ShareLoraConfig) -> None:
+    if config.plan is None:
+        return
+    saved = SharingPlan.from_json(config.plan)
+    if saved.hash == plan.hash:
+        return
+    old, new = set(saved.entries), set(plan.entries)
+    entry = min(old - new or new - old, key=lambda e: e.site.name)
+    raise UserError(
+        f"the adapter was made for another model: its plan {saved.hash} and this model's {plan.hash} differ in "
+        f"{len(old ^ new)} entries, first {entry.site.name} ({entry.site.d_in} to {entry.site.d_out}); "
+        "load its own base model"
+    )
+
+
+def _for_module(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
+    """Return the config with which PEFT makes one layer.
+
+    A fused module is one LoRA of the slices' summed rank with a block-structured B; alpha grows so that the scaling
+    stays alpha / r of a slice.
+    """
+    config = copy.copy(config)
+    count = len(entries)
+    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, path), config.lora_alpha)
+    config.r = sum(entry.r for entry in entries)
+    config.lora_alpha = alpha * (count**0.5 if config.use_rslora else count)
+    config.rank_pattern, config.alpha_pattern = {}, {}
+    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+    config.fan_in_fan_out = isinstance(base, Conv1D)
+    return config
+
+
+def _check_matrices(config: ShareLoraConfig, state_dict: dict[str, Tensor]) -> None:
+    """Compare a file's matrices with the plan.
+
+    Raises:
+        UserError: missing or unknown matrices, or other shapes; PEFT would load what fits and only warn.
+    """
+    if config.plan is None:
+        return
+    plan = SharingPlan.from_json(config.plan)
+    expected = plan.matrices
+    pattern = re.compile(rf".*\b{BANK}\.(.+)")
+    found = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
+    if found == expected:
+        _check_magnitudes(config, plan, state_dict)
+        return
+    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    name = wrong[0]
+    raise UserError(
+        f"the adapter file does not hold the matrices of its plan: {len(wrong)} differ, first {name}: found "
+        f"{found.get(name, 'none')}, need {expected.get(name, 'none')}; copy the folder again from its source"
+    )
+
+
+def _check_magnitudes(config: ShareLoraConfig, plan: SharingPlan, state_dict: dict[str, Tensor]) -> None:
+    suffix = ".lora_magnitude_vector"
+    stored = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}
+    lost = [path for path in plan.by_path if not any(key.endswith(f".{path}") for key in stored)]
+    if config.use_dora and lost:
+        raise UserError(
+            f"the adapter file lacks {len(lost)} magnitudes of DoRA, first {lost[0]}{suffix}; "
+            "copy the folder again from its source"
+        )
+
+
+def precision(model: nn.Module) -> str:
+    """Return the precision of a base model's weights: fp32, bf16, fp16, int8, nf4 or fp4."""
+    quantized = getattr(model, "quantization_method", None) and getattr(model.config, "quantization_config", None)
+    if quantized:
+        return (
+            "int8"
+            if getattr(quantized, "load_in_8bit", False)
+            else getattr(quantized, "bnb_4bit_quant_type", "quantized")
+        )
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
+
+
+register(ShareLoraConfig, ShareLoraModel)
