@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from sharelora.models.adapter import attach_adapter as attach_adapter
 from sharelora.support import hub
 from sharelora.support.errors import UserError
-from sharelora.tuner.quantization import has_bitsandbytes, let_go_of_file, protect_4bit, quiet_bitsandbytes
+from sharelora.tuner.quantization import has_bitsandbytes, let_go_of_file, protect_4bit
 
 DTYPES: dict[str, torch.dtype | str] = {
     "auto": "auto",
@@ -177,7 +177,6 @@ def _quantization(
         )
     if quant_type not in ("nf4", "fp4"):
         raise UserError(f"found quant_type {quant_type}; need nf4 or fp4; change --quant_type")
-    quiet_bitsandbytes()
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
     computes_in = torch.bfloat16 if compute == "auto" else compute

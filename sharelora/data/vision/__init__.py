@@ -1,10 +1,15 @@
 """Image-instruction data: LLaVA's json, its images, prompts with places for them, tokens and batches."""
 
-from sharelora.data.vision.batches import ImageTextCollator, ImageTextRows
-from sharelora.data.vision.conversation import OWN_TEMPLATE, ConversationWriter
-from sharelora.data.vision.encoding import EncodingReport, encode
-from sharelora.data.vision.images import ImageReader, image_reader, require_images
-from sharelora.data.vision.records import IMAGE, Record, read_records
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.data.vision.batches import ImageTextCollator, ImageTextRows
+    from sharelora.data.vision.conversation import OWN_TEMPLATE, ConversationWriter
+    from sharelora.data.vision.encoding import EncodingReport, encode
+    from sharelora.data.vision.images import ImageReader, image_reader, require_images
+    from sharelora.data.vision.records import IMAGE, Record, read_records
 
 __all__ = [
     "IMAGE",
@@ -20,3 +25,5 @@ __all__ = [
     "read_records",
     "require_images",
 ]
+
+make_lazy(__name__)
