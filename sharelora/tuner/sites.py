@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from sharelora.plan.site import Site
+from sharelora.plan.site import ALL_LINEAR, Site
 from sharelora.support.errors import UserError
 
-ALL_LINEAR = "all-linear"
 _INDEX = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)\.(?P<kind>.+)")
 
 
@@ -120,7 +119,3 @@ def find_sites(
             f"modules {', '.join(idle) or target_modules} match nothing in the model; it has {', '.join(have[:12])}"
         )
     return sites_of(modules, enable_lora)
-
-
-# What follows it is a regular expression of whole paths.
-PATTERN = "re:"
