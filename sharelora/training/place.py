@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sharelora.data.sources import DATA_FOLDER
+from sharelora.data.find import DATA_FOLDER
 from sharelora.models.load import locate_model
 from sharelora.training.arguments import Arguments
 from sharelora.training.options import RunArguments

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_vision import Job, row, write_rows
 
 from sharelora.convert import export_lora, merge
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_records
+from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_conversations
 from sharelora.models.adapter import attach_adapter
 from sharelora.models.vision import PROJECTOR, load_vision_base, projector
 from sharelora.support.errors import UserError
@@ -55,7 +55,7 @@ def test_adapters_are_in_the_language_model_alone_and_the_projector_is_beside_th
 
 
 def logits(model: Any, writer: ConversationWriter, made: Path) -> torch.Tensor:
-    records = read_records(made / "llava" / "train.json")[:4]
+    records = read_conversations(made / "llava" / "train.json")[:4]
     rows, _ = encode(writer, records, 512, "train")
     batch = ImageTextCollator(writer.reader, 2)([rows[place] for place in range(4)])
     with torch.no_grad():

@@ -1,4 +1,8 @@
-"""Read rows from local files: JSON, JSON Lines, CSV, TSV and Parquet, each also gzipped."""
+"""Rows of local files: JSON, JSON Lines, CSV, TSV and Parquet, each also gzipped.
+
+A row is a dict of its columns. What is wrong is named by file and row: a parser raises `BadCell`, and `parse_rows` adds
+which row it was.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sharelora.support.errors import UserError
 
 Row = dict[str, Any]
+Parsed = TypeVar("Parsed")
 
 
 class _Damaged(Exception):
@@ -69,6 +74,7 @@ def _table(delimiter: str) -> Callable[[bytes], list[Row]]:
 
 
 def _parquet(data: bytes) -> list[Row]:
+    # Slow to import, and few files need it.
     import pyarrow
     from pyarrow import parquet
 
@@ -92,12 +98,6 @@ def extension(path: str | Path) -> str | None:
     """The supported extension that a file name ends with, `.gz` included, or None."""
     name = Path(path).name.lower()
     return next((ending for ending in EXTENSIONS if name.endswith(ending) and len(name) > len(ending)), None)
-
-
-def find_file(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first file with one of these names, given without extension, that a folder has; None if it has none."""
-    files = (folder / (name + ending) for name in names for ending in EXTENSIONS)
-    return next((file for file in files if file.is_file()), None)
 
 
 @contextmanager
@@ -146,11 +146,35 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-# Take text out of the cells of a row.
-
-
 class BadCell(Exception):
     """What is wrong with one row; whoever goes through the rows adds which row it is."""
+
+
+def parse_rows(
+    rows: Sequence[Row], origin: str, parse: Callable[[Row], Parsed], needed: str = "what the other rows have"
+) -> list[Parsed]:
+    """Parse rows one by one.
+
+    Args:
+        rows: as read.
+        origin: where they are from, for messages.
+        parse: row -> what it says; raises KeyError for a missing column, and for a bad value BadCell, ValueError,
+            TypeError or AttributeError.
+        needed: what a row needs, for messages.
+
+    Raises:
+        UserError: no rows, or a malformed one; origin and row are named.
+    """
+    if not rows:
+        raise UserError(f"{origin} is empty; need at least one row; check the file")
+    parsed = []
+    for number, row in enumerate(rows, 1):
+        try:
+            parsed.append(parse(row))
+        except (BadCell, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{origin}, row {number}: {reason}; need {needed}; repair or remove it") from error
+    return parsed
 
 
 def cell(row: Row, column: str) -> str:

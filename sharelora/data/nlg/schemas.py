@@ -1,4 +1,4 @@
-"""The forms in which rows are published, recognised by their columns: a new form is a new entry of `FORMS`."""
+"""The schemas in which rows are published, recognised by their columns: a new one is a new entry of `SCHEMAS`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from sharelora.data.nlg import webnlg
 from sharelora.data.nlg.linearise import linearise_mr, linearise_triples, spaced
 from sharelora.data.nlg.records import Record
-from sharelora.data.readers import BadCell, Row, cell, summary
+from sharelora.data.rows import BadCell, Row, cell, summary
 from sharelora.support.errors import UserError
 
 Read = Callable[[Row, bool], Iterator[Record]]
 
 
 @dataclass(frozen=True)
-class Form:
-    """One way to write rows.
+class Schema:
+    """The columns that a row has, and how it is read.
 
     Args:
         name: what it is called in messages.
@@ -40,14 +40,14 @@ def text_in(row: Row, column: str, needed: bool = True) -> str:
     """A text of a row, without white space around it; empty where there is none and none is needed.
 
     Raises:
-        BadCell: it is needed, and missing or empty; or it is no text.
+        BadCell: it is needed, and missing or empty; or it is not text.
     """
     if not needed and row.get(column) is None:
         return ""
-    found = cell(row, column).strip()
-    if needed and not found:
+    text = cell(row, column).strip()
+    if needed and not text:
         raise BadCell(f"an empty text in column {column}")
-    return found
+    return text
 
 
 def _formatted(row: Row, need_text: bool) -> Iterator[Record]:
@@ -90,37 +90,37 @@ def _text_of(note: Any) -> Any:
 
 _HUB = ("meaning_representation", "human_reference")
 
-FORMS: tuple[Form, ...] = (
-    Form("formatted rows", ("context",), "completion", _formatted),
-    Form("E2E", ("mr",), "ref", _e2e("mr", "ref")),
-    Form("E2E inputs", ("MR",), "ref", _e2e("MR", "ref")),
-    Form("E2E of the hub", _HUB[:1], _HUB[1], _e2e(*_HUB)),
-    Form("WebNLG", ("category", "triples"), "lex", webnlg.from_line),
-    Form("WebNLG of the hub", ("category", "modified_triple_sets"), "lex", webnlg.from_hub_row),
-    Form("WebNLG of LoRA", ("entries",), "entries", webnlg.from_entries),
-    Form("DART", ("tripleset",), "annotations", _dart),
+SCHEMAS: tuple[Schema, ...] = (
+    Schema("formatted rows", ("context",), "completion", _formatted),
+    Schema("E2E", ("mr",), "ref", _e2e("mr", "ref")),
+    Schema("E2E inputs", ("MR",), "ref", _e2e("MR", "ref")),
+    Schema("E2E of the hub", _HUB[:1], _HUB[1], _e2e(*_HUB)),
+    Schema("WebNLG", ("category", "triples"), "lex", webnlg.from_line),
+    Schema("WebNLG of the hub", ("category", "modified_triple_sets"), "lex", webnlg.from_hub_row),
+    Schema("WebNLG of LoRA", ("entries",), "entries", webnlg.from_entries),
+    Schema("DART", ("tripleset",), "annotations", _dart),
 )
 
 
-def form_of(columns: Sequence[str], origin: str) -> Form:
-    """Recognise a form by its columns.
+def schema_of(columns: Sequence[str], origin: str) -> Schema:
+    """Recognise a schema by its columns.
 
     Args:
         columns: the columns of the first row.
         origin: the file, for messages.
 
     Raises:
-        UserError: no form has them.
+        UserError: no schema has them.
     """
-    for form in FORMS:
-        if set(form.columns) <= set(columns):
-            return form
-    ways = ", ".join(form.expected(True) for form in FORMS)
+    for schema in SCHEMAS:
+        if set(schema.columns) <= set(columns):
+            return schema
+    ways = ", ".join(schema.expected(True) for schema in SCHEMAS)
     raise UserError(f"{origin} has the columns {', '.join(map(str, columns))}; need one of {ways}; convert it")
 
 
 def records_of(rows: Sequence[Row], origin: str, need_text: bool = True) -> list[Record]:
-    """Read rows of any form.
+    """Read rows of any schema.
 
     Args:
         rows: rows as read from a file or the hub.
@@ -128,14 +128,16 @@ def records_of(rows: Sequence[Row], origin: str, need_text: bool = True) -> list
         need_text: every row must have a text.
 
     Raises:
-        UserError: an unknown form, or a row that is not of it; the row is named.
+        UserError: an unknown schema, or a row that does not fit it; the row is named.
     """
-    form = form_of(list(rows[0]), origin)
+    schema = schema_of(list(rows[0]), origin)
     records: list[Record] = []
     for number, row in enumerate(rows, 1):
         try:
-            records.extend(form.read(row, need_text))
+            records.extend(schema.read(row, need_text))
         except (BadCell, KeyError) as error:
-            what = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{origin} row {number} has {what}; need {form.expected(need_text)}; repair it") from error
+            fault = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(
+                f"{origin} row {number} has {fault}; need {schema.expected(need_text)}; repair it"
+            ) from error
     return records

@@ -1,4 +1,4 @@
-"""Files of token ids, as LoRA's `gpt2_encode.py` and `gpt2_beam.py` write them, and their way back to text."""
+"""Files of token ids as LoRA's `gpt2_encode.py` and `gpt2_beam.py` write them: rows, predictions, and back to text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.nlg.encoding import Encoded, Ids, encode_records, separator
+from sharelora.data.nlg.load import load_nlg, locate_nlg
 from sharelora.data.nlg.records import Record
-from sharelora.data.nlg.sources import load_nlg, locate_nlg
-from sharelora.data.readers import Row, extension, read_rows, summary
+from sharelora.data.nlg.tokens import Encoded, Ids, encode_records, separator
+from sharelora.data.rows import Row, extension, read_rows, summary
 from sharelora.support.errors import UserError
 
 
@@ -33,9 +33,9 @@ def load_encoded(
     Raises:
         UserError: see `load_nlg`; or ids that are outside the vocabulary.
     """
-    place = locate_nlg(name_or_path, split, data_root)
-    if place is not None and has_ids(place):
-        return read_ids(place, len(tokenizer), need_text)
+    path = locate_nlg(name_or_path, split, data_root)
+    if path is not None and has_ids(path):
+        return read_ids(path, len(tokenizer), need_text)
     records = load_nlg(name_or_path, split, data_root, need_text=need_text)
     return encode_records(tokenizer, records)
 
@@ -53,15 +53,15 @@ def read_ids(path: Path, vocabulary: int, need_text: bool = True) -> list[Encode
     Raises:
         UserError: another form, or an id outside the vocabulary; the row is named.
     """
-    found = []
+    encoded = []
     for number, row in enumerate(read_rows(path), 1):
         where = f"{path} row {number}"
         context = ids_in(row, "context", vocabulary, where)
         completion = ids_in(row, "completion", vocabulary, where) if need_text or row.get("completion") else []
         if not context or (need_text and not completion):
             raise UserError(f"{where} has no ids in one of context and completion; need some in each; repair the row")
-        found.append(Encoded(context, completion))
-    return found
+        encoded.append(Encoded(context, completion))
+    return encoded
 
 
 def ids_in(row: Row, column: str, vocabulary: int, where: str) -> Ids:
@@ -86,6 +86,35 @@ def ids_in(row: Row, column: str, vocabulary: int, where: str) -> Ids:
             "encode it with this model's tokenizer"
         )
     return ids
+
+
+def read_predictions(path: str | Path, vocabulary: int, rows: int) -> dict[int, Ids]:
+    """Read predicted ids.
+
+    Args:
+        path: `{"id": row, "predict": [ids]}` lines.
+        vocabulary: how many tokens there are.
+        rows: how many rows were to be decoded.
+
+    Returns:
+        Row -> ids; of several predictions of a row the last one.
+
+    Raises:
+        UserError: another form, a row that does not exist, or an id outside the vocabulary.
+    """
+    predictions = {}
+    for number, line in enumerate(read_rows(path), 1):
+        where, row = f"{path} row {number}", line.get("id")
+        if not isinstance(row, int) or not 0 <= row < rows:
+            raise UserError(f"{where} has the id {row}; need that of a row, 0 to {rows - 1}; is it another data set?")
+        predictions[row] = ids_in(line, "predict", vocabulary, where)
+    return predictions
+
+
+def text_of(tokenizer: Any, ids: Ids) -> str:
+    """The text of predicted ids: up to the first end token and the first blank line."""
+    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return text.split(tokenizer.eos_token)[0].split("\n\n")[0].strip()
 
 
 def text_records(rows: Sequence[Encoded], tokenizer: Any) -> list[Record]:

@@ -1,8 +1,8 @@
-"""NIST-5 (Doddington 2002): matches of n-grams weighted by how much each tells, as mteval-v13a computes it.
+"""BLEU-4 (Papineni et al. 2002) and NIST-5 (Doddington 2002) over a corpus, as mteval-v13a computes them.
 
-The weight of an n-gram is the binary logarithm of how often its beginning occurs in all references of the test set,
-over how often the whole of it does. Tokens are those of BLEU. sacrebleu has no NIST, and nltk's does not agree with
-mteval (6.22 instead of 7.82 on the E2E challenge's example).
+NIST weights matches of n-grams by how much each tells: the binary logarithm of how often its beginning occurs in all
+references of the test set, over how often the whole of it does. Both read the same tokens. sacrebleu has no NIST, and
+nltk's does not agree with mteval (6.22 instead of 7.82 on the E2E challenge's example).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from sharelora.metrics.segments import References, Texts, check, with_words
+from sharelora.metrics.segments import References, Texts, as_streams, check, with_words
 
 ORDER = 5
 # A text two thirds as long as the references keeps half of its score.
@@ -48,6 +49,31 @@ def _expected_length(references: Sequence[Sequence[Words]], python: bool) -> flo
         return sum(sum(found) / len(found) for found in lengths)
     # mteval: the mean over all references of all segments, so that a segment with many of them counts more.
     return sum(map(sum, lengths)) * len(lengths) / sum(map(len, lengths))
+
+
+def bleu(hypotheses: Texts, references: References) -> float:
+    """Return the corpus BLEU: case-insensitive, 13a tokens, the closest reference's length for the brevity penalty.
+
+    An n-gram order without any match counts half of the one before it, as in mteval; sacrebleu's default does the same.
+
+    Args:
+        hypotheses: one text per segment.
+        references: one or more texts per segment.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        UserError: see `segments.check`.
+    """
+    import sacrebleu
+
+    check(hypotheses, references)
+    # None where a segment has fewer references, which sacrebleu takes though it does not say so.
+    streams: Any = as_streams(with_words(references))
+    # force: no warning about texts that look tokenised, as LoRA's form of E2E does.
+    found = sacrebleu.corpus_bleu(list(hypotheses), streams, lowercase=True, tokenize="13a", force=True)
+    return found.score / 100
 
 
 def nist(hypotheses: Texts, references: References, python: bool = False) -> float:

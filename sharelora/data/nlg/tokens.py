@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharelora.data.nlg.records import Record
-from sharelora.data.readers import summary
+from sharelora.data.rows import summary
 from sharelora.data.token_rows import TokenRows
 from sharelora.support.errors import UserError
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sharelora.data.encoding import padding_id
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import Row
+from sharelora.data.rows import Row
+from sharelora.data.tokenise import padding_id
 from sharelora.support.errors import UserError
 
 BATCH = 1000

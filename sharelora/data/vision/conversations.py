@@ -1,4 +1,4 @@
-"""Rows of image-instruction data in LLaVA's json, checked one by one.
+"""Conversations about images, read from LLaVA's json and checked one by one.
 
     [{"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"},
                                                      {"from": "gpt", "value": "A fox."}]}, ...]
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.readers import Row, read_rows
+from sharelora.data.rows import Row, read_rows
 from sharelora.support.errors import UserError
 
 IMAGE = "<image>"
@@ -33,7 +33,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Record:
+class Conversation:
     """One conversation about images.
 
     Args:
@@ -47,7 +47,9 @@ class Record:
     turns: tuple[Turn, ...]
 
 
-def read_records(file: str | Path, image_folder: str | Path | None = None, need_answer: bool = True) -> list[Record]:
+def read_conversations(
+    file: str | Path, image_folder: str | Path | None = None, need_answer: bool = True
+) -> list[Conversation]:
     """Read every row of a file.
 
     Args:
@@ -61,15 +63,15 @@ def read_records(file: str | Path, image_folder: str | Path | None = None, need_
     path = Path(file).expanduser()
     folder = path.parent if image_folder is None else Path(image_folder).expanduser()
     rows = enumerate(read_rows(path))
-    return [_record(row, f"row {number} of {path.name}", folder, need_answer) for number, row in rows]
+    return [_conversation(row, f"row {number} of {path.name}", folder, need_answer) for number, row in rows]
 
 
-def _record(row: Row, where: str, folder: Path, need_answer: bool) -> Record:
+def _conversation(row: Row, where: str, folder: Path, need_answer: bool) -> Conversation:
     name = f"{where} (id {row['id']})" if "id" in row else where
     turns = _turns(row.get("conversations"), name, need_answer)
     images = _images(row.get("image"), name)
     _check_places(name, turns, len(images))
-    return Record(name, tuple(folder / image for image in images), turns)
+    return Conversation(name, tuple(folder / image for image in images), turns)
 
 
 def _images(found: Any, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.readers import Row, summary
+from sharelora.data.rows import Row, summary
 from sharelora.data.token_rows import TokenRows
 from sharelora.support.errors import UserError
 

@@ -1,28 +1,20 @@
-"""Find the rows of a task: a local folder of the official files, the hub, or own files."""
+"""The rows of a task, from the official files, the hub or own files, and parts of them."""
 
 from __future__ import annotations
 
-import logging
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sharelora.data import find
+from sharelora.data.find import KnownDataset, find_splits
 from sharelora.data.glue.files import read_split
 from sharelora.data.glue.own_files import read_own
 from sharelora.data.glue.tasks import HUB, GlueTask, glue_task
-from sharelora.data.hub import load_from_hub
-from sharelora.data.readers import Row
-from sharelora.data.registry import DATA_FOLDER
+from sharelora.data.rows import Row
 from sharelora.support.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-
-WAYS = f"set {DATA_FOLDER}=/a/folder/with/glue, pass --train_file and --validation_file, or add --tiny"
-NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,7 @@ def load_glue(
     validation_file: str | Path | None = None,
     test_file: str | Path | None = None,
     data_root: Path | None = None,
+    load: Callable[..., Any] | None = None,
 ) -> GlueData:
     """Find and read a task.
 
@@ -69,97 +62,59 @@ def load_glue(
         test_file: own rows to be predicted; a label is not needed.
         data_root: folder with `glue/<Task>/{train,dev,test}.tsv` (or .tsv.gz) as in the official download; by default
             the environment variable SHARELORA_DATA. Where there is one, the hub is not asked.
+        load: replaces `datasets.load_dataset`.
 
     Raises:
         UserError: an unknown task, a task and own files at once, neither, no data, or data that do not fit the task.
     """
-    given = {"train": train_file, "dev": validation_file, "test": test_file}
-    files = {split: Path(file).expanduser() for split, file in given.items() if file is not None}
+    own_files = {"train": train_file, "dev": validation_file, "test": test_file}
+    files = {split: Path(file).expanduser() for split, file in own_files.items() if file is not None}
     if task_name is None:
         return GlueData(*read_own(files))
     if files:
         names = ", ".join(map(str, files.values()))
         raise UserError(f"found the task {task_name} and the own file {names}; need one of them; leave out the other")
     task = glue_task(task_name)
-    root = data_root or (Path(os.environ[DATA_FOLDER]) if os.environ.get(DATA_FOLDER) else None)
-    if root is not None:
-        return GlueData(task, str(root / "glue" / task.folder), from_folder(root, task))
-    return GlueData(task, HUB, from_hub(task))
+    folder = find.data_root(data_root)
+    sources = find_splits(dataset_of(task), folder, load)
+    if folder is None:
+        return GlueData(task, HUB, {split: _hub_rows(source.hub, task, split) for split, source in sources.items()})
+    splits = {split: read_split(source.file, task, split) for split, source in sources.items() if source.file}
+    return GlueData(task, str(folder / "glue" / task.folder), splits)
 
 
-def from_folder(root: Path, task: GlueTask) -> dict[str, list[Row]]:
-    """Read every official file of a task that there is in a folder of local data.
-
-    Raises:
-        UserError: there is none, or one is malformed.
-    """
-    folder = root / "glue" / task.folder
-    files = {split: _file(folder, split) for split in task.splits}
-    found = {split: read_split(file, task, split) for split, file in files.items() if file is not None}
-    if not found:
-        raise UserError(
-            f"no task {task.name} in {root}: looked for {', '.join(task.splits)} as .tsv or .tsv.gz in {folder}; put "
-            f"the official files there, unset {DATA_FOLDER} to load it from the hub, or add --tiny"
-        )
-    return found
+def dataset_of(task: GlueTask) -> KnownDataset:
+    """Where a task's splits are: the official files, or a configuration of the hub's set."""
+    return KnownDataset(
+        name=task.name,
+        hub={"path": HUB, "name": task.name},
+        files={split: (f"glue/{task.folder}/{split}",) for split in task.splits},
+        # The hub's `validation_matched` is the official file `dev_matched`.
+        hub_splits={split: (split.replace("dev", "validation"),) for split in task.splits},
+        extensions=(".tsv", ".tsv.gz"),
+        instead="pass --train_file and --validation_file",
+    )
 
 
-def _file(folder: Path, split: str) -> Path | None:
-    files = (folder / f"{split}{ending}" for ending in (".tsv", ".tsv.gz"))
-    return next((file for file in files if file.is_file()), None)
-
-
-def from_hub(task: GlueTask, load: Callable[..., Any] | None = None) -> dict[str, list[Row]]:
-    """Read every split of a task from the hub, or from its local cache.
-
-    Args:
-        task: the task.
-        load: replaces `datasets.load_dataset`.
-
-    Raises:
-        UserError: it cannot be loaded, or is not what the task needs.
-    """
-    found = load_from_hub({"path": HUB, "name": task.name}, f"{task.name}", WAYS, load)
-    # The hub's `validation_matched` is the official file `dev_matched`.
-    names = {split: split.replace("dev", "validation") for split in task.splits}
-    splits = {}
-    for split, name in names.items():
-        if name in found and len(found[name]):
-            _check_names(found[name], task)
-            splits[split] = _hub_rows(found[name].to_list(), task, split)
-    if not splits:
-        raise UserError(f"data set {task.name} ({HUB}) has no rows in {', '.join(names.values())}; {WAYS}")
-    return splits
-
-
-def _check_names(found: Any, task: GlueTask) -> None:
-    """Refuse other columns, and classes of other names or in another order."""
-    missing = {*task.columns, "label"} - set(found.column_names)
+def _hub_rows(split_of_hub: Any, task: GlueTask, split: str) -> list[Row]:
+    """The rows of a split that `datasets` loaded; other columns, class names or orders of classes are refused."""
+    where, ways = f"task {task.name} of {HUB}", dataset_of(task).ways
+    missing = {*task.columns, "label"} - set(split_of_hub.column_names)
     if missing:
-        raise UserError(
-            f"task {task.name} of {HUB} has the columns {', '.join(found.column_names)}; need {', '.join(missing)} too"
-            f"; {WAYS}"
-        )
-    names = getattr(found.features["label"], "names", None)
+        columns = ", ".join(split_of_hub.column_names)
+        raise UserError(f"{where} has the columns {columns}; need {', '.join(missing)} too; {ways}")
+    names = getattr(split_of_hub.features["label"], "names", None)
     if names is not None and tuple(names) != task.labels:
-        raise UserError(
-            f"task {task.name} of {HUB} has the labels {', '.join(names)}; need {', '.join(task.labels)}; {WAYS}"
-        )
-
-
-def _hub_rows(found: Sequence[Row], task: GlueTask, split: str) -> list[Row]:
+        raise UserError(f"{where} has the labels {', '.join(names)}; need {', '.join(task.labels)}; {ways}")
     rows = []
-    for number, row in enumerate(found):
-        kept: Row = {**{column: row[column] for column in task.columns}, "idx": row.get("idx", number)}
+    for number, row in enumerate(split_of_hub.to_list()):
+        texts: Row = {**{column: row[column] for column in task.columns}, "idx": row.get("idx", number)}
         if split not in task.test_splits:
-            kept["label"] = row["label"]
+            texts["label"] = row["label"]
             if row["label"] is None or (not task.regression and not 0 <= row["label"] < task.num_labels):
-                raise UserError(f"task {task.name} of {HUB}, {split} row {number}: found no label; {WAYS}")
-        rows.append(kept)
+                raise UserError(f"{where}, {split} row {number}: found no label; {ways}")
+        rows.append(texts)
     return rows
-
-
-# Parts of a task's rows: held out of train to choose an epoch by, or the first ones.
 
 
 def hold_out(rows: Sequence[Row], amount: float, seed: int, stratify: bool) -> tuple[list[Row], list[Row]]:
