@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from sharelora.models.adapter import attach_adapter as attach_adapter
 from sharelora.support import hub
 from sharelora.support.errors import UserError
-from sharelora.tuner.quantization import has_bitsandbytes, let_go_of_file, protect_4bit, quiet_bitsandbytes
+from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, quiet_bitsandbytes, release_file
 
 DTYPES: dict[str, torch.dtype | str] = {
     "auto": "auto",
@@ -151,7 +151,7 @@ def load_base(
         _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
     protect_4bit(model)
     if bits < 16:
-        let_go_of_file(model)
+        release_file(model)
     return model.eval()
 
 

@@ -79,7 +79,7 @@ def _entry(site: Site, row: Mapping[str, Any], r: int) -> Entry:
         )
     rank = row.get("r", r)
     if not isinstance(rank, int) or rank < 1:
-        raise UserError(f"the plan gives {site.name} rank {rank!r}; a rank is an integer of 1 or more")
+        raise UserError(f"the plan gives {site.name} rank {rank!r}; a rank is a whole number of 1 or more")
     a = _expand("A", row["a"], site, (rank, site.d_in))
     b = _expand("B", row["b"], site, (site.d_out, rank))
     return Entry(site, rank, a, b)

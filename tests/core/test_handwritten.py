@@ -58,7 +58,7 @@ def test_slices_of_a_fused_module() -> None:
         ),
         ([{"path": "*", "b": "x"}], "a row of the plan lacks a; a row looks like"),
         ([{"path": "*"}], "lacks a, b"),
-        ([{**REST, "r": 0}], "gives model.layers.0.attn.q rank 0; a rank is an integer"),
+        ([{**REST, "r": 0}], "gives model.layers.0.attn.q rank 0; a rank is a whole number"),
         ([{**REST, "r": "8"}], "rank '8'"),
         ([{**REST, "a": 3}], "a is 3"),
         ([{**REST, "ar": 4}], "unknown field 'ar'; need path, a, b, r, part; did you mean 'r'"),
