@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base
+from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import ALL_LINEAR, PATTERN
 
 # Brings what the vision tower sees into the language model's space. So it is called in LLaVA, Gemma 3, InternVL,
 # PaliGemma and most others of transformers.
@@ -50,40 +50,29 @@ def language_path(model: Any) -> str:
     return path
 
 
-def language_modules(model: Any, names: str) -> str:
-    """Return the flag `--lora_modules` that means modules of the language model alone.
+def language_modules(model: Any, modules: str | Sequence[str]) -> str:
+    """Return the pattern of modules' paths, as PEFT's `target_modules` takes it, that means the language model alone.
 
     A vision tower has modules of the same names (`q_proj`), which would be adapted too.
 
     Args:
         model: one that sees, which may be on the meta device.
-        names: `all`, names with a comma between them, or `re:` and a pattern of whole paths, which stays as it is.
+        modules: `all-linear`, names, or a pattern of whole paths, which is returned as it is.
 
     Raises:
         UserError: a name that the language model does not have.
     """
     path = language_path(model)
-    if names.startswith(PATTERN):
-        return names
+    if isinstance(modules, str) and modules != ALL_LINEAR:
+        return modules
     decoder = model.get_submodule(path)
     linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
-    wanted = kinds if names.strip() in ("all", ALL_LINEAR) else [name.strip() for name in names.split(",")]
+    wanted = kinds if isinstance(modules, str) else modules
     idle = [name for name in wanted if not any(f".{site}".endswith(f".{name}") for site in linear)]
     if idle:
         raise UserError(f"modules {', '.join(idle)} match nothing in the language model; it has {', '.join(kinds)}")
-    return rf"{PATTERN}{re.escape(path)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
-
-
-def confined(flags: argparse.Namespace, model: Any) -> argparse.Namespace:
-    """Return the flags of adapters such that they mean the language model alone, if the model sees; else as they are.
-
-    Raises:
-        UserError: see `language_modules`.
-    """
-    if getattr(getattr(model, "config", None), "vision_config", None) is None:
-        return flags
-    return argparse.Namespace(**{**vars(flags), "lora_modules": language_modules(model, flags.lora_modules)})
+    return rf"{re.escape(path)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
 
 
 def projector(model: Any) -> nn.Module:

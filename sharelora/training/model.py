@@ -11,7 +11,6 @@ from typing import Any
 from peft import get_peft_model
 from torch import nn
 
-from sharelora.flags.sharing import config_from
 from sharelora.models.adapter import attach_adapter
 from sharelora.models.load import load_base
 from sharelora.trainer.devices import Precision, device_map, require_on_gpu
@@ -92,7 +91,7 @@ def load_model(
         return attach_adapter(base, trained, trainable=training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
     if (training and not args.model.full_finetune) or (precision.bits < 16 and trained is None):
-        config = config_from(args.flags, task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
+        config = args.adapter_settings.config(task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
         model = get_peft_model(base, config)
         model.peft_config["default"].base_model_name_or_path = base_name(args, place)
         return model

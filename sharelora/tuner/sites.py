@@ -8,13 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from sharelora.plan.site import Site
+from sharelora.plan.site import ALL_LINEAR, Site
 from sharelora.support.errors import UserError
 
-ALL_LINEAR = "all-linear"
-# In front of a regular expression of whole paths, where names of modules are expected.
-PATTERN = "re:"
-# Modules of one layer that read the same input, in the names of the common architectures.
+# Modules of one layer that read the same input, in the names of the common architectures. The estimate of memory relies
+# on it; the layers themselves check at each call whether they do read the same tensor.
 SAME_INPUT = (
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharelora.convert.importing import import_lora
-from sharelora.flags.sharing import parse_modules, parse_parts, rule_from
 from sharelora.models.adapter import CONFIG, locate_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
@@ -142,7 +140,7 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
             raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {getattr(flags, flag)}; drop the flag")
     targets = config.get("target_modules")
     if flags.lora_modules and isinstance(targets, list):
-        asked = parse_modules(flags.lora_modules)
+        asked = args.adapter_settings.modules
         if isinstance(asked, list) and sorted(asked) != sorted(targets):
             raise UserError(
                 f"{folder} adapts {', '.join(sorted(targets))}; found --lora_modules {flags.lora_modules}; drop it"
@@ -155,24 +153,18 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
 
 
 def _same_sharing(args: GlueArguments, config: Mapping[str, Any]) -> bool:
-    rule = rule_from(args.flags)
+    rule = args.adapter_settings.rule
     names = ("share", "share_modules", "share_across", "share_groups")
     return rule is not None and all(rule_fields(rule)[name] == config.get(name) for name in names)
 
 
 def _imported(args: GlueArguments, source: Path, place: str, workspace: Path, alpha: float | None) -> Start:
     """Bring a plain LoRA into the project's form; its own matrices, unless the command line names a plan they fit."""
-    flags = args.flags
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{source} is a low-rank adapter; found the method {args.method.name}; drop the flag")
     chosen = args.method if _chosen(args) else METHODS["lora"]
-    sharing = rule_from(flags) if _chosen(args) else rule_from(_plain(flags))
+    settings = args.adapter_settings if _chosen(args) else args.adapter_settings.without_sharing()
     folder = workspace / "imported"
-    parts = parse_parts(flags.enable_lora) if flags.enable_lora else None
-    done = import_lora(source, folder, sharing or read_json(flags.share_plan), place, alpha, parts)
+    done = import_lora(source, folder, settings.sharing, place, alpha, settings.enabled)
     logger.info("note: took over %s: %d sites, %s elements", source, done.sites, f"{done.elements:,}")
     return Start(folder, str(source), chosen, read_record(source) if source.is_dir() else None)
-
-
-def _plain(flags: Namespace) -> Namespace:
-    return Namespace(**{**vars(flags), **dict.fromkeys(SHARING_FLAGS), "share": "none"})
