@@ -18,9 +18,9 @@ from sharelora.reporting.environment import git_commit, machine_facts, versions
 from sharelora.support.errors import UserError, hide, redacted
 from sharelora.support.files import read_json, sha256, write_json
 from sharelora.support.tensor_header import tensor_shapes
+from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
 
 SCHEMA = 1
-ADAPTER = "adapter_model.safetensors"
 OURS = ("result.json", "result_*.json")
 # LoRA's run_glue.py and every other user of the Trainer; QLoRA's qlora.py.
 TRAINER = ("all_results.json", "eval_results*.json", "train_results*.json", "test_results*.json")
@@ -102,7 +102,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
         UserError: there is no such file.
     """
     path = Path(path)
-    path = path / ADAPTER if path.is_dir() else path
+    path = path / WEIGHTS_FILE if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"no file {path}; a result can describe only files that were written")
     facts = {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -211,7 +211,7 @@ def _read_ours(path: Path, data: Mapping[str, Any]) -> Result:
 
 def _newest_adapter(folder: Path) -> dict[str, dict[str, Any]]:
     # Pickled files are described from outside and never opened.
-    found = [path for path in folder.rglob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
+    found = [path for name in (WEIGHTS_FILE, PICKLE_FILE) for path in folder.rglob(name)]
     return {"adapter": describe_file(max(found, key=lambda path: path.stat().st_mtime))} if found else {}
 
 
