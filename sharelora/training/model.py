@@ -14,7 +14,7 @@ from torch import nn
 from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base
 from sharelora.trainer.devices import Precision, device_map, require_on_gpu
-from sharelora.trainer.engines import engine_of
+from sharelora.trainer.launch import engine_of
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import MODEL
 from sharelora.training.place import base_name

@@ -15,7 +15,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, remove, require_writable, write_json
 from sharelora.trainer.checkpoints import damage, find, recover
 from sharelora.trainer.devices import is_first
-from sharelora.trainer.exact import STATE, TRAINER_STATE
+from sharelora.trainer.exact_state import STATE, TRAINER_STATE
 from sharelora.trainer.lock import Lock
 from sharelora.tuner.files import CONFIG_FILE
 

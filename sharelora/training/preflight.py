@@ -9,8 +9,8 @@ from pathlib import Path
 from sharelora.models.adapter import resolve_adapter
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu
-from sharelora.trainer.engine_rules import refuse_engine
 from sharelora.trainer.lock import Lock
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import Earlier, open_folder, resume_point
 from sharelora.training.settings import check_settings, deciding_settings, engine_setup
