@@ -12,12 +12,8 @@ from peft import LoraConfig
 
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json
+from sharelora.support.files import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, read_json, sha256, write_json
 from sharelora.tuner.register import peft_type
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
-CONFIG_FILE = "adapter_config.json"
 
 # Variants of LoRA whose state belongs to one layer, or which rewrite it behind the bank's back.
 UNSUPPORTED = {
