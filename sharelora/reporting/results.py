@@ -14,7 +14,7 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.reporting.environment import command_line, git_commit, machine_facts, versions
 from sharelora.support.errors import UserError, hide
-from sharelora.support.files import PICKLE_FILE, WEIGHTS_FILE, read_json, sha256, write_json
+from sharelora.support.files import read_json, sha256, write_json
 from sharelora.support.tensor_header import tensor_shapes
 from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
 
@@ -208,19 +208,9 @@ def _read_ours(path: Path, data: Mapping[str, Any]) -> Result:
 
 
 def _newest_adapter(folder: Path) -> dict[str, dict[str, Any]]:
-<<<<<<< ours
-    # Pickled files are described from outside and never opened.
-    found = [path for name in (WEIGHTS_FILE, PICKLE_FILE) for path in folder.rglob(name)]
-    return {"adapter": describe_file(max(found, key=lambda path: path.stat().st_mtime))} if found else {}
-||||||| base
-    # Pickled files are described from outside and never opened.
-    found = [path for path in folder.rglob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
-    return {"adapter": describe_file(max(found, key=lambda path: path.stat().st_mtime))} if found else {}
-=======
     # Pickled files are hashed but never opened: loading one could run code.
     weights = [path for path in folder.rglob("adapter_model.*") if path.name in (WEIGHTS_FILE, PICKLE_FILE)]
     return {"adapter": describe_file(max(weights, key=lambda path: path.stat().st_mtime))} if weights else {}
->>>>>>> theirs
 
 
 def _read_upstream(path: Path, data: Mapping[str, Any], kind: str) -> Result:

@@ -12,7 +12,7 @@ from peft import LoraConfig
 
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
-from sharelora.support.files import CONFIG_FILE, WEIGHTS_FILE, read_json, sha256, write_json
+from sharelora.support.files import read_json, sha256, write_json
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
 from sharelora.tuner.register import peft_type
 
