@@ -106,14 +106,14 @@ def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: 
 
 def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
     from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base)
     model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **_devices())
     if subject.adapter is not None:
         # PEFT's own wrapper runs the head as well.
-        model = attach_adapter(model, subject.adapter).get_base_model()
+        model = load_adapter(model, subject.adapter).get_base_model()
     size = _batch_size(args, model)
     return measure(model, tokenizer, sample, subject.base, max_length=args.max_length or MAX_LENGTH, batch_size=size)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.formats import format_by_columns, format_rows
-from sharelora.data.readers import Row, extension, read_rows, read_text
+from sharelora.data.instructions import find_source
 from sharelora.data.registry import KNOWN
-from sharelora.data.sources import find_source
+from sharelora.data.rows import Row, extension, read_rows, read_text
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)

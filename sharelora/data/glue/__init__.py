@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from sharelora.support.lazy import make_lazy
 
 if TYPE_CHECKING:
-    from sharelora.data.glue.encoding import GlueCollator, GlueRows, encode
+    from sharelora.data.glue.batches import GlueCollator, GlueRows, encode
     from sharelora.data.glue.files import write_predictions
-    from sharelora.data.glue.sources import GlueData, hold_out, load_glue, take
+    from sharelora.data.glue.load import GlueData, hold_out, load_glue, take
     from sharelora.data.glue.tasks import TASKS, GlueTask, glue_task
 
 __all__ = [

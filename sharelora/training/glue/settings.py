@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_optimizer, choose_precision, on_gpu, processes
-from sharelora.trainer.engine_rules import refuse_engine
-from sharelora.trainer.engines import setup
+from sharelora.trainer.launch import setup
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.methods import Method
 from sharelora.training.settings import BESIDE, BESIDE_PREFIXES, check_reporters, checkpointing, reentrant
