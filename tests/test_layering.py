@@ -41,7 +41,7 @@ def module_name(file: Path) -> str:
 def room(module: str) -> str:
     """The room that a module lies in: `data`, or `face` for the package itself, or the folder of an entry point."""
     first, _, rest = module.partition(".")
-    return (rest.partition(".")[0] or "face") if first == "sharelora" else first
+    return (rest.partition(".")[0].replace("__main__", "") or "face") if first == "sharelora" else first
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from sharelora.flags.parser import Parser, boolean
+from sharelora.support.text import nearest
 
 FEW = 12  # so many choices are listed in full
 NO_ALIASES: Mapping[str, Sequence[str]] = {}
@@ -78,7 +78,7 @@ def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         if text not in known:
-            near = list(known) if len(known) <= FEW else difflib.get_close_matches(text, known, n=3, cutoff=0.3)
+            near = list(known) if len(known) <= FEW else nearest(text, known, n=3, cutoff=0.3)
             raise argparse.ArgumentTypeError(f"found {text!r}; need one of {', '.join(near or list(known))}")
         return known[text]
 
