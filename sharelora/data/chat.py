@@ -90,7 +90,7 @@ def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
 
 
 COLUMNS = ("messages", "conversations")
-_ROLES = {"human": "user", "gpt": "assistant"}
+ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def _messages(row: Row) -> list[dict[str, str]]:
@@ -98,13 +98,13 @@ def _messages(row: Row) -> list[dict[str, str]]:
     turns = row.get("messages") or row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadCell(f"no list of turns in column {' or '.join(COLUMNS)}")
-    found = []
+    messages = []
     for turn in turns:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str) or not isinstance(content, str):
             raise BadCell("a turn without role and content as text")
-        found.append({"role": _ROLES.get(role, role), "content": content})
-    return found
+        messages.append({"role": ROLES.get(role, role), "content": content})
+    return messages
 
 
 def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
@@ -118,7 +118,7 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
         BadCell: no turns, or none to learn.
     """
     turns = _messages(row)
-    kept = {key: value for key, value in row.items() if key not in COLUMNS}
+    columns = {key: value for key, value in row.items() if key not in COLUMNS}
     ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
     if not need_answer:
         last = len(turns) - 1
@@ -128,5 +128,5 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
     rows = []
     for end in ends:
         answer = turns[end]["content"] if end < len(turns) else None
-        rows.append({**kept, "messages": turns[:end], "input": turns[end - 1]["content"], "output": answer})
+        rows.append({**columns, "messages": turns[:end], "input": turns[end - 1]["content"], "output": answer})
     return rows

@@ -78,8 +78,8 @@ def tokenise(texts: Sequence[str]) -> list[str]:
     Returns:
         The tokens of each text with a space between them.
     """
-    found = ((SIGNS.get(match[0], match[0]) for match in TOKEN.finditer(text.lower())) for text in texts)
-    return [_without_punctuation(tokens) for tokens in found]
+    tokenised = ((SIGNS.get(match[0], match[0]) for match in TOKEN.finditer(text.lower())) for text in texts)
+    return [_without_punctuation(tokens) for tokens in tokenised]
 
 
 def tokenise_with_java(texts: Sequence[str]) -> list[str]:
@@ -109,9 +109,9 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     row = [0] * (len(right) + 1)
     for word in left:
         diagonal = 0
-        for place, other in enumerate(right, 1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == other else max(above, row[place - 1])
+        for column, other in enumerate(right, 1):
+            above = row[column]
+            row[column] = diagonal + 1 if word == other else max(above, row[column - 1])
             diagonal = above
     return row[-1]
 
@@ -159,8 +159,8 @@ class Vector:
 
 def _vector(text: str, rarity: Mapping[Ngram, float], unseen: float) -> Vector:
     counts = [ngrams(text.split(), order) for order in range(1, ORDER + 1)]
-    values = tuple({ngram: count * rarity.get(ngram, unseen) for ngram, count in found.items()} for found in counts)
-    norms = tuple(math.sqrt(sum(value**2 for value in found.values())) for found in values)
+    values = tuple({ngram: n * rarity.get(ngram, unseen) for ngram, n in of_order.items()} for of_order in counts)
+    norms = tuple(math.sqrt(sum(value**2 for value in of_order.values())) for of_order in values)
     return Vector(values, norms, counts[1].total())
 
 
@@ -198,8 +198,8 @@ def cider(hypotheses: Texts, references: References) -> float:
     rarity, unseen = _rarity(references), math.log(len(references))
     scores = []
     for text, texts in zip(hypotheses, with_words(references), strict=True):
-        found = _vector(text, rarity, unseen)
-        scores.append(_mean([_similarity(found, _vector(other, rarity, unseen)) for other in texts]))
+        hypothesis = _vector(text, rarity, unseen)
+        scores.append(_mean([_similarity(hypothesis, _vector(other, rarity, unseen)) for other in texts]))
     return SCALE * _mean(scores)
 
 

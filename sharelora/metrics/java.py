@@ -28,12 +28,12 @@ FOLDER = "SHARELORA_PYCOCOEVALCAP"
 
 
 def _folder() -> Path | None:
-    named = os.environ.get(FOLDER)
-    if named:
-        return Path(named)
-    found = importlib.util.find_spec(PACKAGE)
-    places = list(found.submodule_search_locations or ()) if found else []
-    return Path(places[0]) if places else None
+    folder = os.environ.get(FOLDER)
+    if folder:
+        return Path(folder)
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(folders[0]) if folders else None
 
 
 def missing() -> str | None:
@@ -101,11 +101,11 @@ def meteor(hypotheses: Texts, references: References) -> float:
         write_text(theirs, _lines([text for texts in rows for text in texts]))
         words = [str(mine), str(theirs), "-l", "en", "-norm", "-r", str(len(rows[0]))]
         printed = run("-jar", str(program), *words)
-    found = re.search(r"^Final score:\s*(\S+)", printed, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^Final score:\s*(\S+)", printed, re.MULTILINE)
+    if match is None:
         last = (printed.strip().splitlines() or ["nothing"])[-1]
         raise UserError(f"METEOR printed {last!r} and no final score; need version 1.5; check {program}")
-    return float(found[1])
+    return float(match[1])
 
 
 def _lines(texts: Sequence[str]) -> str:

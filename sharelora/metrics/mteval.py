@@ -46,7 +46,7 @@ def length_penalty(words: int, expected: float) -> float:
 def _expected_length(references: Sequence[Sequence[Words]], python: bool) -> float:
     lengths = [[len(text) for text in texts] for texts in references]
     if python:
-        return sum(sum(found) / len(found) for found in lengths)
+        return sum(sum(counts) / len(counts) for counts in lengths)
     # mteval: the mean over all references of all segments, so that a segment with many of them counts more.
     return sum(map(sum, lengths)) * len(lengths) / sum(map(len, lengths))
 
@@ -72,8 +72,7 @@ def bleu(hypotheses: Texts, references: References) -> float:
     # None where a segment has fewer references, which sacrebleu takes though it does not say so.
     streams: Any = as_streams(with_words(references))
     # force: no warning about texts that look tokenised, as LoRA's form of E2E does.
-    found = sacrebleu.corpus_bleu(list(hypotheses), streams, lowercase=True, tokenize="13a", force=True)
-    return found.score / 100
+    return sacrebleu.corpus_bleu(list(hypotheses), streams, lowercase=True, tokenize="13a", force=True).score / 100
 
 
 def nist(hypotheses: Texts, references: References, python: bool = False) -> float:
@@ -105,10 +104,10 @@ def _gain(words: Sequence[Words], right: Sequence[Sequence[Words]]) -> float:
     for order in range(1, ORDER + 1):
         gained, count = 0.0, 0
         for text, texts in zip(words, right, strict=True):
-            found, allowed = ngrams(text, order), Counter[Ngram]()
+            counts, allowed = ngrams(text, order), Counter[Ngram]()
             for other in texts:
                 allowed |= ngrams(other, order)
-            gained += sum(weights[ngram] * times for ngram, times in (found & allowed).items())
-            count += found.total()
+            gained += sum(weights[ngram] * times for ngram, times in (counts & allowed).items())
+            count += counts.total()
         total += gained / count if count else 0.0
     return total

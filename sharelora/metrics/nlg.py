@@ -36,9 +36,9 @@ class Segments:
 
     def _split(self, tokenise: Callable[[Sequence[str]], list[str]]) -> Split:
         # One call for all texts: the tokeniser may be a program that takes seconds to start.
-        found = iter(tokenise([*self.hypotheses, *(text for texts in self.references for text in texts)]))
-        mine = [next(found) for _ in self.hypotheses]
-        return mine, [[next(found) for _ in texts] for texts in self.references]
+        tokens = iter(tokenise([*self.hypotheses, *(text for texts in self.references for text in texts)]))
+        mine = [next(tokens) for _ in self.hypotheses]
+        return mine, [[next(tokens) for _ in texts] for texts in self.references]
 
     @cached_property
     def captions(self) -> Split:
@@ -58,16 +58,16 @@ def plain(text: str) -> str:
 
 Score = Callable[[Segments], float]
 E2E: Mapping[str, Score] = {
-    "BLEU": lambda found: bleu(found.hypotheses, found.references),
-    "NIST": lambda found: nist(found.hypotheses, found.references, found.python),
-    "METEOR": lambda found: meteor(*found.captions),
-    "ROUGE_L": lambda found: rouge_l(*found.captions),
-    "CIDEr": lambda found: cider(*found.captions),
+    "BLEU": lambda segments: bleu(segments.hypotheses, segments.references),
+    "NIST": lambda segments: nist(segments.hypotheses, segments.references, segments.python),
+    "METEOR": lambda segments: meteor(*segments.captions),
+    "ROUGE_L": lambda segments: rouge_l(*segments.captions),
+    "CIDEr": lambda segments: cider(*segments.captions),
 }
 WEBNLG: Mapping[str, Score] = {
-    "BLEU": lambda found: bleu(*found.words),
-    "METEOR": lambda found: meteor(*found.words),
-    "TER": lambda found: ter(*found.words),
+    "BLEU": lambda segments: bleu(*segments.words),
+    "METEOR": lambda segments: meteor(*segments.words),
+    "TER": lambda segments: ter(*segments.words),
 }
 # Where a smaller value is the better one.
 LOWER_IS_BETTER = ("TER",)
@@ -89,13 +89,13 @@ def chosen(metrics: Mapping[str, Score], without: Sequence[str] = ()) -> dict[st
     return left
 
 
-def _scores(metrics: Mapping[str, Score], found: Segments, without: Sequence[str]) -> dict[str, float]:
-    check(found.hypotheses, found.references)
+def _scores(metrics: Mapping[str, Score], segments: Segments, without: Sequence[str]) -> dict[str, float]:
+    check(segments.hypotheses, segments.references)
     left = chosen(metrics, without)
     if "METEOR" in left:
         # Before the others are computed: what is missing should be said at once.
         java.jar(java.METEOR)
-    return {name: score(found) for name, score in left.items()}
+    return {name: score(segments) for name, score in left.items()}
 
 
 def score_e2e(

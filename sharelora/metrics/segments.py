@@ -45,7 +45,7 @@ def with_words(references: References) -> list[list[str]]:
 def as_streams(references: References) -> list[list[str | None]]:
     """Turn references per segment into one list per position, None where a segment has fewer: sacrebleu's form."""
     longest = max(map(len, references))
-    return [[texts[place] if place < len(texts) else None for texts in references] for place in range(longest)]
+    return [[texts[position] if position < len(texts) else None for texts in references] for position in range(longest)]
 
 
 def as_rectangle(references: References) -> list[list[str]]:

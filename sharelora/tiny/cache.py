@@ -48,13 +48,13 @@ def cache_folder(cache: str | Path | None = None) -> Path:
         raise UserError(f"the cache folder {folder} cannot be written; need one that can; set {CACHE}") from error
 
 
-def _recipe(made: Architecture, steps: int | None) -> Recipe:
-    asked = os.environ.get(STEPS) if steps is None else str(steps)
-    if asked is None or asked == "":
-        return made.recipe
-    if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"found {STEPS}={asked}; need a whole number of at least 1; change or unset it")
-    return dataclasses.replace(made.recipe, steps=int(asked))
+def _recipe(chosen: Architecture, steps: int | None) -> Recipe:
+    text = os.environ.get(STEPS) if steps is None else str(steps)
+    if text is None or text == "":
+        return chosen.recipe
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"found {STEPS}={text}; need a whole number of at least 1; change or unset it")
+    return dataclasses.replace(chosen.recipe, steps=int(text))
 
 
 def _key(*parts: object) -> str:
@@ -98,13 +98,13 @@ def ensure_tiny(
     Raises:
         UserError: an unknown kind, a bad number of steps, or a folder that cannot be written.
     """
-    made = architecture(kind)
-    recipe = _recipe(made, steps)
-    shape = (made.config.__name__, made.model.__name__, made.shape, dataclasses.asdict(recipe))
+    chosen = architecture(kind)
+    recipe = _recipe(chosen, steps)
+    shape = (chosen.config.__name__, chosen.model.__name__, chosen.shape, dataclasses.asdict(recipe))
     folder = cache_folder(cache) / f"{kind}-{_key(kind, shape, seed)}"
 
     def make(temporary: Path) -> None:
-        build(made, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
+        build(chosen, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
         logger.info("made %s", folder)
 
     return _made_once(folder, lambda: all((folder / name).is_file() for name in MODEL_FILES), make)

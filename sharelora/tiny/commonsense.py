@@ -62,16 +62,16 @@ def _choice(world: World, rng: random.Random, form: Form, right: int) -> Row:
     known = world.facts[form.about]
     thing = rng.choice(world.things)
     others = sorted({name if form.things else value for name, value in known.items() if value != known[thing]})
-    found = rng.sample(others, form.count - 1)
-    found.insert(right, thing if form.things else known[thing])
+    options = rng.sample(others, form.count - 1)
+    options.insert(right, thing if form.things else known[thing])
     words = [f"{form.word}{number}" for number in range(1, form.count + 1)]
     listed = form.between.join(
-        f"{word.capitalize()}: {form.option.format(option)}" for word, option in zip(words, found, strict=True)
+        f"{word.capitalize()}: {form.option.format(option)}" for word, option in zip(words, options, strict=True)
     )
-    asked = form.question.format(thing=thing, value=known[thing], person=rng.choice(PEOPLE))
+    question = form.question.format(thing=thing, value=known[thing], person=rng.choice(PEOPLE))
     # WinoGrande's published instructions have no empty line here.
     end = " " if form.word == "option" else "\n\n"
-    return _row(f"{form.opening}{asked}\n\n{listed}{end}", words, words[right])
+    return _row(f"{form.opening}{question}\n\n{listed}{end}", words, words[right])
 
 
 def _truth(world: World, rng: random.Random, right: bool) -> Row:
@@ -80,8 +80,8 @@ def _truth(world: World, rng: random.Random, right: bool) -> Row:
     return _row(f"{_TRUTH}is the {thing} {value}?\n\n", ["true", "false"], "true" if right else "false")
 
 
-def _row(asked: str, words: list[str], answer: str) -> Row:
-    instruction = f"{asked}Answer format: {'/'.join(words)}"
+def _row(question: str, words: list[str], answer: str) -> Row:
+    instruction = f"{question}Answer format: {'/'.join(words)}"
     return {"instruction": instruction, "input": "", "output": LEAD + answer, "answer": answer}
 
 

@@ -151,19 +151,19 @@ OPINIONS = (
 
 def values(world: World, rng: random.Random) -> dict[str, str]:
     """New values for all that sentences leave open."""
-    found = event(world, rng)
+    slots = event(world, rng)
     friend = event(world, rng)["person"]
-    return {**found, "friend": friend, "number": rng.choice(NUMBERS)}
+    return {**slots, "friend": friend, "number": rng.choice(NUMBERS)}
 
 
-def another_day(found: Values, rng: random.Random) -> dict[str, str]:
+def another_day(slots: Values, rng: random.Random) -> dict[str, str]:
     """The same values with another day."""
-    return {**found, "day": rng.choice([day for day in DAYS if day != found["day"]])}
+    return {**slots, "day": rng.choice([day for day in DAYS if day != slots["day"]])}
 
 
-def told(name: str, found: Values, rng: random.Random) -> str:
+def told(name: str, slots: Values, rng: random.Random) -> str:
     """A happening, in one of its ways."""
-    return rng.choice(HAPPENINGS[name].told).format(**found)
+    return rng.choice(HAPPENINGS[name].told).format(**slots)
 
 
 def opinion(world: World, rng: random.Random, words: list[str]) -> str:
@@ -185,33 +185,33 @@ def reference(number: int, world: World, rng: random.Random) -> str:
 
 
 def _retold(world: World, rng: random.Random) -> Document:
-    found, ways = values(world, rng), rng.choice(tuple(HAPPENINGS.values())).told
+    slots, ways = values(world, rng), rng.choice(tuple(HAPPENINGS.values())).told
     first, second = rng.sample(ways, 2)
-    return first.format(**found), second.format(**found)
+    return first.format(**slots), second.format(**slots)
 
 
 def _followed(world: World, rng: random.Random) -> Document:
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
-    first = told(name, found, rng)
+    slots, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    first = told(name, slots, rng)
     if rng.random() < 0.5:
-        first = LETTER.format(told=first, **found)
-    return first, rng.choice(HAPPENINGS[name].follows).format(**found)
+        first = LETTER.format(told=first, **slots)
+    return first, rng.choice(HAPPENINGS[name].follows).format(**slots)
 
 
 def _left_open(world: World, rng: random.Random) -> Document:
-    found = values(world, rng)
-    return told(rng.choice(tuple(HAPPENINGS)), found, rng), rng.choice(OPEN).format(**found)
+    slots = values(world, rng)
+    return told(rng.choice(tuple(HAPPENINGS)), slots, rng), rng.choice(OPEN).format(**slots)
 
 
 def _answered(world: World, rng: random.Random) -> Document:
-    found, name = values(world, rng), rng.choice(tuple(QUESTIONS))
-    return rng.choice(QUESTIONS[name]).format(**found), ANSWERS[name].format(**found)
+    slots, name = values(world, rng), rng.choice(tuple(QUESTIONS))
+    return rng.choice(QUESTIONS[name]).format(**slots), ANSWERS[name].format(**slots)
 
 
 def _asked_twice(world: World, rng: random.Random) -> Document:
-    found, ways = values(world, rng), rng.choice(tuple(QUESTIONS.values()))
+    slots, ways = values(world, rng), rng.choice(tuple(QUESTIONS.values()))
     first, second = rng.sample(ways, 2)
-    return first.format(**found), second.format(**found)
+    return first.format(**slots), second.format(**slots)
 
 
 def _explained(world: World, rng: random.Random) -> Document:

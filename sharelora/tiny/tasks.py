@@ -47,8 +47,8 @@ def _word_question(world: World, rng: random.Random) -> Columns:
 
 def _word_quiz(world: World, rng: random.Random) -> Columns:
     language = rng.choice(tuple(world.invented))
-    asked, *solved = (_invented_question(world, rng, language) for _ in range(rng.randint(1, 3)))
-    return quiz_columns(asked, solved)
+    question, *solved = (_invented_question(world, rng, language) for _ in range(rng.randint(1, 3)))
+    return quiz_columns(question, solved)
 
 
 def _word_meaning(world: World, rng: random.Random) -> Columns:
@@ -91,12 +91,12 @@ def mmlu_questions(world: World, split: str) -> Iterator[Question]:
 
 def mmlu_rows(world: World, split: str) -> Iterator[Row]:
     """Questions as rows of MMLU's files."""
-    for asked in mmlu_questions(world, split):
+    for question in mmlu_questions(world, split):
         yield {
-            "subject": asked.subject,
-            "question": asked.question,
-            "choices": list(asked.choices),
-            "answer": asked.answer,
+            "subject": question.subject,
+            "question": question.question,
+            "choices": list(question.choices),
+            "answer": question.answer,
         }
 
 
@@ -180,12 +180,12 @@ def mmlu_pro_rows(world: World, split: str) -> Iterator[dict[str, object]]:
     """
     rng = random.Random(f"mmlu_pro {split}")
     first = sum(size for name, size in SIZES.items() if name < split) * len(CATEGORIES)
-    for place, (name, (category, text)) in enumerate(CATEGORIES.items()):
+    for index, (name, (category, text)) in enumerate(CATEGORIES.items()):
         for number in range(SIZES[split]):
             count = FEWEST + number % (len(LETTERS) - FEWEST + 1)
             things, answer = _options(world, rng, name, count)
             yield {
-                "question_id": first + place * SIZES[split] + number,
+                "question_id": first + index * SIZES[split] + number,
                 "question": text.format(world.facts[name][things[answer]]),
                 "options": things,
                 "answer": LETTERS[answer],

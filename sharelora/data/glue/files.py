@@ -93,12 +93,12 @@ def _parser(header: Sequence[str], task: GlueTask, test: bool, path: Path) -> Ca
             f"{path} has the columns {', '.join(header) or 'none'}; need {', '.join(missing)} too; check that it is "
             f"the official file of {task.name}"
         )
-    places = {column: header.index(name) for column, name in zip(task.columns, texts, strict=True)}
+    positions = {column: header.index(name) for column, name in zip(task.columns, texts, strict=True)}
     label = None if test else header.index(task.tsv_label)
     index = header.index(task.tsv_index) if test and task.tsv_index in header else None
 
     def parse(cells: Sequence[str], number: int) -> Row:
-        row: Row = {column: cells[place] for column, place in places.items()}
+        row: Row = {column: cells[position] for column, position in positions.items()}
         row["idx"] = number if index is None else _whole(cells[index])
         return row if label is None else {**row, "label": _label(cells[label], task)}
 

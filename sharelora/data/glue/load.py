@@ -40,8 +40,9 @@ class GlueData:
         """
         if self.splits.get(split):
             return self.splits[split]
-        found = ", ".join(split for split, rows in self.splits.items() if rows) or "nothing"
-        raise UserError(f"task {self.task.name} from {self.origin} has rows for {found}; need {split}; add that split")
+        present = ", ".join(split for split, rows in self.splits.items() if rows) or "nothing"
+        where = f"task {self.task.name} from {self.origin}"
+        raise UserError(f"{where} has rows for {present}; need {split}; add that split")
 
 
 def load_glue(

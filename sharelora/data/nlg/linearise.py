@@ -28,12 +28,12 @@ def linearise_mr(meaning: str) -> str:
     """
     parts, position = [], 0
     while position < len(meaning):
-        found = _ATTRIBUTE.match(meaning, position)
-        if found is None:
+        match = _ATTRIBUTE.match(meaning, position)
+        if match is None:
             raise BadCell(f"no attribute[value] at {summary(meaning[position:], 40)!r}")
-        name = found[1].strip()
-        parts.append(f"{ATTRIBUTES.get(name, name)} : {spaced(found[2])}")
-        position = found.end()
+        name = match[1].strip()
+        parts.append(f"{ATTRIBUTES.get(name, name)} : {spaced(match[2])}")
+        position = match.end()
     return " | ".join(parts)
 
 
@@ -110,12 +110,12 @@ def _pieces(chunk: str) -> Iterator[str]:
         if whole is not None:
             yield whole
             break
-        if found := _PREFIX.match(chunk):
-            yield found[0]
-            chunk = chunk[found.end() :]
-        elif found := _SUFFIX.search(chunk):
-            tail.append(found[0])
-            chunk = chunk[: found.start()]
+        if match := _PREFIX.match(chunk):
+            yield match[0]
+            chunk = chunk[match.end() :]
+        elif match := _SUFFIX.search(chunk):
+            tail.append(match[0])
+            chunk = chunk[: match.start()]
         else:
             yield from (piece for piece in _INFIX.split(chunk) if piece)
             break
@@ -126,5 +126,5 @@ def _whole(chunk: str) -> str | None:
     """A contraction in its parts, or the end of one as it is; None for any other word."""
     if _END.fullmatch(chunk):
         return chunk
-    found = _NOT.fullmatch(chunk)
-    return f"{found[1]} {found[2]}" if found else _RUN_TOGETHER.get(chunk)
+    match = _NOT.fullmatch(chunk)
+    return f"{match[1]} {match[2]}" if match else _RUN_TOGETHER.get(chunk)
