@@ -1,4 +1,4 @@
-"""Where tiny models and data are kept: made once, whole or not at all, by one process at a time."""
+"""The cache of tiny models and data: each made once, completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
-# The modules that shape tiny texts and files besides those of this package.
+# The modules of `sharelora.data` that tiny texts and files depend on: a change of their code makes a new key.
 SHAPING_MODULES = (chat, commonsense, formats, questions, glue_tasks, linearise, conversations, tokens)
 
 
@@ -60,8 +60,9 @@ def _recipe(chosen: Architecture, steps: int | None) -> Recipe:
 def _key(*parts: object) -> str:
     """A name for exactly this content: the settings, and the code that writes texts and trains."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for source in (*sorted(Path(__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in SHAPING_MODULES)):
-        digest.update(source.read_bytes())
+    shaping = [Path(str(module.__file__)) for module in SHAPING_MODULES]
+    for file in (*sorted(Path(__file__).parent.glob("*.py")), *shaping):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -137,7 +138,7 @@ def tiny_vision_data(cache: str | Path | None = None) -> Path:
 
 
 class ProgressLine:
-    """One line on stderr that says how far a job is; on a terminal it is rewritten in place."""
+    """One line on stderr about the progress of a job; on a terminal it is rewritten in place."""
 
     def __init__(self, what: str) -> None:
         self.what, self.started, self.terminal = what, time.monotonic(), sys.stderr.isatty()

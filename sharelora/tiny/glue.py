@@ -22,10 +22,10 @@ from sharelora.tiny.scenes import (
     QUESTIONS,
     REFERENCES,
     another_day,
+    new_slots,
     opinion,
     reference,
     told,
-    values,
 )
 from sharelora.tiny.world import World
 
@@ -46,7 +46,7 @@ def _other(name: str, names: Mapping[str, object], rng: random.Random) -> str:
 
 def _cola(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """Acceptable, or with two neighbouring words in the wrong order."""
-    words = told(rng.choice(tuple(HAPPENINGS)), values(world, rng), rng).split()
+    words = told(rng.choice(tuple(HAPPENINGS)), new_slots(world, rng), rng).split()
     if not label:
         position = rng.randrange(len(words) - 1)
         words[position], words[position + 1] = words[position + 1], words[position]
@@ -59,7 +59,7 @@ def _sst2(world: World, rng: random.Random, label: int, split: str) -> Texts:
 
 def _mrpc(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """The same happening in two ways, or two happenings to one person on one day."""
-    slots, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     if not label:
         return told(name, slots, rng), told(_other(name, HAPPENINGS, rng), slots, rng)
     first, second = rng.sample(HAPPENINGS[name].told, 2)
@@ -68,7 +68,7 @@ def _mrpc(world: World, rng: random.Random, label: int, split: str) -> Texts:
 
 def _qqp(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """The same question in two ways, or two questions about one thing."""
-    slots, name = values(world, rng), rng.choice(tuple(QUESTIONS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(QUESTIONS))
     first, second = rng.sample(QUESTIONS[name], 2)
     if not label:
         second = rng.choice(QUESTIONS[_other(name, QUESTIONS, rng)])
@@ -77,7 +77,7 @@ def _qqp(world: World, rng: random.Random, label: int, split: str) -> Texts:
 
 def _stsb(world: World, rng: random.Random, score: int, split: str) -> Texts:
     """The same happening counts 4, one of its kind 2; the same day counts 1."""
-    slots, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     alike = [other for other in HAPPENINGS if HAPPENINGS[other].kind == HAPPENINGS[name].kind and other != name]
     others = [other for other in HAPPENINGS if HAPPENINGS[other].kind != HAPPENINGS[name].kind]
     second = (rng.choice(others), rng.choice(alike), name)[score // 2]
@@ -86,7 +86,7 @@ def _stsb(world: World, rng: random.Random, score: int, split: str) -> Texts:
 
 def _mnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """What follows from a happening, what it leaves open, or what follows from another one."""
-    slots, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     first = told(name, slots, rng)
     if split.endswith("mismatched"):
         first = LETTER.format(told=first, **slots)
@@ -96,14 +96,14 @@ def _mnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
 
 def _rte(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """A letter, and what follows from it or does not."""
-    slots, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     follows = HAPPENINGS[_other(name, HAPPENINGS, rng) if label else name].follows
     return LETTER.format(told=told(name, slots, rng), **slots), rng.choice(follows).format(**slots)
 
 
 def _qnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """A question and its answer, or the answer to another one."""
-    slots, name = values(world, rng), rng.choice(tuple(QUESTIONS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(QUESTIONS))
     answer = ANSWERS[_other(name, QUESTIONS, rng) if label else name]
     return rng.choice(QUESTIONS[name]).format(**slots), answer.format(**slots)
 

@@ -1,4 +1,11 @@
-"""Meaning representations and triples as one line of text, in the form of LoRA's conversion scripts."""
+"""Meaning representations, triples and texts in the form of LoRA's conversion scripts.
+
+Its files of E2E (`mr||ref`, one line per reference) have words and punctuation apart by spaces: `The Mill 's food is
+family - friendly .` They are the official csv after a tokeniser that behaves like spaCy's English rules. Those of its
+rules that occur in E2E are written down here, so that training on the official csv is training on the same text. LoRA's
+`test.txt` is reproduced in every line. Its `valid.txt` was made by another tokeniser (`isn 't` for `is n't`, `5 - star`
+for `5-star`) and differs in 70 of 4,672 lines.
+"""
 
 from __future__ import annotations
 
@@ -53,14 +60,6 @@ def linearise_triples(triples: Iterable[Any]) -> str:
     if not lines:
         raise BadCell("no triples")
     return " | ".join(lines)
-
-
-# Words and punctuation apart by spaces, as in LoRA's files of E2E: `The Mill 's food is family - friendly .`
-#
-# Those files (`mr||ref`, one line per reference) are the official csv after a tokeniser whose behaviour is that of
-# spaCy's English rules. What of these rules occurs in E2E is written down here, so that training on the official csv
-# is training on the same text. LoRA's `test.txt` is reproduced in every line. Its `valid.txt` was made by another
-# tokeniser (`isn 't` for `is n't`, `5 - star` for `5-star`) and differs in 70 of 4,672 lines.
 
 
 # Straight and curly quotes; hyphen, en dash, em dash.
