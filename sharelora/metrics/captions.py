@@ -1,4 +1,4 @@
-"""ROUGE-L and CIDEr-D as the COCO caption code, and with it the E2E challenge, computes them, and its tokens.
+"""ROUGE-L and CIDEr-D as the COCO caption code, and with it the E2E challenge, computes them, on its own tokens.
 
 The tokens, on which METEOR of E2E is computed too, are those of Stanford's Penn Treebank tokeniser (CoreNLP 3.4.1) in
 lower case, without punctuation. `tokenise` is a stand-in of a few rules that needs no Java: of the 51,426 references of
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.metrics.java import TOKENIZER, jar, run
+from sharelora.metrics.java import TOKENIZER, jar, one_per_line, run
 from sharelora.metrics.mteval import Ngram, ngrams
 from sharelora.metrics.segments import References, Texts, check, with_words
 from sharelora.support.files import write_text
@@ -94,14 +94,17 @@ def tokenise_with_java(texts: Sequence[str]) -> list[str]:
     program = jar(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts"
-        write_text(file, "".join(" ".join(text.split()) + "\n" for text in texts))
+        write_text(file, one_per_line(texts))
         options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", str(file)]
         printed = run("-cp", str(program), "edu.stanford.nlp.process.PTBTokenizer", *options)
     lines = printed.split("\n")[: len(texts)]
     return [_without_punctuation(line.split()) for line in lines]
 
 
+# Recall weighs the square of this times as much as precision in ROUGE-L.
 BETA = 1.2
+# Of CIDEr: the longest n-grams, the width in bigrams of the length penalty, and the scale.
+ORDER, SIGMA, SCALE = 4, 6.0, 10.0
 
 
 def common_length(left: Sequence[str], right: Sequence[str]) -> int:
@@ -126,10 +129,13 @@ def _segment(words: Sequence[str], references: Sequence[Sequence[str]]) -> float
 
 
 def rouge_l(hypotheses: Texts, references: References) -> float:
-    """Return the mean ROUGE-L of a test set, 0 to 1.
+    """Return the mean ROUGE-L (Lin 2004) of a test set, 0 to 1.
+
+    Precision and recall of the longest common subsequence are each the best over the references, not of the same one.
+    The package rouge_score differs.
 
     Args:
-        hypotheses: one text per segment, tokenised: words with spaces between them, see `ptb`.
+        hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
         references: one or more per segment, tokenised likewise.
 
     Raises:
@@ -143,14 +149,9 @@ def rouge_l(hypotheses: Texts, references: References) -> float:
     return sum(scores) / len(scores)
 
 
-ORDER = 4
-SIGMA = 6.0
-SCALE = 10.0
-
-
 @dataclass(frozen=True)
 class Vector:
-    """A text: per order the weighted counts of its n-grams and their norm, and its length in bigrams."""
+    """A text for CIDEr: per order the weighted counts of its n-grams and their norm, and its length in bigrams."""
 
     values: tuple[Mapping[Ngram, float], ...]
     norms: tuple[float, ...]
@@ -185,10 +186,14 @@ def _similarity(left: Vector, right: Vector) -> float:
 
 
 def cider(hypotheses: Texts, references: References) -> float:
-    """Return the mean CIDEr of a test set, 0 to 10; that of a single segment is 0, as nothing in it is rare.
+    """Return the mean CIDEr-D (Vedantam et al. 2015) of a test set, 0 to 10; 0 for a single segment, with nothing rare.
+
+    Texts are vectors of n-gram counts, each n-gram weighted by how few segments of the test set have it in a reference.
+    The score is the cosine of hypothesis and reference, with the hypothesis's counts cut to the reference's, times a
+    penalty for another length; its mean over n = 1 to 4 and all references, times 10.
 
     Args:
-        hypotheses: one text per segment, tokenised: words with spaces between them, see `ptb`.
+        hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
         references: one or more per segment, tokenised likewise.
 
     Raises:

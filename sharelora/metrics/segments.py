@@ -11,7 +11,7 @@ References = Sequence[Sequence[str]]
 
 
 def check(hypotheses: Texts, references: References) -> None:
-    """Make sure that a test set can be scored. An empty hypothesis can: it is simply a bad one.
+    """Make sure that a test set can be scored; an empty hypothesis is allowed, and simply bad.
 
     Args:
         hypotheses: one text per segment.
