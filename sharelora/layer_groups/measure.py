@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sharelora.layer_groups.sample import Sample
 from sharelora.layer_groups.similarity import ANGULAR, COSINE, MEASURES, Rows, Similarity, shape_of
-from sharelora.models.encoders import most_tokens
+from sharelora.models.encoders import max_input_length
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 
@@ -98,7 +98,7 @@ def measure(
     Raises:
         UserError: texts of one token, or a model without a stack of layers.
     """
-    limits = [max_length, most_tokens(model.config)]
+    limits = [max_length, max_input_length(model.config)]
     rows = encode(tokenizer, sample, min(limit for limit in limits if limit is not None))
     fed = batches(rows, batch_size, tokenizer.pad_token_id, Progress("similarity"))
     return compare_layers(model, fed, sample, name, len(rows), max_length)

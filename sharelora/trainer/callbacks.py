@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sharelora.reporting.environment import peak_memory
 from sharelora.support.errors import UserError
-from sharelora.trainer.sharding import clips_later, held_by_zero, whole_gradient
+from sharelora.trainer.engines import clips_later, whole_gradient
+from sharelora.trainer.zero import held_by_zero
 
 logger = logging.getLogger(__name__)
 

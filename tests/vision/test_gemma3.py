@@ -21,7 +21,7 @@ from small_llama import write_tokenizer
 from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, image_reader, read_conversations
 from sharelora.data.vision.batches import spread
 from sharelora.data.vision.tokens import tokenise
-from sharelora.models.adapter import attach_adapter
+from sharelora.models.adapter import load_adapter
 from sharelora.models.vision import PROJECTOR, load_processor, load_vision_base
 
 SOFT, BEGIN, END = "<soft>", "<boi>", "<eoi>"
@@ -108,7 +108,7 @@ def test_it_is_tuned_saved_and_read_again(job: Job, gemma: Path, made: Path, gem
     rows, _ = encode(gemma_writer, read_conversations(made / "llava" / "train.json")[:2], 512, "train")
     batch = ImageTextCollator(gemma_writer.reader, 2)([rows[0], rows[1]])
     base, again = (load_vision_base(str(gemma)) for _ in range(2))
-    tuned = attach_adapter(again, args.output_dir)
+    tuned = load_adapter(again, args.output_dir)
     with torch.no_grad():
         assert not torch.allclose(base(**batch).logits, tuned.eval()(**batch).logits)
     assert json.loads((args.output_dir / "metrics.json").read_text())["eval_loss"] > 0

@@ -23,7 +23,7 @@ from sharelora.data.vision import (
     require_images,
 )
 from sharelora.models.known import model_config
-from sharelora.models.vision import load_processor, require_sight
+from sharelora.models.vision import load_processor, require_vision
 from sharelora.support.errors import UserError
 from sharelora.training.vision.options import VisionOptions
 
@@ -91,7 +91,7 @@ def open_writer(
     Raises:
         UserError: the model cannot see, or see `load_processor`, `image_reader` and `ConversationWriter`.
     """
-    require_sight(place)
+    require_vision(place)
     reader = image_reader(load_processor(place, revision, token, cache_dir))
     return ConversationWriter(reader, template(asked, model_config(place).model_type))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import BITSANDBYTES
-from sharelora.trainer.engines import Setup
+from sharelora.trainer.launch import Setup
 
 _CONFIGS = "scripts/accelerate"
 _BATCHES = ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")

@@ -1,7 +1,8 @@
-"""Rows dealt to several processes: in every update those that one process has, and blank ones that count nothing."""
+"""The order of rows: every update has the same for any number of processes, and blank ones count nothing."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,13 @@ from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from sharelora.data.token_rows import IGNORED
-from sharelora.trainer.dealing import Filled, Shuffled, WithBlank, counted
-from sharelora.trainer.state import derive_random_state
+from sharelora.trainer.exact_state import derive_random_state
+from sharelora.trainer.samplers import LengthGrouped, Padded, Shuffled, WithBlank, counted
 
 
 def updates(count: int, processes: int, batch: int, accumulation: int) -> list[list[int]]:
     """The rows of each update of an epoch, all processes together, as accelerate deals them."""
-    order = Filled(SequentialSampler(range(count)), batch * processes)
+    order = Padded(SequentialSampler(range(count)), batch * processes)
     shards = [
         list(BatchSamplerShard(BatchSampler(order, batch, drop_last=False), processes, rank, even_batches=True))
         for rank in range(processes)
@@ -80,3 +81,33 @@ def test_each_process_has_random_numbers_of_its_own_that_can_be_had_again() -> N
     places = [(0, 0, 1), (0, 0, 2), (0, 4, 1), (1, 0, 1)]
     assert len({draw(*place) for place in places}) == 4
     assert draw(0, 4, 1) == draw(0, 4, 1)
+
+
+LENGTHS = [5 + (i * 37) % 60 for i in range(200)]
+
+
+def grouped(seed: int, epoch: int) -> list[int]:
+    return list(LengthGrouped(LENGTHS, 4, seed, lambda: epoch))
+
+
+def test_the_order_by_length_depends_on_seed_and_epoch_alone() -> None:
+    assert grouped(1, 0) == grouped(1, 0)
+    assert grouped(1, 0) != grouped(1, 1) != grouped(2, 0)
+    assert sorted(grouped(1, 0)) == list(range(200))
+
+
+def test_batches_hold_similar_lengths() -> None:
+    def spread(indices: list[int]) -> float:
+        batches = (
+            itertools.batched(indices, 4) if hasattr(itertools, "batched") else zip(*[iter(indices)] * 4, strict=True)
+        )
+        return sum(max(lengths) - min(lengths) for lengths in ([LENGTHS[i] for i in batch] for batch in batches))
+
+    assert spread(grouped(1, 0)) < spread(list(range(200))) / 4
+
+
+def test_the_epoch_is_asked_when_an_epoch_begins() -> None:
+    epochs = iter((0, 1))
+    sampler = LengthGrouped(LENGTHS, 4, 1, lambda: next(epochs))
+    assert [list(sampler), list(sampler)] == [grouped(1, 0), grouped(1, 1)]
+    assert len(sampler) == 200
