@@ -11,7 +11,7 @@ from typing import Any
 from peft import get_peft_model
 
 from sharelora.flags.sharing import config_from
-from sharelora.trainer.trainer import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.glue.bottleneck import insert_bottlenecks
 from sharelora.training.glue.prefix import insert_prefixes
 from sharelora.training.glue.store import FILE, put_weights, read_weights, trained_weights, write_weights
