@@ -16,7 +16,7 @@ from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
     from sharelora.layer_groups.images import ImageSample
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     from sharelora.layer_groups.images import read_image_sample
-    from sharelora.layer_groups.sample import read_sample
+    from sharelora.layer_groups.texts import read_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
@@ -84,7 +84,7 @@ def _sample(args: argparse.Namespace) -> Sample | ImageSample:
 
 
 def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample | ImageSample) -> Similarity:
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
     return (
         _measure_texts(args, subject, sample) if isinstance(sample, Sample) else _measure_images(args, subject, sample)
@@ -105,7 +105,8 @@ def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: 
 
 
 def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
-    from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
+    from sharelora.layer_groups.measure import load_any
+    from sharelora.layer_groups.texts import MAX_LENGTH, measure
     from sharelora.models.adapter import attach_adapter
     from sharelora.models.load import load_tokenizer
 
@@ -126,7 +127,7 @@ def _devices() -> dict[str, Any]:
 
 def _batch_size(args: argparse.Namespace, model: Any) -> int:
     from sharelora.evaluation.batching import BatchSize, most_that_fit
-    from sharelora.layer_groups.measure import MAX_LENGTH
+    from sharelora.layer_groups.texts import MAX_LENGTH
 
     most = most_that_fit(model.config, model.dtype, model.device, args.max_length or MAX_LENGTH)
     return BatchSize(args.batch_size, most).most

@@ -11,8 +11,8 @@ from toy import make_model, make_tokenizer
 
 from sharelora.cli.main import main
 from sharelora.layer_groups import read_similarity
-from sharelora.layer_groups.measure import encode, load_any, measure, model_name
-from sharelora.layer_groups.sample import Sample
+from sharelora.layer_groups.measure import load_any, model_name
+from sharelora.layer_groups.texts import Sample, encode, measure
 from sharelora.support.errors import UserError
 
 WORDS = "a fox saw the wolf and a hat of iron"
