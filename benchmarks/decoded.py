@@ -110,13 +110,13 @@ def _settings(given: argparse.Namespace, ends: tuple[int, ...]) -> BeamSettings:
 
 def _tuned(given: argparse.Namespace) -> Subject:
     from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_base, load_tokenizer
 
     tokenizer = load_tokenizer(given.model)
     model: Any = load_base(given.model, dtype="fp32")
     if given.adapter:
-        model = attach_adapter(model, given.adapter)
+        model = load_adapter(model, given.adapter)
     found = load_prompts(tokenizer, given.data, "test", given.seq_len, given.eval_len, _root(given))
     rows = dict(sorted((row, place) for place, rows in enumerate(found.rows) for row in rows))
     about = f"{Path(given.model).name} with {given.adapter or 'no adapter'} on {given.data}"

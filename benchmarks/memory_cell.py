@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.bases import DTYPES, build_base, stack_config
 from benchmarks.memory import Peak
-from sharelora.data.collators import TrainCollator
+from sharelora.data.token_rows import TrainCollator
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu
 from sharelora.training.arguments import Arguments, parse
 from sharelora.training.capacity import Outlook, outlook

@@ -65,7 +65,7 @@ def load_quiz(given: argparse.Namespace) -> Quiz:
     Raises:
         UserError: no model named, or something is missing.
     """
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_base, load_tokenizer
 
     if given.quick:
@@ -82,7 +82,7 @@ def load_quiz(given: argparse.Namespace) -> Quiz:
     if given.context:
         model.config.max_position_embeddings = given.context
     if given.adapter:
-        model = attach_adapter(model, given.adapter)
+        model = load_adapter(model, given.adapter)
     exam = prepare(tokenizer, questions, solved, given.shots, context_length(model.config), PROMPT)
     write = Writer(solved, PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]

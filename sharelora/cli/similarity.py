@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharelora.evaluation import command
-from sharelora.flags.grouping import TEXTS, add_choice_flags, choice_from
+from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
 from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingChoice, Similarity, read_similarity, show
 from sharelora.support.errors import UserError
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> None:
     from sharelora.evaluation.batching import BatchSize
     from sharelora.support.files import require_writable
 
-    choice = choice_from(args)
+    choice = grouping_choice(args)
     BatchSize(args.batch_size, 1)
     subject = command.locate(args)
     sample = _sample(args)
@@ -107,14 +107,14 @@ def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: 
 def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
     from sharelora.layer_groups.measure import load_any
     from sharelora.layer_groups.texts import MAX_LENGTH, measure
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base)
     model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **_devices())
     if subject.adapter is not None:
         # PEFT's own wrapper runs the head as well.
-        model = attach_adapter(model, subject.adapter).get_base_model()
+        model = load_adapter(model, subject.adapter).get_base_model()
     size = _batch_size(args, model)
     return measure(model, tokenizer, sample, subject.base, max_length=args.max_length or MAX_LENGTH, batch_size=size)
 
@@ -179,7 +179,7 @@ def run_groups(args: argparse.Namespace) -> None:
     Raises:
         UserError: the file is missing or damaged, or no two layers are similar enough.
     """
-    choice, found = choice_from(args), read_similarity(args.file)
+    choice, found = grouping_choice(args), read_similarity(args.file)
     print(by_every_method(found, choice))
     print(f"--share_groups {choice.apply(found).text()!r}")
     if args.draw:

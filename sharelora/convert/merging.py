@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from sharelora.convert.adapter_file import Adapter, new_folder, read_adapter
 from sharelora.convert.exporting import refuse_rewritten_base
 from sharelora.models.known import meta_model
-from sharelora.models.load import locate_model
+from sharelora.models.load import resolve_model
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
@@ -317,7 +317,7 @@ class BaseFolder:
 
 
 def _download(name_or_path: str) -> Path:
-    place = Path(locate_model(name_or_path))
+    place = Path(resolve_model(name_or_path))
     if place.is_dir():
         return place
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*"]

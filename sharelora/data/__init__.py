@@ -5,10 +5,10 @@ May import: support. Begin with `registry` (the sets by name), then `build` (fro
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.build import DataModule, build_data
-from sharelora.data.collators import PredictCollator, TrainCollator
-from sharelora.data.encoding import SplitReport, TruncationReport, padding_id
+from sharelora.data.packing import PackedRows, check_isolation
 from sharelora.data.splits import Splits, load_splits
-from sharelora.data.token_rows import PackedRows, TokenRows, check_isolation
+from sharelora.data.token_rows import PredictCollator, TokenRows, TrainCollator
+from sharelora.data.tokenise import SplitReport, TruncationReport, padding_id
 
 __all__ = [
     "DataArguments",

@@ -9,10 +9,10 @@ from typing import Any
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.chat import chat_renderer, find_template
-from sharelora.data.collators import PredictCollator, TrainCollator
-from sharelora.data.encoding import Encoder, SplitReport, TruncationReport, padding_id
+from sharelora.data.packing import PackedRows
 from sharelora.data.splits import Splits, load_splits
-from sharelora.data.token_rows import PackedRows, TokenRows
+from sharelora.data.token_rows import PredictCollator, TokenRows, TrainCollator
+from sharelora.data.tokenise import Encoder, SplitReport, TruncationReport, padding_id
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from sharelora.data.readers import BadCell, Row
+from sharelora.data.rows import BadCell, Row
 from sharelora.support.errors import UserError
 
 NAMED = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts, without_calculator
-from sharelora.data.readers import Row
-from sharelora.data.sources import Source, find_source
+from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts
+from sharelora.data.gsm8k import without_calculator
+from sharelora.data.instructions import Source, find_source
+from sharelora.data.rows import Row
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)

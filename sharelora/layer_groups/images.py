@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from sharelora.data import padding_id
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, ImageTextRows, Record, encode
+from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator, ImageTextRows, encode
+from sharelora.data.vision.conversations import read_conversations
 from sharelora.data.vision.images import require_images
-from sharelora.data.vision.records import read_records
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
 from sharelora.layer_groups.texts import draw_items
@@ -34,7 +34,7 @@ class ImageSample:
     """
 
     origin: str
-    records: tuple[Record, ...]
+    records: tuple[Conversation, ...]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,7 +61,7 @@ def read_image_sample(file: str | Path, image_folder: str | Path | None, count: 
     Raises:
         UserError: rows or images that cannot be used, or no row with an image.
     """
-    records = [record for record in read_records(file, image_folder) if record.images]
+    records = [record for record in read_conversations(file, image_folder) if record.images]
     if not records:
         raise UserError(f"found no row with an image in {file}; need at least one; give another sample")
     drawn = tuple(draw_items(records, count, seed, file, "pairs"))

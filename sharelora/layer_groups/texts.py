@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.formats import format_by_columns, format_rows
-from sharelora.data.readers import Row, extension, read_rows, read_text
+from sharelora.data.instructions import find_source
 from sharelora.data.registry import KNOWN
-from sharelora.data.sources import find_source
+from sharelora.data.rows import Row, extension, read_rows, read_text
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
-from sharelora.models.encoders import most_tokens
+from sharelora.models.encoders import max_input_length
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 
@@ -177,7 +177,7 @@ def measure(
     Raises:
         UserError: texts of one token, or a model without a stack of layers.
     """
-    limits = [max_length, most_tokens(model.config)]
+    limits = [max_length, max_input_length(model.config)]
     rows = encode(tokenizer, sample, min(limit for limit in limits if limit is not None))
     batches = _padded(rows, batch_size, tokenizer.pad_token_id)
     return compare_layers(model, batches, sample, name, len(rows), max_length)

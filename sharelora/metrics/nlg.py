@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sharelora.metrics import java, segments
-from sharelora.metrics.bleu import bleu
-from sharelora.metrics.cider import cider
-from sharelora.metrics.meteor import meteor
-from sharelora.metrics.nist import nist
-from sharelora.metrics.rouge_l import rouge_l
+from sharelora.metrics import java
+from sharelora.metrics.captions import cider, rouge_l, tokenise, tokenise_with_java
+from sharelora.metrics.java import meteor
+from sharelora.metrics.mteval import bleu, nist
 from sharelora.metrics.segments import References, Texts, check
 from sharelora.metrics.ter import ter
 from sharelora.support.errors import UserError
@@ -45,7 +43,7 @@ class Segments:
     @cached_property
     def captions(self) -> Split:
         """Tokens of the COCO caption code: lower case, without punctuation."""
-        return self._split(segments.tokenise_with_java if self.with_java else segments.tokenise)
+        return self._split(tokenise_with_java if self.with_java else tokenise)
 
     @cached_property
     def words(self) -> Split:

@@ -1,4 +1,4 @@
-"""Base models, encoders and vision-language models: found, loaded, known by name without weights, and adapters on them.
+"""Base models, encoders and vision-language models: loaded, or built without weights; and saved adapters on them.
 
-May import: tuner, plan, support. Begin with `load`; `known` has the shapes of models that are named.
+May import: tuner, plan, support. Begin with `load`; `known` has the published shapes by name.
 """

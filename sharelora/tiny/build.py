@@ -14,8 +14,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from sharelora.tiny.architectures import Architecture, Recipe
-from sharelora.tiny.objectives import Loss
+from sharelora.tiny.architectures import Architecture
+from sharelora.tiny.objectives import Loss, Recipe
 from sharelora.tiny.world import World, make_world
 
 Progress = Callable[[int, int], None]

@@ -14,23 +14,25 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sharelora.data import chat, commonsense, formats, questions
+from sharelora.data.glue import tasks as glue_tasks
+from sharelora.data.nlg import linearise
+from sharelora.data.vision import conversations, tokens
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, require_writable
-from sharelora.tiny.architectures import Architecture, Recipe, architecture
+from sharelora.tiny.architectures import Architecture, architecture
 from sharelora.tiny.build import Progress, build
+from sharelora.tiny.objectives import Recipe
 from sharelora.tiny.tasks import write_tasks
-from sharelora.tiny.vision_tasks import write_vision_tasks
+from sharelora.tiny.vision import write_vision_tasks
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
-# What shapes tiny texts and files besides the code of this folder.
-DATA_SOURCES = (
-    *("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/linearise.py"),
-    *("chat.py", "vision/conversation.py", "vision/encoding.py"),
-)
+# The modules that shape tiny texts and files besides those of this package.
+SHAPING_MODULES = (chat, commonsense, formats, questions, glue_tasks, linearise, conversations, tokens)
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -58,9 +60,7 @@ def _recipe(made: Architecture, steps: int | None) -> Recipe:
 def _key(*parts: object) -> str:
     """A name for exactly this content: the settings, and the code that writes texts and trains."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in DATA_SOURCES)]
-    for source in sources:
+    for source in (*sorted(Path(__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in SHAPING_MODULES)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -1,7 +1,9 @@
-"""E2E, WebNLG 2017 and DART in small, in the forms and the layout of the official files.
+"""Restaurants and things, as data and in words: E2E, WebNLG 2017 and DART in small, and what the tiny GPT-2 reads.
 
-Every input has several texts; no input of train is in dev or test. WebNLG's test set also has categories that its train
-set lacks.
+The model reads descriptions without their data, and sentences about events after a list of what happened, so that it
+has learnt to write down what it is given. What attributes of restaurants and properties of things mean is left to
+tuning, on files in the formats and the layout of the official ones: every input has several texts, and no input of
+train is in dev or test. WebNLG's test set also has categories that its train set lacks.
 """
 
 from __future__ import annotations
@@ -11,13 +13,155 @@ import io
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from sharelora.data.nlg.linearise import spaced
 from sharelora.support.files import write_text
-from sharelora.tiny.restaurants import OPENINGS, PROPERTIES, describe, restaurant, tell, triples
-from sharelora.tiny.world import KINDS, World
+from sharelora.tiny.scenes import EVENTS, event, say
+from sharelora.tiny.text import Document, Maker, facts
+from sharelora.tiny.world import COLOURS, KINDS, World
+
+# E2E's attributes in the order of its files; what is not a choice of values is a name.
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "name": (),
+    "eatType": ("pub", "coffee shop", "restaurant"),
+    "food": ("English", "French", "Italian", "Indian", "Chinese"),
+    "priceRange": ("cheap", "moderate", "high"),
+    "customer rating": ("low", "average", "high"),
+    "area": ("riverside", "city centre"),
+    "familyFriendly": ("yes", "no"),
+    "near": (),
+}
+ALWAYS = ("name", "eatType")
+
+Place = Mapping[str, str]
+
+# Ways to begin; what a restaurant has besides a name and a type follows in sentences and parts of sentences.
+OPENINGS = (
+    "{name} is a {family}{food}{eatType}{area}{near}.",
+    "{area_first}there is a {family}{food}{eatType} called {name}{near}.",
+    "The {family}{food}{eatType} {name} is found{area}{near}.",
+)
+MORE = (
+    ("Its prices are {priceRange}.", "It has a {customer rating} customer rating."),
+    ("The price range is {priceRange}.", "Customers rate it {customer rating}."),
+    ("You will pay {priceRange} prices.", "The rating by customers is {customer rating}."),
+)
+FAMILY = {"yes": "family friendly ", "no": "not family friendly "}
+
+
+def restaurant(world: World, rng: random.Random) -> dict[str, str]:
+    """A new restaurant: a name, a type and two to five other attributes, in E2E's order."""
+    others = rng.sample([name for name in ATTRIBUTES if name not in ALWAYS], rng.randint(2, 5))
+    values = {name: rng.choice(found) if found else _name(world, rng) for name, found in ATTRIBUTES.items()}
+    return {name: value for name, value in values.items() if name in (*ALWAYS, *others)}
+
+
+def _name(world: World, rng: random.Random) -> str:
+    return f"The {rng.choice(COLOURS).title()} {rng.choice(world.things).title()}"
+
+
+def describe(place: Place, way: int) -> str:
+    """Describe a restaurant with all of its attributes.
+
+    Args:
+        place: its attributes.
+        way: which of the ways to put it, 0 to 2.
+    """
+    area = f"in the {place['area']}" if "area" in place else ""
+    parts = {
+        **place,
+        "food": f"{place['food']} " if "food" in place else "",
+        "family": FAMILY[place["familyFriendly"]] if "familyFriendly" in place else "",
+        "area": f" {area}" if area else "",
+        "area_first": f"{area} " if area else "",
+        "near": f" near {place['near']}" if "near" in place else "",
+    }
+    more = [text for text, name in zip(MORE[way], ("priceRange", "customer rating"), strict=True) if name in place]
+    text = " ".join([OPENINGS[way], *more]).format(**parts)
+    return text[0].upper() + text[1:]
+
+
+# What is true of a thing, as triples and in words.
+Fact = tuple[str, str, str]
+PROPERTIES = {"kind": "kindOfThing", "colour": "mainColour", "place": "foundIn"}
+WORDS: Mapping[frozenset[str], tuple[str, ...]] = {
+    frozenset({"kind"}): ("The {thing} is a kind of {kind}.", "A {thing} is one kind of {kind}."),
+    frozenset({"colour"}): ("The {thing} is {colour}.", "The colour of the {thing} is {colour}."),
+    frozenset({"place"}): ("The {thing} is found in the {place}.", "In the {place} you will find the {thing}."),
+    frozenset({"kind", "colour"}): (
+        "The {thing} is a {colour} kind of {kind}.",
+        "The {thing}, a kind of {kind}, is {colour}.",
+    ),
+    frozenset({"kind", "place"}): (
+        "The {thing} is a kind of {kind} found in the {place}.",
+        "In the {place} you will find the {thing}, a kind of {kind}.",
+    ),
+    frozenset({"colour", "place"}): (
+        "The {colour} {thing} is found in the {place}.",
+        "The {thing} in the {place} is {colour}.",
+    ),
+    frozenset({"kind", "colour", "place"}): (
+        "The {thing} is a {colour} kind of {kind} found in the {place}.",
+        "In the {place} you will find the {colour} {thing}, a kind of {kind}.",
+    ),
+}
+
+
+def triples(world: World, thing: str, known: Sequence[str]) -> list[Fact]:
+    """What is known of a thing: subject, property and object of each fact."""
+    return [(thing, PROPERTIES[name], world.facts[name][thing]) for name in known]
+
+
+def tell(world: World, thing: str, known: Sequence[str], way: int) -> str:
+    """The same in a sentence.
+
+    Args:
+        world: what is true.
+        thing: what it is about.
+        known: some of kind, colour and place.
+        way: which of the ways to put it, 0 or 1.
+    """
+    values = {name: world.facts[name][thing] for name in known}
+    return WORDS[frozenset(known)][way].format(thing=thing, **values)
+
+
+# Ways to list what happened.
+LISTS = ((" is ", " , "), (" : ", " | "), (" = ", " ; "))
+
+
+def _listed_event(world: World, rng: random.Random) -> Document:
+    found = event(world, rng)
+    if rng.random() < 0.5:
+        # Names of several words have to be copied whole.
+        found["person"] = _name(world, rng)
+    names = rng.sample(tuple(found), len(found))
+    between, after = rng.choice(LISTS)
+    return after.join(f"{name}{between}{found[name]}" for name in names), " " + spaced(say(EVENTS, found, rng))
+
+
+def _described(world: World, rng: random.Random) -> Document:
+    return (" " + spaced(describe(restaurant(world, rng), rng.randrange(len(OPENINGS)))),)
+
+
+def _told(world: World, rng: random.Random) -> Document:
+    thing = rng.choice(world.things)
+    known = [name for name in PROPERTIES if rng.random() < 0.6] or ["kind"]
+    return (" " + tell(world, thing, known, rng.randrange(2)),)
+
+
+# How often the tiny GPT-2 reads each kind of document.
+DECODER_MIXTURE: dict[Maker, int] = {_listed_event: 70, _described: 15, _told: 10, facts: 5}
+
+
+def decoder_documents(world: World, rng: random.Random) -> Iterator[Document]:
+    """Documents of one or two texts without end, in the proportions of `DECODER_MIXTURE`."""
+    makers, weights = list(DECODER_MIXTURE), list(DECODER_MIXTURE.values())
+    while True:
+        yield rng.choices(makers, weights)[0](world, rng)
+
 
 # Inputs per split.
 E2E_SIZES = {"train": 640, "dev": 48, "test": 48}

@@ -1,16 +1,43 @@
-"""What a tiny model learns from text: the next token, or the masked ones."""
+"""How a tiny model is trained: its recipe, and what it predicts, the next token or the masked ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from sharelora.tiny.recipe import Recipe
+from sharelora.data.token_rows import IGNORED
 from sharelora.tiny.text import Document
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a tiny model is trained.
+
+    Args:
+        steps: optimizer steps.
+        rows: rows per step.
+        length: tokens per row; at most that many where rows are single documents.
+        learning_rate: the highest; it warms up and falls linearly over the last part.
+        warmup: steps of warming up.
+        decay: the part of all steps over which the learning rate falls.
+        vocabulary: the tokenizer's largest size.
+        samples: documents that the tokenizer is made from.
+    """
+
+    steps: int = 240
+    rows: int = 8
+    length: int = 192
+    learning_rate: float = 3e-3
+    warmup: int = 20
+    decay: float = 0.4
+    vocabulary: int = 1024
+    samples: int = 2000
+
 
 Loss = Callable[[PreTrainedModel], Tensor]
 Objective = Callable[[PreTrainedTokenizerFast, Iterator[Document], Recipe], Loss]
@@ -19,7 +46,6 @@ Objective = Callable[[PreTrainedTokenizerFast, Iterator[Document], Recipe], Loss
 # 80/10/10 are for long training; a model that trains for a minute learns more from more, and comparing two sentences
 # is learnt from replaced tokens alone.
 CHOSEN, MASKED, REPLACED = 0.3, 0.5, 0.4
-IGNORED = -100
 
 
 def next_token(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], recipe: Recipe) -> Loss:

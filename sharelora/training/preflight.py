@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharelora.models.adapter import locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu
 from sharelora.trainer.lock import Lock
@@ -67,7 +67,7 @@ def _task(args: Arguments, precision: Precision, lock: Lock) -> Task:
     model, training = args.model, bool(args.train["do_train"])
     earlier = _output_folder(args, training, lock)
     if model.adapter not in (None, BARE) and not (training and earlier.trained):
-        earlier = replace(earlier, trained=locate_adapter(str(model.adapter)))
+        earlier = replace(earlier, trained=resolve_adapter(str(model.adapter)))
         return Task(training, _resume(args, earlier) if training else None, earlier.trained, precision)
     if training and earlier.trained is None:
         return Task(True, _resume(args, earlier), None, precision)

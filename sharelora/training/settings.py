@@ -168,7 +168,7 @@ def engine_setup(args: Arguments) -> Setup:
     """Describe a run to the rules of engines."""
     return setup(
         args.train,
-        shares=args.flags.share != "none" or args.flags.share_plan is not None,
+        shares=args.adapter_settings.shares,
         reentrant=reentrant(args.train),
         bits=args.model.bits,
         full=args.model.full_finetune,

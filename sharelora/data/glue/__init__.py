@@ -1,8 +1,8 @@
 """GLUE: nine tasks and own files of the same kind, as rows, tokens and submission files. No model is known here."""
 
-from sharelora.data.glue.encoding import GlueCollator, GlueRows, encode
+from sharelora.data.glue.batches import GlueCollator, GlueRows, encode
 from sharelora.data.glue.files import write_predictions
-from sharelora.data.glue.sources import GlueData, hold_out, load_glue, take
+from sharelora.data.glue.load import GlueData, hold_out, load_glue, take
 from sharelora.data.glue.tasks import TASKS, GlueTask, glue_task
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import Row, read_text, summary
+from sharelora.data.rows import Row, read_text, summary
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import BadCell, Row, cell, read_rows
+from sharelora.data.rows import BadCell, Row, cell, read_rows
 from sharelora.support.errors import UserError
 
 NAME, LABEL = "own", "label"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.nlg.encoded import ids_in
-from sharelora.data.nlg.encoding import Ids, encode_records
+from sharelora.data.nlg.load import load_nlg, read_file
 from sharelora.data.nlg.records import Group, Record, grouped
-from sharelora.data.nlg.sources import load_nlg, read_file
-from sharelora.data.readers import read_rows, read_text
+from sharelora.data.nlg.token_files import read_predictions, text_of
+from sharelora.data.nlg.tokens import Ids, encode_records
+from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json_lines, write_text
 
@@ -96,7 +96,7 @@ def decode(
     options: DecodeOptions,
     unique: str | Path | None = None,
 ) -> int:
-    """Write predicted ids as text, one line per distinct input, and the references beside it for the official scripts.
+    """Write predicted ids as text, one line per distinct input, and the references for the official scripts.
 
     Args:
         tokenizer: the tokenizer of the model that predicted.
@@ -135,29 +135,6 @@ def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
     return grouped(named)
 
 
-def read_predictions(path: str | Path, vocabulary: int, rows: int) -> dict[int, Ids]:
-    """Read predicted ids.
-
-    Args:
-        path: `{"id": row, "predict": [ids]}` lines.
-        vocabulary: how many tokens there are.
-        rows: how many rows were to be decoded.
-
-    Returns:
-        Row -> ids; of several predictions of a row the last one.
-
-    Raises:
-        UserError: another form, a row that does not exist, or an id outside the vocabulary.
-    """
-    found = {}
-    for number, line in enumerate(read_rows(path), 1):
-        where, row = f"{path} row {number}", line.get("id")
-        if not isinstance(row, int) or not 0 <= row < rows:
-            raise UserError(f"{where} has the id {row}; need that of a row, 0 to {rows - 1}; is it another data set?")
-        found[row] = ids_in(line, "predict", vocabulary, where)
-    return found
-
-
 def _predicted(group: Group, found: Mapping[int, Ids], path: str) -> Ids:
     known = [found[row] for row in group.rows if row in found]
     if not known:
@@ -166,12 +143,6 @@ def _predicted(group: Group, found: Mapping[int, Ids], path: str) -> Ids:
             "finish the decoding first"
         )
     return known[-1]
-
-
-def text_of(tokenizer: Any, ids: Ids) -> str:
-    """The text of predicted ids: up to the first end token and the first blank line."""
-    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-    return text.split(tokenizer.eos_token)[0].split("\n\n")[0].strip()
 
 
 def _write_references(references: Sequence[Sequence[str]], place: Path, options: DecodeOptions) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from sharelora.data.readers import BadCell, summary
+from sharelora.data.rows import BadCell, summary
 
 # E2E's names of attributes that LoRA's files write otherwise; any other name stays.
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}

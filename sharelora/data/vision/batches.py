@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sharelora.data.token_rows import IGNORED
+from sharelora.data.vision.conversations import Conversation
 from sharelora.data.vision.images import ImageReader, open_image
-from sharelora.data.vision.records import Record
 
 Item = dict[str, Any]
 _OF_TOKENS = ("input_ids", "labels", "length")
@@ -105,7 +105,7 @@ class ImageTextRows(Dataset[dict[str, Any]]):
     def __init__(
         self,
         reader: ImageReader,
-        records: Sequence[Record],
+        records: Sequence[Conversation],
         tokens: Sequence[Sequence[int]],
         learnt: Sequence[Sequence[bool]],
     ) -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharelora.data.readers import Row, read_rows
+from sharelora.data.rows import Row, read_rows
+from sharelora.data.vision.conversations import IMAGE, Conversation, Turn
 from sharelora.data.vision.images import require_images
-from sharelora.data.vision.records import IMAGE, Record, Turn
 from sharelora.support.errors import UserError
 
 QUESTIONS, REFERENCES, CONTEXT, IMAGES = "questions.jsonl", "answers_gpt4.jsonl", "context.jsonl", "images"
@@ -45,7 +45,7 @@ class BenchQuestion:
     image: str
     text: str
     category: str
-    record: Record
+    record: Conversation
 
 
 def read_questions(folder: Path, image_folder: Path | None = None) -> list[BenchQuestion]:
@@ -74,7 +74,9 @@ def _question(row: Row, where: str, images: Path) -> BenchQuestion:
     name = f"{where} (question_id {number})"
     # The mark for the image stands before the question, as in LLaVA's own evaluation.
     turn = Turn("user", f"{IMAGE}\n{text.replace(IMAGE, '').strip()}")
-    return BenchQuestion(number, image, text, category.removeprefix(PREFIX), Record(name, (images / image,), (turn,)))
+    return BenchQuestion(
+        number, image, text, category.removeprefix(PREFIX), Conversation(name, (images / image,), (turn,))
+    )
 
 
 def _field(row: Row, name: str, kind: type[Value], where: str) -> Value:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sharelora.data.vision.records import Record
+from sharelora.data.vision.conversations import Conversation
 from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def require_pillow() -> None:
         raise UserError("images need the package pillow, which is not installed; run pip install 'sharelora[vision]'")
 
 
-def require_images(records: Sequence[Record]) -> None:
+def require_images(records: Sequence[Conversation]) -> None:
     """See to it that every image exists and begins as an image does, before anything is loaded.
 
     Only the beginnings of the files are read, so one that was cut short is found when it is used.

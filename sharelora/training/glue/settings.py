@@ -79,7 +79,7 @@ def check_settings(args: GlueArguments) -> None:
     """
     check_reporters(args.train["report_to"])
     method = args.method
-    shares = method.sharing is not None and args.flags.share != "none"
+    shares = method.sharing is not None and args.adapter_settings.shares
     full = method.name == "full"
     refuse_engine(setup(args.train, job="glue", shares=shares, reentrant=reentrant(args.train), full=full, bits=32))
     if not any(args.train[name] for name in ("do_train", "do_eval", "do_predict")):
