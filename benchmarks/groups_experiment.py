@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sharelora.layer_groups import Grouping, GroupingChoice, Similarity, expanded_rank
+from sharelora.layer_groups import Grouping, GroupingSettings, Similarity, expanded_rank
 
 SEARCH, MAIN = "search", "main"
 # A seed that no compared run has: the rate must not be chosen on one of their draws.
@@ -73,7 +73,7 @@ def ways(similarity: Similarity, file: Path, threshold: float) -> dict[str, Way]
     Raises:
         UserError: no two layers reach the threshold.
     """
-    best = GroupingChoice("optimal", threshold).apply(similarity)
+    best = GroupingSettings("optimal", threshold).apply(similarity)
     groups = {"share": "ab", "share_groups": str(file), "similarity_threshold": f"{threshold:g}"}
     smaller = max(1, round(RANK * best.distinct / best.layers))
     wider = expanded_rank(best, RANK, "text")

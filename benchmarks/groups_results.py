@@ -143,7 +143,7 @@ def main() -> None:
     given = arguments()
     from benchmarks.glue_document import write_document
     from benchmarks.groups_table import loss_table, plot
-    from sharelora.layer_groups import GroupingChoice
+    from sharelora.layer_groups import GroupingSettings
     from sharelora.layer_groups.show import draw
 
     place_data(given)
@@ -151,7 +151,7 @@ def main() -> None:
     root = Path(given.output) / "quick" if given.quick else Path(given.output)
     done = search_and_train(experiment, root, given.jobs, given.ways)
     document = root / "groups.md" if given.quick else Path(given.document)
-    best = GroupingChoice("optimal", experiment.threshold).apply(done.similarity)
+    best = GroupingSettings("optimal", experiment.threshold).apply(done.similarity)
     draw(done.similarity, document.with_name("groups_similarity"), groups=best.groups)
     plot(done.ways, done.found, document.with_suffix(""))
     write_document(document, compose(experiment, done))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sharelora.evaluation import command
 from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
-from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingChoice, Similarity, read_similarity, show
+from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingSettings, Similarity, read_similarity, show
 from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _batch_size(args: argparse.Namespace, model: Any) -> int:
     return BatchSize(args.batch_size, most).most
 
 
-def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
+def by_every_method(found: Similarity, choice: GroupingSettings) -> str:
     """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
 
     Args:
@@ -150,7 +150,7 @@ def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
     return show.render(rows)
 
 
-def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
+def _draw(found: Similarity, file: Path, choice: GroupingSettings) -> list[Path]:
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("note: matplotlib is not installed, so nothing is drawn; pip install matplotlib")
         return []
@@ -159,7 +159,7 @@ def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
     return draw(found, file.with_suffix(""), choice.measure, _groups(found, choice).groups)
 
 
-def _groups(found: Similarity, choice: GroupingChoice) -> Grouping:
+def _groups(found: Similarity, choice: GroupingSettings) -> Grouping:
     """Return the groups, none where no two layers are similar enough: a picture can be drawn all the same."""
     if choice.distinct is not None:
         return choice.apply(found)

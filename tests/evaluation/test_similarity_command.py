@@ -123,8 +123,8 @@ def test_a_model_is_recorded_by_its_name(place: str) -> None:
     [
         ("", "need texts to compare the layers on; pass --sample"),
         ("--sample nothing.txt", "nothing.txt not found"),
-        ("--sample TEXTS --similarity_threshold 2", "cosine similarity lies from -1 to 1"),
-        ("--sample TEXTS --similarity_measure angular --similarity_threshold -1", "angular similarity lies from 0"),
+        ("--sample TEXTS --similarity_threshold 2", "cosine similarity goes from -1 to 1"),
+        ("--sample TEXTS --similarity_measure angular --similarity_threshold -1", "angular similarity goes from 0"),
         ("--sample TEXTS --grouping best", "found grouping 'best'; need one of greedy, strict, optimal"),
         ("--sample TEXTS --batch_size 0", "found batch size 0"),
     ],
