@@ -1,4 +1,4 @@
-"""How layers are to be grouped: the method, the measure, and what has to be reached."""
+"""Settings of a grouping: the method, the measure, and the threshold or number of layers to reach."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from sharelora.support.errors import UserError
 
 GREEDY, STRICT, OPTIMAL = "greedy", "strict", "optimal"
 METHODS = {GREEDY: greedy, STRICT: strict, OPTIMAL: fewest}
-# The paper's for LLaMA-7B and LLaMA2-7B.
-THRESHOLD = 0.85
+THRESHOLD = 0.85  # the paper's, for LLaMA-7B and LLaMA2-7B
 
 
 @dataclass(frozen=True)
-class GroupingChoice:
-    """How layers are grouped.
+class GroupingSettings:
+    """How to group layers.
 
     Attributes:
         method: `greedy` is Algorithm 1 of the second ShareLoRA paper, `strict` the same with every pair of a group
             reaching the threshold, `optimal` the fewest groups of neighbouring layers with that property.
-        threshold: similarity that layers of a group reach.
+        threshold: the similarity that layers of a group must reach.
         measure: `cosine`, or `angular`: 1 - arccos(cosine) / pi.
-        distinct: instead of a threshold, how many layers are to remain distinct; for `optimal`.
+        distinct: instead of a threshold, how many distinct layers to keep; for `optimal`.
         expansion: how the rank grows; see `expanded_rank`.
 
     Raises:
@@ -58,7 +57,7 @@ class GroupingChoice:
         low, high = MEASURES[self.measure]
         if not low <= self.threshold <= high:
             raise UserError(
-                f"found similarity_threshold {self.threshold:g}; {self.measure} similarity lies from {low:g} to "
+                f"found similarity_threshold {self.threshold:g}; {self.measure} similarity goes from {low:g} to "
                 f"{high:g}; change --similarity_threshold"
             )
         if self.distinct is not None and self.method != OPTIMAL:
@@ -83,20 +82,9 @@ class GroupingChoice:
                     "change --distinct_layers"
                 )
             return most_similar(similar, self.distinct)
-        found = METHODS[self.method](similar, self.threshold)
-        if not found.groups:
-            self._refuse(similar)
-        return found
-
-    def apply(self, similarity: Similarity) -> Grouping:
-        """Group the layers of a measured model.
-
-        Raises:
-            UserError: see `group`.
-        """
-        return self.group(similarity.matrix(self.measure))
-
-    def _refuse(self, similar: Matrix) -> None:
+        grouping = METHODS[self.method](similar, self.threshold)
+        if grouping.groups:
+            return grouping
         if len(similar) < 2:
             raise UserError("found a model of one layer; need at least two to group; drop the groups")
         one, other = most_similar_pair(similar)
@@ -105,3 +93,11 @@ class GroupingChoice:
             f"found no two{neighbours} layers with a {self.measure} similarity of {self.threshold:g}; the most similar "
             f"are {one} and {other} with {similar[one][other]:.4f}; lower --similarity_threshold"
         )
+
+    def apply(self, similarity: Similarity) -> Grouping:
+        """Group the layers of a measured model.
+
+        Raises:
+            UserError: see `group`.
+        """
+        return self.group(similarity.matrix(self.measure))
