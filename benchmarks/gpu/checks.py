@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, set_checkpointing
 from benchmarks.gpu.settings import Context, Deadline
-from benchmarks.gpu.steps import clear, set_checkpointing
 from benchmarks.harness import report
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import TrainStep

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.gpu.settings import Context, Deadline, Load
-from benchmarks.gpu.steps import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.harness import report
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import TrainStep
 from benchmarks.speed.variants import ALL_LINEAR, VARIANTS, Adapter, attach

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from benchmarks.gpu import checks, memory, speed
+from benchmarks.gpu.device import clear
 from benchmarks.gpu.settings import SECTIONS, Context, Deadline, Section, full_scale, tiny_scale
-from benchmarks.gpu.steps import clear
 from benchmarks.harness.command import chosen_names
 from benchmarks.harness.report import RESULTS, facts, save
 from benchmarks.speed.bases import nf4_layer

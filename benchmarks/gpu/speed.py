@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.gpu.settings import QV, Context, Deadline, Load
-from benchmarks.gpu.steps import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.harness import report
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import Sample, Spread, TrainStep
 from benchmarks.speed.variants import ALL_LINEAR, Adapter, attach, choose, trainable

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.load import OtherLoad
+from benchmarks.harness.machine import OtherLoad
 from benchmarks.speed.variants import Adapter, attach, autocast, trainable
 
 

@@ -21,8 +21,7 @@ if __package__ in (None, ""):
 
 from benchmarks.harness import report
 from benchmarks.harness.command import begin_result, fill, measure_and_report
-from benchmarks.speed.cells import StackCell, base_cells, swept_cells
-from benchmarks.speed.step_report import numbers, step_parser, step_report
+from benchmarks.speed.steps import StackCell, base_cells, numbers, step_parser, step_report, swept_cells
 from sharelora.support.errors import run_main
 
 FULL = {"hidden": 1024, "layers": 4, "tokens": 1024, "rounds": 15}
