@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.harness.command import add_measurement_flags, new_parser
 from benchmarks.harness.machine import load_sentence
@@ -38,6 +38,7 @@ def _check_dropout(dropout: float) -> None:
         raise UserError(f"found --dropout {dropout:g}; need a probability of at least 0 and below 1")
 
 
+@dataclass(frozen=True)
 class Cell(ABC):
     """One configuration."""
 
@@ -47,7 +48,7 @@ class Cell(ABC):
 
     def data(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
-        return asdict(cast(Any, self))
+        return asdict(self)
 
 
 @dataclass(frozen=True)
