@@ -23,7 +23,7 @@ from sharelora.evaluation import command
 from sharelora.flags.parser import Parser, positive
 
 if TYPE_CHECKING:
-    from sharelora.data.humaneval import Task
+    from sharelora.data.humaneval import CodeProblem
     from sharelora.evaluation.generation.job import Produced
     from sharelora.evaluation.humaneval import Sample
     from sharelora.evaluation.programs import Runner
@@ -108,7 +108,7 @@ def sandbox(args: argparse.Namespace) -> Runner:
     return lambda program: run_program(program.source, program.test, limits, args.sandbox)
 
 
-def read(args: argparse.Namespace, tasks: Sequence[Task], every: Sequence[Task]) -> list[Sample]:
+def read(args: argparse.Namespace, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]) -> list[Sample]:
     """Read the samples of the chosen tasks, out of all, from the file that the flags name."""
     from sharelora.evaluation.humaneval import read_samples, require_samples
 
@@ -119,7 +119,7 @@ def read(args: argparse.Namespace, tasks: Sequence[Task], every: Sequence[Task])
     return samples
 
 
-def generate(args: argparse.Namespace, began: float, tasks: Sequence[Task], runner: Runner | None) -> None:
+def generate(args: argparse.Namespace, began: float, tasks: Sequence[CodeProblem], runner: Runner | None) -> None:
     """Generate samples; test them unless there is nothing to do it with."""
     from sharelora.evaluation.generation import job
     from sharelora.evaluation.humaneval import samples_of, write_prompts

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.harness.command import flag_words
 from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import DTYPES, build_base, stack_config
-from sharelora.data.collators import TrainCollator
+from sharelora.data.token_rows import TrainCollator
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu
 from sharelora.training.arguments import Arguments, parse
 from sharelora.training.capacity import Outlook, outlook

@@ -44,7 +44,7 @@ from benchmarks.scores.groups import (
     quick,
     ways,
 )
-from sharelora.layer_groups import FILE, METHODS, GroupingChoice, Similarity
+from sharelora.layer_groups import FILE, METHODS, GroupingSettings, Similarity
 from sharelora.reporting.document import opening, provenance, write_document
 from sharelora.support.errors import UserError, run_main
 from sharelora.support.text import size
@@ -205,7 +205,7 @@ def main() -> None:
     from sharelora.layer_groups.show import draw
 
     document = document_path(args)
-    best = GroupingChoice("optimal", experiment.threshold).apply(compared.similarity)
+    best = GroupingSettings("optimal", experiment.threshold).apply(compared.similarity)
     draw(compared.similarity, document.with_name("groups_similarity"), groups=best.groups)
     plot(compared.experiment.ways, compared.outcomes, document.with_suffix(""))
     write_document(document, compose(compared))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.evaluation.beam import BeamSettings
 from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
-from sharelora.models.adapter import attach_adapter
+from sharelora.models.adapter import load_adapter
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError
@@ -114,7 +114,7 @@ def _tuned(args: argparse.Namespace) -> Subject:
     tokenizer = load_tokenizer(args.model)
     model: Any = load_base(args.model, dtype="fp32")
     if args.adapter:
-        model = attach_adapter(model, args.adapter)
+        model = load_adapter(model, args.adapter)
     loaded = load_prompts(tokenizer, args.data, "test", args.seq_len, args.eval_len, _root(args))
     inputs = dict(sorted((row, index) for index, rows in enumerate(loaded.rows) for row in rows))
     about = f"{Path(args.model).name} with {args.adapter or 'no adapter'} on {args.data}"

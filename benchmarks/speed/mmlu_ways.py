@@ -21,7 +21,7 @@ from sharelora.data.questions import Question
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.exam import Exam, Writer, prepare
 from sharelora.evaluation.multiple_choice import Choice, context_length, score, score_one_by_one
-from sharelora.models.adapter import attach_adapter
+from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny, tiny_data
@@ -82,7 +82,7 @@ def load_quiz(args: argparse.Namespace) -> Quiz:
     if args.context:
         model.config.max_position_embeddings = args.context
     if args.adapter:
-        model = attach_adapter(model, args.adapter)
+        model = load_adapter(model, args.adapter)
     exam = prepare(tokenizer, questions, solved, args.shots, context_length(model.config), PROMPT)
     write = Writer(solved, PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]

@@ -41,7 +41,7 @@ class Adapter:
 
         Both matrices start at random: gradients of zeros can be faster than those of real numbers.
         """
-        common = {"r": self.r, "lora_alpha": 2 * self.r, "lora_dropout": self.dropout}
+        common: dict[str, Any] = {"r": self.r, "lora_alpha": 2 * self.r, "lora_dropout": self.dropout}
         common |= {"target_modules": list(self.modules), "init_lora_weights": False}
         return common if self.parts is None else {**common, "fan_in_fan_out": True}
 

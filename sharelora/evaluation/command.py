@@ -40,10 +40,10 @@ class Subject:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
-        from sharelora.models.adapter import WEIGHTS
         from sharelora.support.files import sha256
+        from sharelora.tuner.files import WEIGHTS_FILE
 
-        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
+        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS_FILE)
         return {"base": Path(self.base).name, "adapter_sha256": weights}
 
 
@@ -96,12 +96,12 @@ def locate(args: argparse.Namespace, tiny: str = "llama") -> Subject:
     Raises:
         UserError: one is missing, or neither is named.
     """
-    from sharelora.models.adapter import locate_adapter, recorded_base
-    from sharelora.models.load import locate_model
+    from sharelora.models.adapter import recorded_base, resolve_adapter
+    from sharelora.models.load import resolve_model
     from sharelora.support.errors import UserError
 
     named = args.adapter if (args.adapter or BARE).lower() != BARE else None
-    adapter = None if named is None else locate_adapter(named)
+    adapter = None if named is None else resolve_adapter(named)
     recorded = None if adapter is None else recorded_base(adapter)
     base = args.model or recorded
     if base is None and adapter is None and args.tiny:
@@ -113,7 +113,7 @@ def locate(args: argparse.Namespace, tiny: str = "llama") -> Subject:
         raise UserError(f"found {what}; need a base model; add --model DIR")
     if recorded and Path(recorded).name != Path(base).name:
         logger.info("note: the adapter says that it was trained on %s; it is now put on %s", recorded, base)
-    return Subject(locate_model(base), adapter)
+    return Subject(resolve_model(base), adapter)
 
 
 def data_root(args: argparse.Namespace) -> Path | None:
@@ -164,16 +164,16 @@ def load_model(args: argparse.Namespace, subject: Subject, load: Callable[..., A
         load: loads the base; by default `load_base`, whose options it takes.
 
     Raises:
-        UserError: see `load_base` and `attach_adapter`.
+        UserError: see `load_base` and `load_adapter`.
     """
     import torch
 
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_base
 
     devices = "auto" if torch.cuda.is_available() else None
     base = (load or load_base)(subject.base, bits=args.bits, dtype=args.dtype, device_map=devices)
-    return base if subject.adapter is None else attach_adapter(base, subject.adapter)
+    return base if subject.adapter is None else load_adapter(base, subject.adapter)
 
 
 def write_rows(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sharelora.data.gsm8k import Problem, examples
+from sharelora.data.gsm8k import WordProblem, examples
 from sharelora.evaluation.generation import Generated, Prompt
 from sharelora.metrics import accuracy
 from sharelora.support.numbers import last_number, marked_number
 
 
-def write_prompts(problems: Sequence[Problem], shots: int) -> list[Prompt]:
+def write_prompts(problems: Sequence[WordProblem], shots: int) -> list[Prompt]:
     """Write every problem behind the worked examples; a problem's draws depend on its text, not on its place."""
     prefix = examples(shots)
     return [Prompt(prefix, problem.prompt, problem.question) for problem in problems]
@@ -28,7 +28,7 @@ class Report:
         texts: one for each.
     """
 
-    problems: Sequence[Problem]
+    problems: Sequence[WordProblem]
     texts: Sequence[Generated]
 
     @property
@@ -78,7 +78,7 @@ class Report:
         return accuracy.accuracy([value == asked.answer for value, asked in zip(found, self.problems, strict=True)])
 
 
-def text_row(problem: Problem, text: Generated) -> dict[str, Any]:
+def text_row(problem: WordProblem, text: Generated) -> dict[str, Any]:
     """What is known of a problem before its text is scored."""
     return {
         "question": problem.question,

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.humaneval import Task
-from sharelora.data.items import parse_rows
-from sharelora.data.readers import BadCell, Row, cell, read_rows, summary
+from sharelora.data.humaneval import CodeProblem
+from sharelora.data.rows import BadCell, Row, cell, parse_rows, read_rows, summary
 from sharelora.evaluation.generation import Generated, Prompt
 from sharelora.evaluation.programs import Program
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
@@ -28,7 +27,7 @@ class Sample:
         details: more that is known of it, for its record.
     """
 
-    task: Task
+    task: CodeProblem
     completion: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,12 +41,12 @@ class Sample:
         return {"task_id": self.task.task_id, "completion": self.completion, **self.details}
 
 
-def write_prompts(tasks: Sequence[Task]) -> list[Prompt]:
+def write_prompts(tasks: Sequence[CodeProblem]) -> list[Prompt]:
     """The tasks as prompts; a task's draws depend on its name, not on its place."""
     return [Prompt("", task.prompt, task.task_id) for task in tasks]
 
 
-def samples_of(tasks: Sequence[Task], texts: Sequence[Generated], each: int) -> list[Sample]:
+def samples_of(tasks: Sequence[CodeProblem], texts: Sequence[Generated], each: int) -> list[Sample]:
     """Put generated texts behind their tasks.
 
     Args:
@@ -62,11 +61,13 @@ def samples_of(tasks: Sequence[Task], texts: Sequence[Generated], each: int) -> 
     ]
 
 
-def read_samples(path: str | Path, tasks: Sequence[Task], every: Sequence[Task]) -> tuple[list[Sample], int]:
+def read_samples(
+    path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
+) -> tuple[list[Sample], int]:
     """Read samples: rows with `task_id` and `completion`, as this project and OpenAI's human-eval write them.
 
     Args:
-        path: a file of rows, see `sharelora.data.readers`.
+        path: a file of rows, see `sharelora.data.rows`.
         tasks: those that are scored.
         every: all that there are.
 

@@ -14,8 +14,9 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.reporting.environment import command_line, git_commit, machine_facts, versions
 from sharelora.support.errors import UserError, hide
-from sharelora.support.files import PICKLE_FILE, WEIGHTS_FILE, read_json, sha256, write_json
+from sharelora.support.files import read_json, sha256, write_json
 from sharelora.support.tensor_header import tensor_shapes
+from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
 
 SCHEMA = 1
 OURS = ("result.json", "result_*.json")

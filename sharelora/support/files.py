@@ -14,11 +14,6 @@ from typing import Any
 
 from sharelora.support.errors import UserError
 
-# PEFT's names for the files in an adapter's folder.
-WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
-CONFIG_FILE = "adapter_config.json"
-
 
 def _sync_folder(folder: Path) -> None:
     # A rename is durable only once the folder that holds the name is on disk too.

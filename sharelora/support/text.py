@@ -65,5 +65,5 @@ def nearest(word: str, known: Iterable[str], n: int = 1, cutoff: float = 0.5) ->
 
 
 def one_line(error: BaseException, length: int = 300) -> str:
-    """Return the message of another library's error on one line, cut to so many characters."""
-    return " ".join(str(error).split())[:length]
+    """Return the message of another library's error on one line, cut to so many characters; its type if it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__

@@ -14,7 +14,6 @@ from benchmarks.harness.experiment import MAIN, SEARCH, Run
 from benchmarks.scores import groups, groups_results
 from benchmarks.scores.groups import MODULES, GroupsExperiment, quick, ways
 from sharelora import UserError
-from sharelora.flags.sharing import plan_from
 from sharelora.layer_groups import FILE, Similarity
 from sharelora.layer_groups.similarity import shape_of
 from sharelora.models.known import meta_model
@@ -42,7 +41,7 @@ def test_every_way_is_taken_by_the_job_without_a_notice_and_sizes_are_equal(tmp_
     for name in every:
         args = parse(experiment.flags(Run(MAIN, name, 1, 3e-3), tmp_path / "run"))
         assert args.notices == () and (args.train["learning_rate"], args.train["seed"]) == (3e-3, 1)
-        sizes[name] = plan_from(args.flags, model).num_parameters
+        sizes[name] = args.adapter_settings.plan(model).num_parameters
     assert sizes["optimal"] == sizes["dropped"] == sizes["apart"]
     assert sizes["lora_small"] == pytest.approx(sizes["optimal"], rel=0.15)
     assert sizes["optimal_wide"] == pytest.approx(sizes["lora"], rel=0.08)

@@ -89,4 +89,4 @@ def test_a_link_is_no_file_of_a_checkpoint(out: Path, tmp_path: Path) -> None:
     shutil.copy(place / "adapter_model.safetensors", tmp_path / "same")
     (place / "adapter_model.safetensors").unlink()
     os.symlink(tmp_path / "same", place / "adapter_model.safetensors")
-    assert damage(place) == "adapter_model.safetensors lies outside of it"
+    assert damage(place) == "adapter_model.safetensors is outside of it"

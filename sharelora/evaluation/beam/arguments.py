@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sharelora.evaluation.command import BARE
 from sharelora.flags.parser import Parser, positive, tiny_environment
 from sharelora.flags.upstream import Rule, dropped, modernise
-from sharelora.models.known import CARDS
+from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
 
 _PROCESSES = "one process decodes, on the GPU if there is one"
@@ -42,7 +42,7 @@ def build_parser() -> Parser:
 
 def _model_flags(parser: Parser) -> None:
     add = parser.add_argument_group("model").add_argument
-    add("--model_card", choices=tuple(CARDS), help="a size of GPT-2")
+    add("--model_card", choices=tuple(MODEL_CARDS), help="a size of GPT-2")
     add("--model_name_or_path", "--model", help="any base model: folder or hub id; by default the adapter's own")
     add("--adapter", "--init_checkpoint", help=f"an adapter, or the folder of its run; {BARE}: the base alone")
     add("--lora_dim", "--lora_r", type=int, help="what the adapter's rank should be; checked, not set")

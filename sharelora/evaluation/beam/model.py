@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from sharelora.evaluation.command import BARE, Subject
-from sharelora.models.adapter import CONFIG, attach_adapter, locate_adapter, recorded_base
-from sharelora.models.known import CARDS
-from sharelora.models.load import load_base, locate_model
+from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.known import MODEL_CARDS
+from sharelora.models.load import load_base, resolve_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
+from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def locate(args: argparse.Namespace) -> Subject:
     """
     adapter = _adapter(args)
     recorded = None if adapter is None else recorded_base(adapter)
-    named = args.model_name_or_path or CARDS.get(args.model_card) or recorded
+    named = args.model_name_or_path or MODEL_CARDS.get(args.model_card) or recorded
     if named is None and adapter is None and args.tiny:
         from sharelora.tiny import ensure_tiny
 
@@ -39,7 +40,7 @@ def locate(args: argparse.Namespace) -> Subject:
         raise UserError(f"found {what}; need one; add --model_card gpt2.md or --model_name_or_path DIR")
     if recorded and Path(recorded).name != Path(named).name:
         logger.warning("warning: the adapter says that it was trained on %s; it is now put on %s", recorded, named)
-    return Subject(locate_model(named), adapter)
+    return Subject(resolve_model(named), adapter)
 
 
 def _adapter(args: argparse.Namespace) -> Path | None:
@@ -56,13 +57,13 @@ def _adapter(args: argparse.Namespace) -> Path | None:
             f"{args.adapter} is a file; need an adapter's folder; `sharelora import FILE OUT --base MODEL --lora_alpha "
             "ALPHA` makes one of a loralib checkpoint"
         )
-    place = locate_adapter(args.adapter)
+    place = resolve_adapter(args.adapter)
     _check(place, args)
     return place
 
 
 def _check(place: Path, args: argparse.Namespace) -> None:
-    config = read_json(place / CONFIG)
+    config = read_json(place / CONFIG_FILE)
     for flag, value, found in (
         ("--lora_dim", args.lora_dim, config.get("r")),
         ("--lora_alpha", args.lora_alpha, config.get("lora_alpha")),
@@ -79,10 +80,10 @@ def load(subject: Subject, dtype: str) -> Any:
         dtype: as `--dtype`.
 
     Raises:
-        UserError: see `load_base` and `attach_adapter`.
+        UserError: see `load_base` and `load_adapter`.
     """
     devices = "auto" if torch.cuda.is_available() else None
     model: Any = load_base(subject.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
     if subject.adapter is not None:
-        model = attach_adapter(model, subject.adapter)
+        model = load_adapter(model, subject.adapter)
     return model.double() if dtype == "fp64" else model

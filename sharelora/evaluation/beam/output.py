@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.nlg.convert import text_of
+from sharelora.data.nlg.token_files import text_of
 from sharelora.evaluation.beam.decoding import Decoded
 from sharelora.evaluation.beam.prompts import Prompts
 from sharelora.evaluation.beam.search import Hypothesis

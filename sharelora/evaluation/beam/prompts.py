@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg import NlgReport
-from sharelora.data.nlg.encoded import load_encoded
-from sharelora.data.nlg.encoding import Ids, cut_prompts
+from sharelora.data.nlg.token_files import load_encoded
+from sharelora.data.nlg.tokens import Ids, cut_prompts
 from sharelora.support.errors import UserError
 
 
@@ -45,7 +45,7 @@ def load_prompts(
 
     Args:
         tokenizer: the model's.
-        data: name of a set, or a file of text or token ids, see `sharelora.data.nlg.encoded.load_encoded`.
+        data: name of a set, or a file of text or token ids, see `sharelora.data.nlg.token_files.load_encoded`.
         split: of a set.
         seq_len: most tokens of prompt and text together; a prompt that is too long loses its first tokens.
         eval_len: most tokens of the text.

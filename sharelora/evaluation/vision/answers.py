@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from sharelora.data import padding_id
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, Record
+from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.encoding import tokenise
 from sharelora.data.vision.images import open_image
+from sharelora.data.vision.tokens import tokenise
 from sharelora.evaluation.batching import BatchSize, is_out_of_memory
 from sharelora.evaluation.generation import Generated, GenerationSettings, TextStore
 from sharelora.evaluation.generation.endings import Endings, end_tokens
@@ -43,7 +43,7 @@ class ImagePrompts:
     """
 
     writer: ConversationWriter
-    records: Sequence[Record]
+    records: Sequence[Conversation]
     ids: Sequence[Sequence[int]]
 
     @property
@@ -71,7 +71,7 @@ class ImagePrompts:
 
 
 def prompts(
-    writer: ConversationWriter, records: Sequence[Record], settings: GenerationSettings, context: int | None
+    writer: ConversationWriter, records: Sequence[Conversation], settings: GenerationSettings, context: int | None
 ) -> ImagePrompts:
     """Tokenise questions and see to it that each leaves room for its answer; nothing is ever cut.
 

@@ -16,7 +16,7 @@ from sharelora.convert.fit import triangle
 from sharelora.convert.sources import read_source
 from sharelora.reporting.pictures import Drawn, new_figure, save_figure
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import locate
+from sharelora.tuner.sites import split_path
 
 NOTE = "Effective rank: the exponential of the entropy of the singular values of scaling * B A, as parts of their sum."
 # Below this part of a module's largest value the colours end.
@@ -52,7 +52,7 @@ def read_spectra(folder: str | Path, name: str) -> Spectra:
     source = read_source(folder, own=True)
     kinds: dict[str, dict[int, list[float]]] = defaultdict(dict)
     for path, (a, b) in source.pairs.items():
-        _, layer, kind = locate(path)
+        _, layer, kind = split_path(path)
         if layer is not None:
             values = torch.linalg.svdvals(triangle(b.double()) @ triangle(a.double().T).T)
             kinds[kind][layer] = (abs(source.scalings[path]) * values).tolist()
