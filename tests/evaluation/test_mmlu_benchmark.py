@@ -166,7 +166,7 @@ def test_ways_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_bad_input_is_named(data: Path, model: Path) -> None:
     with pytest.raises(UserError, match="found no model; need --model DIR or --quick"):
         mmlu_ways.load_quiz(mmlu.arguments([]))
-    with pytest.raises(UserError, match="no MMLU dev split in nowhere"):
+    with pytest.raises(UserError, match="no data set MMLU for dev in nowhere"):
         mmlu_ways.load_quiz(mmlu.arguments(["--model", str(model), "--data_root", "nowhere"]))
     given = mmlu.arguments(["--model", str(model), "--data_root", str(data), "--context", "4096", "--items", "3"])
     assert mmlu_ways.load_quiz(given).model.config.max_position_embeddings == 4096
