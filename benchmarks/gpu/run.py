@@ -47,7 +47,7 @@ def make_context(args: argparse.Namespace) -> Context:
 
 
 def without_nf4(device: torch.device) -> str | None:
-    """Return why a 4-bit layer cannot be made here, None if it can: bitsandbytes may be there and not fit the GPU."""
+    """Return why a 4-bit layer cannot be built here, or None: bitsandbytes may be installed and not fit the GPU."""
     try:
         layer = nf4_layer(nn.Linear(64, 64, bias=False), device, torch.bfloat16)
         layer(torch.ones(2, 64, device=device, dtype=torch.bfloat16))

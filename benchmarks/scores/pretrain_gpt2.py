@@ -174,18 +174,18 @@ def build(recipe: Recipe, texts: Sequence[str], folder: Path, corpus: str) -> No
         corpus: where the texts are from, for the record.
     """
     began = time.monotonic()
-    kept, held = hold_out(texts, recipe.held_out)
-    tokenizer = make_tokenizer(kept, recipe.vocabulary, recipe.length)
-    seen, unseen = encode(tokenizer, kept), encode(tokenizer, held)
-    rows = windows(seen, recipe.length)
+    trained, held = hold_out(texts, recipe.held_out)
+    tokenizer = make_tokenizer(trained, recipe.vocabulary, recipe.length)
+    tokens, held_tokens = encode(tokenizer, trained), encode(tokenizer, held)
+    rows = windows(tokens, recipe.length)
     model = make_model(recipe, len(tokenizer), tokenizer.eos_token_id)
     losses = train(model, rows, recipe)
     seconds = time.monotonic() - began
     metrics = {
-        **_held_out(evaluate(model, windows(unseen, recipe.length), recipe), held, unseen),
+        **_held_out(evaluate(model, windows(held_tokens, recipe.length), recipe), held, held_tokens),
         "train_loss_last": sum(losses[-EVERY:]) / len(losses[-EVERY:]),
         "tokens": recipe.steps * min(recipe.rows, len(rows)) * recipe.length,
-        "corpus_tokens": len(seen),
+        "corpus_tokens": len(tokens),
         "parameters": model.num_parameters(),
         "threads": torch.get_num_threads(),
     }

@@ -108,7 +108,7 @@ def _timed(name: str, inputs: list[int], run: Callable[[], list[Any]], rows: flo
         name: of the way.
         inputs: distinct inputs that it decodes, with repetitions.
         run: decodes them.
-        rows: how many rows of the test set that stands for.
+        rows: how many rows of the test set these inputs are.
         whole: rows of the test set.
     """
     print(f"decoding {len(inputs)} prompts: {name}", file=sys.stderr, flush=True)

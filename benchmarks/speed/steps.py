@@ -29,8 +29,8 @@ PRECISIONS = {"fp32": False, "bf16_autocast": True}
 def _check_sizes(hidden: int, **others: int) -> None:
     """Refuse sizes that make no model: an attention head has 64 of the hidden size."""
     if hidden < 64 or hidden % 64 or min(others.values()) < 1:
-        found = ", ".join(f"{name} {value}" for name, value in {"hidden": hidden, **others}.items())
-        raise UserError(f"found {found}; need a hidden size that 64 divides, and at least 1 of the others")
+        sizes = ", ".join(f"{name} {value}" for name, value in {"hidden": hidden, **others}.items())
+        raise UserError(f"found {sizes}; need a hidden size that 64 divides, and at least 1 of the others")
 
 
 def _check_dropout(dropout: float) -> None:
@@ -179,7 +179,7 @@ def numbers(text: str, flag: str, kind: Callable[[str], Any], example: str) -> l
 
     Args:
         text: the list.
-        flag: that it was given to.
+        flag: whose value it is.
         kind: int or float.
         example: of a list, for the message.
 
@@ -216,7 +216,7 @@ def step_report(
     rates = ", ".join(f"{name} {1000 * rate:.0f} GFLOP/s" for name, rate in result["matmul_tflops"].items())
     parts = [opening(result) + f"\n- product of two matrices of 1024 x 1024: {rates}", f"{about}\n\n{variants}"]
     for row in result["cells"]:
-        lines = table(headers, [line(name, found) for name, found in row["variants"].items()])
+        lines = table(headers, [line(name, numbers) for name, numbers in row["variants"].items()])
         title, load = cell_type(**row["cell"]).title(), load_sentence(row["others_percent"])
         parts.append(f"## {title}\n\n{load}\n\n{lines}")
     return parts

@@ -89,7 +89,7 @@ class TrainStep:
 
 
 def now(device: torch.device) -> float:
-    """Return the clock in seconds when the device has done all that it was given."""
+    """Return the clock in seconds once the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

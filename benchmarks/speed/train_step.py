@@ -124,7 +124,7 @@ def _goal_lines(goals: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     if not machine["gpu"] and "amx_bf16" not in machine["instructions"]:
         lines += (
             "\n\nThe goals are about a CPU with AMX. This one has none: the frozen base itself takes many times longer "
-            "here, and what adapters cost beside it, ours or PEFT's, shrinks accordingly."
+            "here, and the cost of adapters on top of it, ours or PEFT's, shrinks accordingly."
         )
     return lines
 
