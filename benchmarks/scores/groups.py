@@ -96,9 +96,9 @@ def _apart(grouping: Grouping) -> str:
 def _first_layers(grouping: Grouping) -> str:
     """Return the modules of all layers except those that are in a group and not its first."""
     dropped = {layer for group in grouping.groups for layer in group[1:]}
-    kept = [layer for layer in range(grouping.layers) if layer not in dropped]
+    adapted = [layer for layer in range(grouping.layers) if layer not in dropped]
     blocks = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "up_proj": "mlp", "down_proj": "mlp"}
-    return ",".join(f"layers.{layer}.{blocks[name]}.{name}" for layer in kept for name in MODULES)
+    return ",".join(f"layers.{layer}.{blocks[name]}.{name}" for layer in adapted for name in MODULES)
 
 
 @dataclass(frozen=True)
