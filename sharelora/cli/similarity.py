@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sharelora.evaluation import command
 from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
-from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingChoice, Similarity, read_similarity, show
+from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingSettings, Similarity, read_similarity, show
 from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
     from sharelora.layer_groups.images import ImageSample
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     from sharelora.layer_groups.images import read_image_sample
-    from sharelora.layer_groups.sample import read_sample
+    from sharelora.layer_groups.texts import read_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
@@ -84,7 +84,7 @@ def _sample(args: argparse.Namespace) -> Sample | ImageSample:
 
 
 def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample | ImageSample) -> Similarity:
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
     return (
         _measure_texts(args, subject, sample) if isinstance(sample, Sample) else _measure_images(args, subject, sample)
@@ -105,7 +105,8 @@ def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: 
 
 
 def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
-    from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
+    from sharelora.layer_groups.measure import load_any
+    from sharelora.layer_groups.texts import MAX_LENGTH, measure
     from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
@@ -126,13 +127,13 @@ def _devices() -> dict[str, Any]:
 
 def _batch_size(args: argparse.Namespace, model: Any) -> int:
     from sharelora.evaluation.batching import BatchSize, most_that_fit
-    from sharelora.layer_groups.measure import MAX_LENGTH
+    from sharelora.layer_groups.texts import MAX_LENGTH
 
     most = most_that_fit(model.config, model.dtype, model.device, args.max_length or MAX_LENGTH)
     return BatchSize(args.batch_size, most).most
 
 
-def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
+def by_every_method(found: Similarity, choice: GroupingSettings) -> str:
     """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
 
     Args:
@@ -149,7 +150,7 @@ def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
     return show.render(rows)
 
 
-def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
+def _draw(found: Similarity, file: Path, choice: GroupingSettings) -> list[Path]:
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("note: matplotlib is not installed, so nothing is drawn; pip install matplotlib")
         return []
@@ -158,7 +159,7 @@ def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
     return draw(found, file.with_suffix(""), choice.measure, _groups(found, choice).groups)
 
 
-def _groups(found: Similarity, choice: GroupingChoice) -> Grouping:
+def _groups(found: Similarity, choice: GroupingSettings) -> Grouping:
     """Return the groups, none where no two layers are similar enough: a picture can be drawn all the same."""
     if choice.distinct is not None:
         return choice.apply(found)

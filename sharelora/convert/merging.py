@@ -30,7 +30,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.tensor_header import tensor_shapes
 from sharelora.support.text import size
-from sharelora.tuner.quantization import has_bitsandbytes, quiet_bitsandbytes
+from sharelora.tuner.quantization import has_bitsandbytes
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,6 @@ def quantization_error(base: BaseFolder, kind: str, paths: Iterable[str]) -> flo
     """Return how far quantised weights are from the base's, relative to their norm; None without bitsandbytes."""
     if not has_bitsandbytes() or kind not in ("nf4", "fp4"):
         return None
-    quiet_bitsandbytes()
     from bitsandbytes import functional
 
     wrong = whole = 0.0

@@ -21,7 +21,7 @@ from sharelora.support import hub
 from sharelora.support.errors import UserError
 from sharelora.support.text import one_line
 from sharelora.tuner.files import CONFIG_FILE as ADAPTER_CONFIG
-from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, quiet_bitsandbytes, release_file
+from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, release_file
 
 DTYPES: dict[str, torch.dtype | str] = {
     "auto": "auto",
@@ -174,7 +174,6 @@ def _quantization(
         )
     if quant_type not in ("nf4", "fp4"):
         raise UserError(f"found quant_type {quant_type}; need nf4 or fp4; change --quant_type")
-    quiet_bitsandbytes()
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
     compute_dtype = torch.bfloat16 if dtype == "auto" else dtype

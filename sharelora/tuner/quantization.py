@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 
 import torch
 from torch import nn
@@ -11,25 +10,9 @@ from torch import nn
 from sharelora.support.errors import UserError
 
 
-class _WithoutKernelAdvice(logging.Filter):
-    """Drop the advice to install an optional kernel package: nothing is wrong without it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "gemm_4bit_forward" not in record.getMessage()
-
-
-_WITHOUT_KERNEL_ADVICE = _WithoutKernelAdvice()
-
-
 def has_bitsandbytes() -> bool:
     """Whether bitsandbytes is installed; it is not imported."""
     return importlib.util.find_spec("bitsandbytes") is not None
-
-
-def quiet_bitsandbytes() -> None:
-    """Silence a harmless line that bitsandbytes logs when it is imported on a CPU; call this before the import."""
-    for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).addFilter(_WITHOUT_KERNEL_ADVICE)
 
 
 def precision(model: nn.Module) -> str:
@@ -69,7 +52,6 @@ def protect_4bit(model: nn.Module) -> int:
     """
     if not has_bitsandbytes():
         return 0
-    quiet_bitsandbytes()
     import bitsandbytes as bnb  # optional
 
     layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]

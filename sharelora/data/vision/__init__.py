@@ -1,9 +1,14 @@
 """Image-instruction data: LLaVA's json, its images, prompts with places for them, tokens and batches."""
 
-from sharelora.data.vision.batches import ImageTextCollator, ImageTextRows
-from sharelora.data.vision.conversations import IMAGE, Conversation, read_conversations
-from sharelora.data.vision.images import ImageReader, image_reader, require_images
-from sharelora.data.vision.tokens import OWN_TEMPLATE, ConversationWriter, EncodingReport, encode
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.data.vision.batches import ImageTextCollator, ImageTextRows
+    from sharelora.data.vision.conversations import IMAGE, Conversation, read_conversations
+    from sharelora.data.vision.images import ImageReader, image_reader, require_images
+    from sharelora.data.vision.tokens import OWN_TEMPLATE, ConversationWriter, EncodingReport, encode
 
 __all__ = [
     "IMAGE",
@@ -19,3 +24,5 @@ __all__ = [
     "read_conversations",
     "require_images",
 ]
+
+make_lazy(__name__)
