@@ -13,11 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HTTPError
-
 from sharelora.data.rows import EXTENSIONS, Parsed, Row, parse_rows, read_rows
 from sharelora.support.errors import UserError
-from sharelora.support.hub import hub_reachable
 from sharelora.support.text import nearest, one_line
 
 logger = logging.getLogger(__name__)
@@ -220,7 +217,11 @@ def load_from_hub(asked: Mapping[str, Any], dataset: KnownDataset, load: Callabl
     Raises:
         UserError: it cannot be loaded; with the true reason.
     """
-    import datasets  # takes a second to import, and most runs have their data in a folder
+    # Slow to import, and most runs have their data in a folder.
+    import datasets
+    from huggingface_hub.errors import HTTPError
+
+    from sharelora.support.hub import hub_reachable
 
     name = f"data set {dataset.name} ({asked['path']})"
     if load is None and not _cached(asked["path"]) and not hub_reachable():
