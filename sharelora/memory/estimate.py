@@ -268,5 +268,6 @@ def estimate(
     freed = ceil(KEPT_BLOCKS[device] * active)
     allowance = Item("freed blocks", freed, "that the allocator may keep on top of the total")
     file_bytes = plan.file_bytes + 4 * extra_trainable
-    items = tuple(item for item in items if item.bytes)
-    return Estimate(items, file_bytes, file_bytes + state, evaluation, loading, allowance)
+    return Estimate(
+        tuple(item for item in items if item.bytes), file_bytes, file_bytes + state, evaluation, loading, allowance
+    )
