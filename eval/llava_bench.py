@@ -127,7 +127,7 @@ def _asked(
     from sharelora.training.vision.data import open_writer
 
     writer = open_writer(subject.base, args.chat_template)
-    return prompts(writer, [question.record for question in questions], told, command.room(args, subject))
+    return prompts(writer, [question.conversation for question in questions], told, command.room(args, subject))
 
 
 def _texts(

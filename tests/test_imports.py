@@ -53,7 +53,7 @@ print(len(names))
 
 
 def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Path) -> None:
-    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).glob("*.py"))]
+    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).rglob("*.py"))]
     program = f"import importlib.util\nOPTIONAL = {OPTIONAL!r}\nFILES = {files!r}\n{PROGRAM}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -72,7 +72,7 @@ def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Pa
 # Whole rooms, and files of others, that parsers and commands need before anything is computed.
 LIGHT = (
     *("cli", "flags", "plan", "sandbox", "support", "data/arguments.py", "data/registry.py", "evaluation/command.py"),
-    *("layer_groups/choice.py", "layer_groups/grouping.py", "layer_groups/show.py", "layer_groups/similarity.py"),
+    *("layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/show.py", "layer_groups/similarity.py"),
     *("memory/advice.py", "memory/bytes_per_element.py", "models/known.py", "reporting/compare.py"),
     *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
     *("tuner/files.py", "tuner/with_peft.py"),

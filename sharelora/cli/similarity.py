@@ -11,8 +11,8 @@ from sharelora.evaluation import command
 from sharelora.flags import program
 from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
-from sharelora.layer_groups.choice import METHODS, GroupingChoice
 from sharelora.layer_groups.grouping import Grouping
+from sharelora.layer_groups.settings import METHODS, GroupingSettings
 from sharelora.layer_groups.show import draw, render
 from sharelora.layer_groups.similarity import FILE, Similarity, read_similarity
 from sharelora.reporting.pictures import has_matplotlib
@@ -21,7 +21,7 @@ from sharelora.support.files import require_writable
 
 if TYPE_CHECKING:
     from sharelora.layer_groups.images import ImageSample
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
 # Imports inside functions load torch and transformers, which takes seconds: help and mistakes must not wait for it.
 
@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     from sharelora.layer_groups.images import read_image_sample
-    from sharelora.layer_groups.sample import read_sample
+    from sharelora.layer_groups.texts import read_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
@@ -105,7 +105,8 @@ def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: A
     import torch
 
     from sharelora.evaluation.batching import BatchSize, most_that_fit
-    from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
+    from sharelora.layer_groups.measure import load_any
+    from sharelora.layer_groups.texts import MAX_LENGTH, measure
     from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
@@ -121,7 +122,7 @@ def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: A
     return measure(model, tokenizer, sample, subject.base, max_length=longest, batch_size=size)
 
 
-def by_every_method(similarity: Similarity, choice: GroupingChoice) -> str:
+def by_every_method(similarity: Similarity, choice: GroupingSettings) -> str:
     """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
 
     Args:
@@ -138,7 +139,7 @@ def by_every_method(similarity: Similarity, choice: GroupingChoice) -> str:
     return render(rows)
 
 
-def _draw(similarity: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
+def _draw(similarity: Similarity, file: Path, choice: GroupingSettings) -> list[Path]:
     if not has_matplotlib():
         logger.info("note: matplotlib is not installed, so nothing is drawn; pip install matplotlib")
         return []

@@ -103,5 +103,5 @@ def _nothing(splits: Splits, split: str) -> str:
         "train": "choose another --dataset, or only predict (--do_train false --do_predict)",
         "eval": "pass a larger --eval_dataset_size, or --do_eval false",
     }
-    found = ", ".join(part for part in ("train", "eval", "test") if getattr(splits, part)) or "nothing"
-    return f"data set {splits.name} from {splits.origin} has rows for {found}; need rows for {split}; {ways[split]}"
+    present = ", ".join(part for part in ("train", "eval", "test") if getattr(splits, part)) or "nothing"
+    return f"data set {splits.name} from {splits.origin} has rows for {present}; need rows for {split}; {ways[split]}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sharelora.data.find import DATA_FOLDER, data_root, find_file
+from sharelora.data.find import DATA_FOLDER, data_folder, find_file
 from sharelora.data.rows import Row, cell, optional, parse_rows, read_rows
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
@@ -91,7 +91,7 @@ def load_commonsense(tasks: Sequence[str] | None = None, root: str | Path | None
             row are named).
     """
     names = known_tasks(tuple(TASKS) if tasks is None else tasks)
-    folder = data_root(root)
+    folder = data_folder(root)
     if folder is None:
         raise UserError(
             f"found no folder of commonsense tasks; need {FOLDER}/<task>/test.json as LLM-Adapters publishes them; "

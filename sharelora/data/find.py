@@ -13,11 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HTTPError
-
 from sharelora.data.rows import EXTENSIONS, Parsed, Row, parse_rows, read_rows
 from sharelora.support.errors import UserError
-from sharelora.support.hub import hub_reachable
 from sharelora.support.text import nearest, one_line
 
 logger = logging.getLogger(__name__)
@@ -76,7 +73,7 @@ class SplitSource:
         return read_rows(self.file) if self.file is not None else self.hub.to_list()
 
 
-def data_root(root: str | Path | None = None) -> Path | None:
+def data_folder(root: str | Path | None = None) -> Path | None:
     """The folder of local data: the one given, else the environment variable SHARELORA_DATA; None where neither is."""
     folder = root or os.environ.get(DATA_FOLDER)
     return Path(folder) if folder else None
@@ -90,13 +87,13 @@ def find_split(
     Args:
         dataset: the set.
         split: a key of its files.
-        root: folder of local data, see `data_root`; without one the hub is asked.
+        root: folder of local data, see `data_folder`; without one the hub is asked.
         load: replaces `datasets.load_dataset`.
 
     Raises:
         UserError: it is not where it was looked for; the message says where that was, and the ways out.
     """
-    folder = data_root(root)
+    folder = data_folder(root)
     if folder is None:
         return _on_hub(dataset, (split,), load)[split]
     file = local_file(dataset, split, folder)
@@ -113,7 +110,7 @@ def find_splits(
     Raises:
         UserError: there is none.
     """
-    folder = data_root(root)
+    folder = data_folder(root)
     if folder is None:
         return _on_hub(dataset, tuple(dataset.files), load)
     files = {split: local_file(dataset, split, folder) for split in dataset.files}
@@ -220,7 +217,11 @@ def load_from_hub(asked: Mapping[str, Any], dataset: KnownDataset, load: Callabl
     Raises:
         UserError: it cannot be loaded; with the true reason.
     """
-    import datasets  # takes a second to import, and most runs have their data in a folder
+    # Slow to import, and most runs have their data in a folder.
+    import datasets
+    from huggingface_hub.errors import HTTPError
+
+    from sharelora.support.hub import hub_reachable
 
     name = f"data set {dataset.name} ({asked['path']})"
     if load is None and not _cached(asked["path"]) and not hub_reachable():

@@ -117,7 +117,7 @@ def load_gsm8k(split: str = "test", root: str | Path | None = None) -> list[Word
 
     Args:
         split: `train` or `test`.
-        root: folder of local data with `gsm8k/<split>.jsonl`, see `sharelora.data.find.data_root`.
+        root: folder of local data with `gsm8k/<split>.jsonl`, see `find.data_folder`.
 
     Raises:
         UserError: no data, or a malformed row (file and row are named).

@@ -47,7 +47,7 @@ def load_humaneval(root: str | Path | None = None) -> list[CodeProblem]:
     """Load the problems.
 
     Args:
-        root: folder of local data with `humaneval/HumanEval.jsonl` (or .jsonl.gz), see `sharelora.data.find.data_root`.
+        root: folder of local data with `humaneval/HumanEval.jsonl` (or .jsonl.gz), see `find.data_folder`.
 
     Raises:
         UserError: no data, a malformed row (file and row are named), or a problem that is there twice.

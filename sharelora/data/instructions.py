@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.find import SPLIT_NAMES, data_root, find_file, find_splits, local_file, not_found
+from sharelora.data.find import SPLIT_NAMES, data_folder, find_file, find_splits, local_file, not_found
 from sharelora.data.formats import check_format, format_by_columns
 from sharelora.data.registry import KNOWN, InstructionDataset, known
 from sharelora.data.rows import Row, read_rows
@@ -52,7 +52,7 @@ def find_source(args: DataArguments, root: Path | None = None) -> Source:
     is_path = path.exists() or path.suffix != "" or args.dataset.startswith((".", "/", "~"))
     if args.dataset not in KNOWN and is_path:
         return _from_path(args, path)
-    dataset, folder = known(args.dataset), data_root(root)
+    dataset, folder = known(args.dataset), data_folder(root)
     if folder is not None and dataset.parts and not any(local_file(dataset, split, folder) for split in dataset.files):
         splits = {"train": _parts(dataset, folder)}
     else:

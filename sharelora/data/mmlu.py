@@ -74,7 +74,7 @@ def load_mmlu(split: str, root: str | Path | None = None) -> list[Question]:
         raise UserError(f"found MMLU split {split}; need one of {', '.join(MMLU.files)}; change --split")
     source = find_split(MMLU, split, root)
     rows = source.rows()
-    if split == "dev" and _is_prompt(rows[0]):
+    if split == "dev" and rows and _is_prompt(rows[0]):
         solved = parse_rows(rows, source.origin, _solved, "QLoRA's columns subject, input and output")
         return list(dict.fromkeys(itertools.chain.from_iterable(solved)))
     needed = "subject, question, choices and answer (a letter or an index)"

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.data.find import KnownDataset, data_root, find_split, local_file
+from sharelora.data.find import KnownDataset, data_folder, find_split, local_file
 from sharelora.data.questions import LETTERS, Question, letter, options, texts
 from sharelora.data.rows import Row, parse_rows
 from sharelora.support.errors import UserError
@@ -69,7 +69,7 @@ def load_mmlu_pro(split: str, root: str | Path | None = None) -> ProQuestions:
 
 def has_examples(root: str | Path | None = None) -> bool:
     """Whether the validation split, which solved examples are taken from, is there; the hub has it."""
-    folder = data_root(root)
+    folder = data_folder(root)
     return folder is None or local_file(MMLU_PRO, "val", folder) is not None
 
 

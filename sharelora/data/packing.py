@@ -43,12 +43,12 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, bin), ascending
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        place = bisect.bisect_left(room, (lengths[index], 0))
-        if place == len(room):
+        position = bisect.bisect_left(room, (lengths[index], 0))
+        if position == len(room):
             bins.append([])
             left, number = capacity, len(bins) - 1
         else:
-            left, number = room.pop(place)
+            left, number = room.pop(position)
         bins[number].append(index)
         bisect.insort(room, (left - lengths[index], number))
     return bins

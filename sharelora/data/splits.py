@@ -109,9 +109,9 @@ def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups
         return train, []
     count = int(size) if size >= 1 else max(1, round(size * len(train)))
     if 2 * count > len(train):
-        asked, count = count, max(1, int(SMALL_FRACTION * len(train)))
+        wanted, count = count, max(1, int(SMALL_FRACTION * len(train)))
         logger.warning(
-            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", asked, len(train), count
+            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", wanted, len(train), count
         )
     if count >= len(train):
         raise UserError(

@@ -1,9 +1,9 @@
-"""Turn rows into tokens: prompt and answer each by itself, cut to their limits without losing what matters.
+"""Rows as tokens: prompt and answer each by itself, cut to their limits without losing what matters.
 
 A prompt that is too long first loses whole worked examples, from the first one on; if it is still too long, its middle.
-The beginning (what is asked) and the end (the question, the marker after which the answer starts) stay. QLoRA cuts the
-end, which loses exactly those; with GSM8K's worked examples it lost every question.
-An answer always ends with the end token, also where it was cut.
+The beginning (the instruction) and the end (the question, the marker after which the answer starts) stay. QLoRA cuts
+the end, which loses exactly those; with GSM8K's worked examples it lost every question. An answer always ends with the
+end token, also where it was cut. What was lost is counted, and reported with examples in one warning.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from sharelora.data.rows import Row, summary
 from sharelora.data.token_rows import TokenRows
 from sharelora.support.errors import UserError
 
+# Texts in one call of the tokenizer.
 BATCH = 1000
+# Cut rows that a report shows.
 EXAMPLES = 3
+# A tokenizer without a real limit states an astronomically large one.
+_NO_LIMIT = 10**6
 
 Ids = list[int]
 
@@ -32,10 +36,25 @@ def padding_id(tokenizer: Any) -> int:
     Raises:
         UserError: the tokenizer has neither.
     """
-    for found in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if found is not None:
-            return int(found)
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
     raise UserError("this tokenizer has neither a padding token nor an end token; need one; set eos_token in it")
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+    """Tokenise texts as they are, without any special token."""
+    ids: list[Ids] = []
+    for start in range(0, len(texts), BATCH):
+        batch = list(texts[start : start + BATCH])
+        ids += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return ids
+
+
+def adds_space(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a space before every text by itself, as SentencePiece does."""
+    first = tokenizer.convert_ids_to_tokens(token_ids(tokenizer, ["a"])[0][:1])
+    return bool(first) and str(first[0]).startswith(("▁", "Ġ"))
 
 
 def cut_middle(ids: Sequence[int], limit: int) -> Ids:
@@ -71,9 +90,7 @@ class Encoder:
         self.tokenizer, self.args, self.demonstrations, self.render = tokenizer, args, demonstrations, render
         self.bos: Ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.eos: int = tokenizer.eos_token_id
-        # SentencePiece puts a space before every text by itself.
-        first = tokenizer.convert_ids_to_tokens(self._tokens(["a"])[0][:1])
-        self.adds_space = bool(first) and str(first[0]).startswith(("▁", "Ġ"))
+        self.adds_space = adds_space(tokenizer)
 
     def encode(self, rows: Sequence[Row], split: str, answers: bool = True) -> tuple[TokenRows, SplitReport]:
         """Tokenise rows.
@@ -87,23 +104,24 @@ class Encoder:
             The tokens, and what had to be cut.
         """
         texts = [self._texts(row, answers) for row in rows]
-        prompts, wholes, dropped = self._prompts([source for source, _ in texts])
-        ends = [self._ended(ids) for ids in self._tokens([target for _, target in texts])] if answers else []
+        prompts, full_lengths, dropped = self._prompts([source for source, _ in texts])
+        completions = token_ids(self.tokenizer, [target for _, target in texts]) if answers else []
+        completions = [ids if ids[-1:] == [self.eos] else [*ids, self.eos] for ids in completions]
         limits = (self.args.source_max_len, self.args.target_max_len)
         sources = [self._cut_source(ids) for ids in prompts]
-        targets = [self._cut_target(ids) for ids in ends] if answers else [[]] * len(sources)
+        targets = [self._cut_target(ids) for ids in completions] if answers else [[]] * len(sources)
         tokens = TokenRows(sources, targets, self.args.train_on_source, None if answers else list(rows))
         report = SplitReport(
             split,
             len(rows),
             *limits,
             sources_cut=sum(len(ids) > limits[0] for ids in prompts),
-            targets_cut=sum(len(ids) > limits[1] for ids in ends),
+            targets_cut=sum(len(ids) > limits[1] for ids in completions),
             demonstrations_dropped=dropped,
-            longest_source=max(wholes, default=0),
-            longest_target=max(map(len, ends), default=0),
+            longest_source=max(full_lengths, default=0),
+            longest_target=max(map(len, completions), default=0),
             longest_row=int(tokens.lengths.max(initial=0)),
-            examples=self._examples(rows, wholes, [len(ids) for ids in ends]),
+            examples=self._examples(rows, full_lengths, [len(ids) for ids in completions]),
         )
         return tokens, report
 
@@ -113,45 +131,35 @@ class Encoder:
         target = str(row["output"]) if answers else ""
         return row["input"], target.removeprefix(" ") if self.adds_space else target
 
-    def _tokens(self, texts: Sequence[str]) -> list[Ids]:
-        found: list[Ids] = []
-        for start in range(0, len(texts), BATCH):
-            batch = list(texts[start : start + BATCH])
-            found += self.tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-                "input_ids"
-            ]
-        return found
-
     def _prompts(self, texts: Sequence[str]) -> tuple[list[Ids], list[int], int]:
         """Prompts with as many worked examples as fit.
 
         Returns:
             The prompts; their lengths with all examples; how many prompts lost some.
         """
-        prompts = [self._begun(ids) for ids in self._tokens(texts)]
+        prompts = [self._begun(ids) for ids in token_ids(self.tokenizer, texts)]
         if not self.demonstrations:
             return prompts, [len(ids) for ids in prompts], 0
-        sizes = [len(ids) for ids in self._tokens(self.demonstrations)]
-        wholes = [len(ids) + sum(sizes) for ids in prompts]
+        sizes = [len(ids) for ids in token_ids(self.tokenizer, self.demonstrations)]
+        full_lengths = [len(ids) + sum(sizes) for ids in prompts]
         shots = [self._fitting(len(ids), sizes) for ids in prompts]
-        again = list(range(len(texts)))
-        while again:
-            shown = self._tokens([self._shown(shots[index]) + texts[index] for index in again])
-            for index, ids in zip(again, shown, strict=True):
+        pending = list(range(len(texts)))
+        while pending:
+            # The last examples stay: the first to be dropped is the first one.
+            examples = ["".join(self.demonstrations[len(sizes) - shots[index] :]) for index in pending]
+            whole = [example + texts[index] for example, index in zip(examples, pending, strict=True)]
+            for index, ids in zip(pending, token_ids(self.tokenizer, whole), strict=True):
                 prompts[index] = self._begun(ids)
             # Examples were measured by themselves; joined to their neighbours they can take a token more.
-            again = [index for index in again if shots[index] and len(prompts[index]) > self.args.source_max_len]
-            for index in again:
+            pending = [index for index in pending if shots[index] and len(prompts[index]) > self.args.source_max_len]
+            for index in pending:
                 shots[index] -= 1
-        return prompts, wholes, sum(count < len(sizes) for count in shots)
+        return prompts, full_lengths, sum(count < len(sizes) for count in shots)
 
     def _fitting(self, length: int, sizes: Sequence[int]) -> int:
-        """How many worked examples, counted from the last one, fit beside a prompt of some length."""
+        """How many worked examples, counted from the last one, fit before a prompt of some length."""
         totals = itertools.accumulate(reversed(sizes), initial=length)
         return max(0, sum(total <= self.args.source_max_len for total in totals) - 1)
-
-    def _shown(self, shots: int) -> str:
-        return "".join(self.demonstrations[len(self.demonstrations) - shots :])
 
     def _begun(self, ids: Ids) -> Ids:
         """Begin with the begin token, exactly once."""
@@ -161,38 +169,28 @@ class Encoder:
         start = len(self.bos) if ids[:1] == self.bos else 0
         return ids[:start] + cut_middle(ids[start:], self.args.source_max_len - start)
 
-    def _ended(self, ids: Ids) -> Ids:
-        return ids if ids[-1:] == [self.eos] else [*ids, self.eos]
-
     def _cut_target(self, ids: Ids) -> Ids:
         limit = self.args.target_max_len
         return ids if len(ids) <= limit else [*ids[: limit - 1], self.eos]
 
     def _examples(self, rows: Sequence[Row], prompts: Sequence[int], answers: Sequence[int]) -> tuple[str, ...]:
-        """The first rows that were cut, with their lengths before it."""
+        """The first rows that were cut, with their lengths before the cut."""
         cut = (
-            f"e.g. row {index}, prompt of {prompt}, answer of {answer} tokens: {summary(_said(rows[index]))!r}"
+            f"e.g. row {index}, prompt of {prompt}, answer of {answer} tokens: {summary(_distinctive(rows[index]))!r}"
             for index, (prompt, answer) in enumerate(itertools.zip_longest(prompts, answers, fillvalue=0))
             if prompt > self.args.source_max_len or answer > self.args.target_max_len
         )
         return tuple(itertools.islice(cut, EXAMPLES))
 
 
-def _said(row: Row) -> str:
-    """What tells a row from others: most prompts begin alike."""
+def _distinctive(row: Row) -> str:
+    """The text that tells a row from others: most prompts begin alike."""
     return next(str(row[column]) for column in ("instruction", "question", "problem", "input") if column in row)
-
-
-# What was cut to fit the length limits: counted, with examples, in one warning.
-
-
-# A tokenizer without a real limit states an astronomically large one.
-_NO_LIMIT = 10**6
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What happened to the rows of one split, lengths in tokens.
+    """What was cut of the rows of one split, lengths in tokens.
 
     Args:
         split: its name.
@@ -222,24 +220,24 @@ class SplitReport:
 
     def lines(self) -> list[str]:
         """One sentence for each thing that was lost."""
-        found = []
+        losses = []
         if self.sources_cut:
-            found.append(
+            losses.append(
                 f"{self._share(self.sources_cut)} prompts lost their middle: longer than source_max_len "
                 f"{self.source_limit} (longest {self.longest_source}); raise --source_max_len"
             )
         if self.demonstrations_dropped:
-            found.append(
+            losses.append(
                 f"{self._share(self.demonstrations_dropped)} prompts lost some of their worked examples to fit "
                 f"source_max_len {self.source_limit} (longest {self.longest_source}); raise --source_max_len "
                 "or lower --few_shot"
             )
         if self.targets_cut:
-            found.append(
+            losses.append(
                 f"{self._share(self.targets_cut)} answers lost their last tokens: longer than target_max_len "
                 f"{self.target_limit} (longest {self.longest_target}); raise --target_max_len"
             )
-        return [f"{self.split}: {line}" for line in found] + [f"  {example}" for example in self.examples]
+        return [f"{self.split}: {line}" for line in losses] + [f"  {example}" for example in self.examples]
 
     def _share(self, count: int) -> str:
         return f"{count:,} of {self.rows:,} ({100 * count / self.rows:.1f} %)"

@@ -1,4 +1,4 @@
-"""ROUGE-L and CIDEr-D as the COCO caption code, and with it the E2E challenge, computes them, and its tokens.
+"""ROUGE-L and CIDEr-D as the COCO caption code, and with it the E2E challenge, computes them, on its own tokens.
 
 The tokens, on which METEOR of E2E is computed too, are those of Stanford's Penn Treebank tokeniser (CoreNLP 3.4.1) in
 lower case, without punctuation. `tokenise` is a stand-in of a few rules that needs no Java: of the 51,426 references of
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.metrics.java import TOKENIZER, jar, run
+from sharelora.metrics.java import TOKENIZER, jar, one_per_line, run
 from sharelora.metrics.mteval import Ngram, ngrams
 from sharelora.metrics.segments import References, Texts, check, with_words
 from sharelora.support.files import write_text
@@ -78,8 +78,8 @@ def tokenise(texts: Sequence[str]) -> list[str]:
     Returns:
         The tokens of each text with a space between them.
     """
-    found = ((SIGNS.get(match[0], match[0]) for match in TOKEN.finditer(text.lower())) for text in texts)
-    return [_without_punctuation(tokens) for tokens in found]
+    tokenised = ((SIGNS.get(match[0], match[0]) for match in TOKEN.finditer(text.lower())) for text in texts)
+    return [_without_punctuation(tokens) for tokens in tokenised]
 
 
 def tokenise_with_java(texts: Sequence[str]) -> list[str]:
@@ -94,14 +94,17 @@ def tokenise_with_java(texts: Sequence[str]) -> list[str]:
     program = jar(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts"
-        write_text(file, "".join(" ".join(text.split()) + "\n" for text in texts))
+        write_text(file, one_per_line(texts))
         options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", str(file)]
         printed = run("-cp", str(program), "edu.stanford.nlp.process.PTBTokenizer", *options)
     lines = printed.split("\n")[: len(texts)]
     return [_without_punctuation(line.split()) for line in lines]
 
 
+# Recall weighs the square of this times as much as precision in ROUGE-L.
 BETA = 1.2
+# Of CIDEr: the longest n-grams, the width in bigrams of the length penalty, and the scale.
+ORDER, SIGMA, SCALE = 4, 6.0, 10.0
 
 
 def common_length(left: Sequence[str], right: Sequence[str]) -> int:
@@ -109,9 +112,9 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     row = [0] * (len(right) + 1)
     for word in left:
         diagonal = 0
-        for place, other in enumerate(right, 1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == other else max(above, row[place - 1])
+        for column, other in enumerate(right, 1):
+            above = row[column]
+            row[column] = diagonal + 1 if word == other else max(above, row[column - 1])
             diagonal = above
     return row[-1]
 
@@ -126,10 +129,13 @@ def _segment(words: Sequence[str], references: Sequence[Sequence[str]]) -> float
 
 
 def rouge_l(hypotheses: Texts, references: References) -> float:
-    """Return the mean ROUGE-L of a test set, 0 to 1.
+    """Return the mean ROUGE-L (Lin 2004) of a test set, 0 to 1.
+
+    Precision and recall of the longest common subsequence are each the best over the references, not of the same one.
+    The package rouge_score differs.
 
     Args:
-        hypotheses: one text per segment, tokenised: words with spaces between them, see `ptb`.
+        hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
         references: one or more per segment, tokenised likewise.
 
     Raises:
@@ -143,14 +149,9 @@ def rouge_l(hypotheses: Texts, references: References) -> float:
     return sum(scores) / len(scores)
 
 
-ORDER = 4
-SIGMA = 6.0
-SCALE = 10.0
-
-
 @dataclass(frozen=True)
 class Vector:
-    """A text: per order the weighted counts of its n-grams and their norm, and its length in bigrams."""
+    """A text for CIDEr: per order the weighted counts of its n-grams and their norm, and its length in bigrams."""
 
     values: tuple[Mapping[Ngram, float], ...]
     norms: tuple[float, ...]
@@ -159,8 +160,8 @@ class Vector:
 
 def _vector(text: str, rarity: Mapping[Ngram, float], unseen: float) -> Vector:
     counts = [ngrams(text.split(), order) for order in range(1, ORDER + 1)]
-    values = tuple({ngram: count * rarity.get(ngram, unseen) for ngram, count in found.items()} for found in counts)
-    norms = tuple(math.sqrt(sum(value**2 for value in found.values())) for found in values)
+    values = tuple({ngram: n * rarity.get(ngram, unseen) for ngram, n in of_order.items()} for of_order in counts)
+    norms = tuple(math.sqrt(sum(value**2 for value in of_order.values())) for of_order in values)
     return Vector(values, norms, counts[1].total())
 
 
@@ -185,10 +186,14 @@ def _similarity(left: Vector, right: Vector) -> float:
 
 
 def cider(hypotheses: Texts, references: References) -> float:
-    """Return the mean CIDEr of a test set, 0 to 10; that of a single segment is 0, as nothing in it is rare.
+    """Return the mean CIDEr-D (Vedantam et al. 2015) of a test set, 0 to 10; 0 for a single segment, with nothing rare.
+
+    Texts are vectors of n-gram counts, each n-gram weighted by how few segments of the test set have it in a reference.
+    The score is the cosine of hypothesis and reference, with the hypothesis's counts cut to the reference's, times a
+    penalty for another length; its mean over n = 1 to 4 and all references, times 10.
 
     Args:
-        hypotheses: one text per segment, tokenised: words with spaces between them, see `ptb`.
+        hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
         references: one or more per segment, tokenised likewise.
 
     Raises:
@@ -198,8 +203,8 @@ def cider(hypotheses: Texts, references: References) -> float:
     rarity, unseen = _rarity(references), math.log(len(references))
     scores = []
     for text, texts in zip(hypotheses, with_words(references), strict=True):
-        found = _vector(text, rarity, unseen)
-        scores.append(_mean([_similarity(found, _vector(other, rarity, unseen)) for other in texts]))
+        hypothesis = _vector(text, rarity, unseen)
+        scores.append(_mean([_similarity(hypothesis, _vector(other, rarity, unseen)) for other in texts]))
     return SCALE * _mean(scores)
 
 

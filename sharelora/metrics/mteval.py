@@ -1,8 +1,9 @@
 """BLEU-4 (Papineni et al. 2002) and NIST-5 (Doddington 2002) over a corpus, as mteval-v13a computes them.
 
-NIST weights matches of n-grams by how much each tells: the binary logarithm of how often its beginning occurs in all
-references of the test set, over how often the whole of it does. Both read the same tokens. sacrebleu has no NIST, and
-nltk's does not agree with mteval (6.22 instead of 7.82 on the E2E challenge's example).
+These are the E2E challenge's numbers. NIST weights matches of n-grams by how much each tells: the binary logarithm of
+how often its beginning occurs in all references of the test set, over how often the whole of it does. Both metrics read
+the same tokens. sacrebleu has no NIST, and nltk's does not agree with mteval (6.22 instead of 7.82 on the challenge's
+example).
 """
 
 from __future__ import annotations
@@ -14,12 +15,37 @@ from typing import Any
 
 from sharelora.metrics.segments import References, Texts, as_streams, check, with_words
 
+# The longest n-grams of NIST.
 ORDER = 5
-# A text two thirds as long as the references keeps half of its score.
+# NIST's length penalty: a text two thirds as long as the references keeps half of its score.
 BETA = -math.log(0.5) / math.log(1.5) ** 2
 
 Words = Sequence[str]
 Ngram = tuple[str, ...]
+
+
+def bleu(hypotheses: Texts, references: References) -> float:
+    """Return the corpus BLEU: case-insensitive, 13a tokens, the closest reference's length for the brevity penalty.
+
+    An n-gram order without any match counts half of the one before it, as in mteval; sacrebleu's default does the same.
+
+    Args:
+        hypotheses: one text per segment.
+        references: one or more texts per segment.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        UserError: see `segments.check`.
+    """
+    import sacrebleu
+
+    check(hypotheses, references)
+    # None where a segment has fewer references, which sacrebleu takes though it does not say so.
+    streams: Any = as_streams(with_words(references))
+    # force: no warning about texts that look tokenised, as LoRA's form of E2E does.
+    return sacrebleu.corpus_bleu(list(hypotheses), streams, lowercase=True, tokenize="13a", force=True).score / 100
 
 
 def ngrams(words: Words, order: int) -> Counter[Ngram]:
@@ -46,34 +72,9 @@ def length_penalty(words: int, expected: float) -> float:
 def _expected_length(references: Sequence[Sequence[Words]], python: bool) -> float:
     lengths = [[len(text) for text in texts] for texts in references]
     if python:
-        return sum(sum(found) / len(found) for found in lengths)
+        return sum(sum(counts) / len(counts) for counts in lengths)
     # mteval: the mean over all references of all segments, so that a segment with many of them counts more.
     return sum(map(sum, lengths)) * len(lengths) / sum(map(len, lengths))
-
-
-def bleu(hypotheses: Texts, references: References) -> float:
-    """Return the corpus BLEU: case-insensitive, 13a tokens, the closest reference's length for the brevity penalty.
-
-    An n-gram order without any match counts half of the one before it, as in mteval; sacrebleu's default does the same.
-
-    Args:
-        hypotheses: one text per segment.
-        references: one or more texts per segment.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        UserError: see `segments.check`.
-    """
-    import sacrebleu
-
-    check(hypotheses, references)
-    # None where a segment has fewer references, which sacrebleu takes though it does not say so.
-    streams: Any = as_streams(with_words(references))
-    # force: no warning about texts that look tokenised, as LoRA's form of E2E does.
-    found = sacrebleu.corpus_bleu(list(hypotheses), streams, lowercase=True, tokenize="13a", force=True)
-    return found.score / 100
 
 
 def nist(hypotheses: Texts, references: References, python: bool = False) -> float:
@@ -105,10 +106,10 @@ def _gain(words: Sequence[Words], right: Sequence[Sequence[Words]]) -> float:
     for order in range(1, ORDER + 1):
         gained, count = 0.0, 0
         for text, texts in zip(words, right, strict=True):
-            found, allowed = ngrams(text, order), Counter[Ngram]()
+            counts, allowed = ngrams(text, order), Counter[Ngram]()
             for other in texts:
                 allowed |= ngrams(other, order)
-            gained += sum(weights[ngram] * times for ngram, times in (found & allowed).items())
-            count += found.total()
+            gained += sum(weights[ngram] * times for ngram, times in (counts & allowed).items())
+            count += counts.total()
         total += gained / count if count else 0.0
     return total

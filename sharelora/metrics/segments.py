@@ -11,7 +11,7 @@ References = Sequence[Sequence[str]]
 
 
 def check(hypotheses: Texts, references: References) -> None:
-    """Make sure that a test set can be scored. An empty hypothesis can: it is simply a bad one.
+    """Make sure that a test set can be scored; an empty hypothesis is allowed, and simply bad.
 
     Args:
         hypotheses: one text per segment.
@@ -45,7 +45,7 @@ def with_words(references: References) -> list[list[str]]:
 def as_streams(references: References) -> list[list[str | None]]:
     """Turn references per segment into one list per position, None where a segment has fewer: sacrebleu's form."""
     longest = max(map(len, references))
-    return [[texts[place] if place < len(texts) else None for texts in references] for place in range(longest)]
+    return [[texts[position] if position < len(texts) else None for texts in references] for position in range(longest)]
 
 
 def as_rectangle(references: References) -> list[list[str]]:

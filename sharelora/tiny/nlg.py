@@ -55,7 +55,7 @@ FAMILY = {"yes": "family friendly ", "no": "not family friendly "}
 def restaurant(world: World, rng: random.Random) -> dict[str, str]:
     """A new restaurant: a name, a type and two to five other attributes, in E2E's order."""
     others = rng.sample([name for name in ATTRIBUTES if name not in ALWAYS], rng.randint(2, 5))
-    values = {name: rng.choice(found) if found else _name(world, rng) for name, found in ATTRIBUTES.items()}
+    values = {name: rng.choice(choices) if choices else _name(world, rng) for name, choices in ATTRIBUTES.items()}
     return {name: value for name, value in values.items() if name in (*ALWAYS, *others)}
 
 
@@ -63,23 +63,23 @@ def _name(world: World, rng: random.Random) -> str:
     return f"The {rng.choice(COLOURS).title()} {rng.choice(world.things).title()}"
 
 
-def describe(place: Place, way: int) -> str:
+def describe(attributes: Place, way: int) -> str:
     """Describe a restaurant with all of its attributes.
 
     Args:
-        place: its attributes.
+        attributes: E2E's name of each -> its value.
         way: which of the ways to put it, 0 to 2.
     """
-    area = f"in the {place['area']}" if "area" in place else ""
+    area = f"in the {attributes['area']}" if "area" in attributes else ""
     parts = {
-        **place,
-        "food": f"{place['food']} " if "food" in place else "",
-        "family": FAMILY[place["familyFriendly"]] if "familyFriendly" in place else "",
+        **attributes,
+        "food": f"{attributes['food']} " if "food" in attributes else "",
+        "family": FAMILY[attributes["familyFriendly"]] if "familyFriendly" in attributes else "",
         "area": f" {area}" if area else "",
         "area_first": f"{area} " if area else "",
-        "near": f" near {place['near']}" if "near" in place else "",
+        "near": f" near {attributes['near']}" if "near" in attributes else "",
     }
-    more = [text for text, name in zip(MORE[way], ("priceRange", "customer rating"), strict=True) if name in place]
+    more = [text for text, name in zip(MORE[way], ("priceRange", "customer rating"), strict=True) if name in attributes]
     text = " ".join([OPENINGS[way], *more]).format(**parts)
     return text[0].upper() + text[1:]
 
@@ -133,13 +133,13 @@ LISTS = ((" is ", " , "), (" : ", " | "), (" = ", " ; "))
 
 
 def _listed_event(world: World, rng: random.Random) -> Document:
-    found = event(world, rng)
+    slots = event(world, rng)
     if rng.random() < 0.5:
         # Names of several words have to be copied whole.
-        found["person"] = _name(world, rng)
-    names = rng.sample(tuple(found), len(found))
+        slots["person"] = _name(world, rng)
+    names = rng.sample(tuple(slots), len(slots))
     between, after = rng.choice(LISTS)
-    return after.join(f"{name}{between}{found[name]}" for name in names), " " + spaced(say(EVENTS, found, rng))
+    return after.join(f"{name}{between}{slots[name]}" for name in names), " " + spaced(say(EVENTS, slots, rng))
 
 
 def _described(world: World, rng: random.Random) -> Document:
@@ -184,11 +184,11 @@ def _e2e_rows(world: World, split: str, used: set[str]) -> Iterator[tuple[str, s
     for _ in range(E2E_SIZES[split]):
         meaning = ""
         while not meaning or meaning in used:
-            place = restaurant(world, rng)
-            meaning = ", ".join(f"{name}[{value}]" for name, value in place.items())
+            attributes = restaurant(world, rng)
+            meaning = ", ".join(f"{name}[{value}]" for name, value in attributes.items())
         used.add(meaning)
         ways = rng.sample(range(len(OPENINGS)), rng.randint(2, len(OPENINGS)))
-        yield from ((meaning, describe(place, way)) for way in ways)
+        yield from ((meaning, describe(attributes, way)) for way in ways)
 
 
 def _write_e2e(folder: Path, world: World) -> None:
@@ -210,7 +210,7 @@ def _inputs(kinds: Sequence[str]) -> list[Input]:
 def dealt(seed: str) -> dict[str, list[Input]]:
     """Deal inputs about seen kinds out to the splits; every input goes to one of them or to none."""
     rng = random.Random(seed)
-    waiting = iter(rng.sample(found := _inputs(tuple(SEEN)), len(found)))
+    waiting = iter(rng.sample(inputs := _inputs(tuple(SEEN)), len(inputs)))
     return {split: list(itertools.islice(waiting, size)) for split, size in TRIPLE_SIZES.items()}
 
 
@@ -218,13 +218,13 @@ def _category(thing: str) -> str:
     return next(name for kind, name in {**SEEN, **UNSEEN}.items() if thing in KINDS[kind].split())
 
 
-def _entry(world: World, number: int, given: Input) -> ElementTree.Element:
-    thing, known = given
+def _entry(world: World, number: int, facts: Input) -> ElementTree.Element:
+    thing, known = facts
     entry = ElementTree.Element("entry", category=_category(thing), eid=f"Id{number}", size=str(len(known)))
     for name, child in (("originaltripleset", "otriple"), ("modifiedtripleset", "mtriple")):
-        found = ElementTree.SubElement(entry, name)
+        triple_set = ElementTree.SubElement(entry, name)
         for triple in triples(world, thing, known):
-            ElementTree.SubElement(found, child).text = " | ".join(triple)
+            ElementTree.SubElement(triple_set, child).text = " | ".join(triple)
     for way in WAYS:
         ElementTree.SubElement(entry, "lex", comment="good", lid=f"Id{way + 1}").text = tell(world, thing, known, way)
     if not number % 8:
@@ -238,13 +238,13 @@ def _write_webnlg(folder: Path, world: World) -> None:
     for split, name in WEBNLG_FILES.items():
         root = ElementTree.Element("benchmark")
         entries = ElementTree.SubElement(root, "entries")
-        entries.extend(_entry(world, number, given) for number, given in enumerate(splits[split], 1))
+        entries.extend(_entry(world, number, facts) for number, facts in enumerate(splits[split], 1))
         ElementTree.indent(root)
         write_text(folder / name, f"{_DECLARATION}\n{ElementTree.tostring(root, encoding='unicode')}\n")
 
 
 def _write_dart(folder: Path, world: World) -> None:
-    for split, found in dealt("dart").items():
+    for split, inputs in dealt("dart").items():
         rows = [
             {
                 "tripleset": [
@@ -253,7 +253,7 @@ def _write_dart(folder: Path, world: World) -> None:
                 "subtree_was_extended": False,
                 "annotations": [{"source": "tiny", "text": tell(world, thing, known, way)} for way in WAYS],
             }
-            for thing, known in found
+            for thing, known in inputs
         ]
         write_text(folder / f"dart-v1.1.1-full-{split}.json", json.dumps(rows, indent=1) + "\n")
 

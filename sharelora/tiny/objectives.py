@@ -48,9 +48,9 @@ Objective = Callable[[PreTrainedTokenizerFast, Iterator[Document], Recipe], Loss
 CHOSEN, MASKED, REPLACED = 0.3, 0.5, 0.4
 
 
-def next_token(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], recipe: Recipe) -> Loss:
+def next_token(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document], recipe: Recipe) -> Loss:
     """Read documents one after the other, in rows of fixed length, and predict each next token."""
-    stream = _tokens(tokenizer, found)
+    stream = _tokens(tokenizer, documents)
 
     def loss(model: PreTrainedModel) -> Tensor:
         count = recipe.rows * (recipe.length + 1)
@@ -61,16 +61,16 @@ def next_token(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], re
     return loss
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document]) -> Iterator[int]:
+def _tokens(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document]) -> Iterator[int]:
     """The tokens of documents one after the other, each between start and end token."""
-    for document in found:
+    for document in documents:
         yield tokenizer.bos_token_id
         for piece in document:
             yield from tokenizer.encode(piece, add_special_tokens=False)
         yield tokenizer.eos_token_id
 
 
-def next_token_of_rows(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], recipe: Recipe) -> Loss:
+def next_token_of_rows(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document], recipe: Recipe) -> Loss:
     """Read documents of one or two texts, a row each as in tuning, and predict each next token.
 
     Every text ends with the end token. With the same places in every row a model learns to copy from the first text to
@@ -78,7 +78,7 @@ def next_token_of_rows(tokenizer: PreTrainedTokenizerFast, found: Iterator[Docum
     """
 
     def loss(model: PreTrainedModel) -> Tensor:
-        rows = [_ended(tokenizer, document)[: recipe.length] for document in itertools.islice(found, recipe.rows)]
+        rows = [_ended(tokenizer, document)[: recipe.length] for document in itertools.islice(documents, recipe.rows)]
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[tokenizer.eos_token_id] * (longest - len(row))] for row in rows])
         labels = torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows])
@@ -93,11 +93,11 @@ def _ended(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int]:
     return [token for ids in texts for token in (*ids, tokenizer.eos_token_id)]
 
 
-def masked_token(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], recipe: Recipe) -> Loss:
+def masked_token(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document], recipe: Recipe) -> Loss:
     """Read documents of one or two texts, a row each as in tuning, and predict masked and replaced tokens."""
 
     def loss(model: PreTrainedModel) -> Tensor:
-        batch = _rows(tokenizer, list(itertools.islice(found, recipe.rows)), recipe.length)
+        batch = _rows(tokenizer, list(itertools.islice(documents, recipe.rows)), recipe.length)
         ids, labels = hide(batch["input_ids"], tokenizer)
         return model(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels).loss
 

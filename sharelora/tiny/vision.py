@@ -154,7 +154,7 @@ def llava_processor(tokenizer: PreTrainedTokenizerFast) -> Any:
     )
 
 
-def caption_of_pictures(tokenizer: PreTrainedTokenizerFast, found: Iterator[Document], recipe: Recipe) -> Loss:
+def caption_of_pictures(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document], recipe: Recipe) -> Loss:
     """Look at made pictures and predict what is said of them; every part of the model learns."""
     reader = image_reader(llava_processor(tokenizer))
     writer, collator = ConversationWriter(reader, "vicuna"), ImageTextCollator(reader, int(tokenizer.pad_token_id))
@@ -168,7 +168,7 @@ def caption_of_pictures(tokenizer: PreTrainedTokenizerFast, found: Iterator[Docu
         return {**spread(reader, torch.tensor(ids), torch.tensor(learnt)), **reader.values([picture])}
 
     def loss(model: PreTrainedModel) -> Tensor:
-        rows = [item(question, caption) for _, question, caption in itertools.islice(found, recipe.rows)]
+        rows = [item(question, caption) for _, question, caption in itertools.islice(documents, recipe.rows)]
         return model(**collator(rows)).loss
 
     return loss
@@ -183,13 +183,13 @@ CATEGORIES = dict(zip(("conv", "detail", "complex"), QUESTIONS, strict=True))
 
 def _pictures(folder: Path, count: int, seed: int) -> dict[str, Scene]:
     """Draw pictures; return their names and what they show."""
-    rng, found = random.Random(seed), {}
+    rng, scenes = random.Random(seed), {}
     folder.mkdir(parents=True)
     for number in range(count):
         name, scene = f"{number:03}.png", make_scene(rng)
         draw(scene, *place(rng)).save(folder / name)
-        found[name] = scene
-    return found
+        scenes[name] = scene
+    return scenes
 
 
 def train_rows(scenes: dict[str, Scene]) -> list[Row]:
@@ -197,22 +197,22 @@ def train_rows(scenes: dict[str, Scene]) -> list[Row]:
     rng, rows = random.Random(_SEEDS["train"]), []
     for number, (name, scene) in enumerate(scenes.items()):
         first, second = rng.sample(tuple(QUESTIONS), 2)
-        said = [f"{IMAGE}\n{first}", getattr(scene, QUESTIONS[first]), second, getattr(scene, QUESTIONS[second])]
-        turns = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(said)]
+        texts = [f"{IMAGE}\n{first}", getattr(scene, QUESTIONS[first]), second, getattr(scene, QUESTIONS[second])]
+        turns = [{"from": ("human", "gpt")[position % 2], "value": text} for position, text in enumerate(texts)]
         rows.append({"id": f"{number:03}", "image": name, "conversations": turns})
     return rows
 
 
 def bench_files(scenes: dict[str, Scene]) -> dict[str, list[Row]]:
     """LLaVA-Bench's three files: what is asked, what the pictures show, and the reference's answers."""
-    asked = [(name, scene, *pair) for name, scene in scenes.items() for pair in CATEGORIES.items()]
+    cases = [(name, scene, *pair) for name, scene in scenes.items() for pair in CATEGORIES.items()]
     questions = [
         {"question_id": number, "image": name, "text": text, "category": category}
-        for number, (name, _, category, text) in enumerate(asked)
+        for number, (name, _, category, text) in enumerate(cases)
     ]
     answers = [
         {"question_id": number, "text": getattr(scene, QUESTIONS[text]), "category": category}
-        for number, (_, scene, category, text) in enumerate(asked)
+        for number, (_, scene, category, text) in enumerate(cases)
     ]
     context = [{"id": number, "image": name, "caption": s.caption} for number, (name, s) in enumerate(scenes.items())]
     return {"questions": questions, "answers_gpt4": answers, "context": context}

@@ -84,16 +84,17 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
         raise UserError(f"{path} does not read as it was written: {problem}; check the disk; earlier checkpoints stay")
 
 
-def best_checkpoint(folder: Path, best_step: int | None, step: int) -> Path | None:
+def best_checkpoint(folder: Path, state: Any) -> Path | None:
     """Return the best checkpoint so far where the folder is now; None if there is none, or it was deleted.
 
     Args:
         folder: the run's folder.
-        best_step: its updates; None or 0 if nothing was evaluated.
-        step: updates so far; their checkpoint is just being written.
+        state: the Trainer's.
     """
-    path = folder / f"checkpoint-{best_step}"
-    return path if best_step and (path.is_dir() or best_step == step) else None
+    step = state.best_global_step
+    path = folder / f"checkpoint-{step}"
+    # The checkpoint of this update may be the best one; it is just being written.
+    return path if step and (path.is_dir() or step == state.global_step) else None
 
 
 def require_whole(best: Path) -> None:

@@ -115,25 +115,20 @@ class ExactState(TrainerCallback):
 
     def collect(
         self,
-        optimizer: Any,
-        scheduler: Any,
-        scaler: Any,
+        optimization: tuple[Any, Any, Any],
         losses: Losses,
-        state: TrainerState,
-        control: TrainerControl,
+        progress: tuple[TrainerState, TrainerControl],
         others: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Return everything besides the weights, of all processes together; every process must call it.
 
         Args:
-            optimizer: whole or sharded.
-            scheduler: of the learning rate.
-            scaler: of the loss under fp16, or None.
+            optimization: the optimizer, whole or sharded, the schedule, and under fp16 the loss scaler, or None.
             losses: of this process.
-            state: of the Trainer.
-            control: of the Trainer.
+            progress: the Trainer's own state and control.
             others: what further parts of the trainer keep.
         """
+        (optimizer, scheduler, scaler), (state, control) = optimization, progress
         step, last = state.global_step, state.max_steps
         # The last epoch may be cut short.
         epoch_ends = step > 0 and (float(state.epoch or 0).is_integer() or step >= last)

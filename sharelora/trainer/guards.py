@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.zero import WholeOptimizer
@@ -132,30 +132,29 @@ class NonFinite(TrainerCallback):
         return should_log
 
 
-def update_rows(loader: Any, done: int, accumulation: int, processes: int, epoch: int) -> list[int]:
-    """Return the training rows of one update, all processes together.
+def update_rows(loader: Any, args: TrainingArguments, state: TrainerState) -> list[int]:
+    """Return the training rows of the update in progress, all processes together, without blank ones.
 
     Args:
         loader: the Trainer's data loader.
-        done: updates so far.
-        accumulation: batches per update and process.
-        processes: how many train together.
-        epoch: epochs so far; the order of the rows depends on it.
+        args: of the Trainer.
+        state: of the Trainer.
     """
-    batches = len(loader)
-    first = (done % max(1, math.ceil(batches / accumulation))) * accumulation
+    batches, accumulation = len(loader), args.gradient_accumulation_steps
+    first = (state.global_step % max(1, math.ceil(batches / accumulation))) * accumulation
     count = min(accumulation, batches - first)
     batch_sampler = loader.batch_sampler
     # With several processes accelerate wraps it, to deal its batches out.
     batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)
-    sampler, size = batch_sampler.sampler, batch_sampler.batch_size * processes
+    sampler, size = batch_sampler.sampler, batch_sampler.batch_size * args.world_size
     seed = getattr(sampler, "initial_seed", None)
     if seed is None:
         order = list(sampler)
     else:
         # accelerate's sampler draws each epoch's permutation from its seed and the epoch; asking it would draw again.
-        order = torch.randperm(len(sampler), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-    return order[first * size : (first + count) * size]
+        generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
+        order = torch.randperm(len(sampler), generator=generator).tolist()
+    return [row for row in order[first * size : (first + count) * size] if row < len(loader.dataset)]
 
 
 def digest(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Nested state as one safetensors file: tensors as they are, everything around them as JSON in its header.
+"""The files of a run's state and weights: safetensors, and JSON in its header for what is around the tensors.
 
 Optimizers, schedules and random generators keep nested containers, which are usually pickled, and a pickle can run code
 when it is loaded. These files hold numbers, text and tensors, and nothing else can be read out of them.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -96,3 +97,18 @@ def _from_json(value: Any, handle: Any) -> Any:
     if kind == "dict":
         return {_from_json(key, handle): _from_json(item, handle) for key, item in content}
     return {"list": list, "tuple": tuple}[kind](_from_json(item, handle) for item in content)
+
+
+def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write an adapter, each of its matrices once, or a whole model; no tokenizer, no pickled arguments.
+
+    Args:
+        model: a PEFT model or a plain one.
+        folder: where it goes.
+        state_dict: the gathered weights of a sharded model.
+    """
+    if isinstance(model, PeftModel):
+        # The base's embeddings never change here, so PEFT need not ask the hub for the size of the original ones.
+        model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(folder), state_dict=state_dict)

@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -44,7 +44,7 @@ from sharelora.trainer.exact_state import (
 )
 from sharelora.trainer.guards import Mode, NonFinite, digest, require_agreement, update_rows
 from sharelora.trainer.samplers import Padded, WithBlank, training_order
-from sharelora.trainer.serialization import save_state
+from sharelora.trainer.serialization import save_state, save_weights
 from sharelora.trainer.signals import Requests, stopped
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class AdapterTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.folder = Path(str(self.args.output_dir))
         # A line of our own is shown instead (`sharelora.trainer.callbacks.Progress`).
         self.remove_callback(PrinterCallback)
         self.lengths = lengths
@@ -83,13 +84,12 @@ class AdapterTrainer(Trainer):
         self.engine_optimizer = EngineOptimizer(zero=self.is_deepspeed_enabled)
         self.exact = ExactState(self._resume)
         self.add_callback(self.exact)
-        self.numbers = NonFinite(on_nan, self._rows_in_update, lambda: find(self.folder).good)
+        self.numbers = NonFinite(
+            on_nan,
+            lambda: update_rows(self.callback_handler.train_dataloader, self.args, self.state),
+            lambda: find(self.folder).good,
+        )
         self.add_callback(self.numbers)
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(str(self.args.output_dir))
 
     @property
     def mean_loss(self) -> float:
@@ -114,7 +114,7 @@ class AdapterTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        order = training_order(self.args, rows, self.lengths, self._epoch)
+        order = training_order(self.args, rows, self.lengths, lambda: int(self.state.epoch or 0))
         if order is None:
             order = super()._get_train_sampler(train_dataset)
         # What drops incomplete batches needs no blank rows.
@@ -123,18 +123,7 @@ class AdapterTrainer(Trainer):
         return Padded(order, self.args.train_batch_size * self.args.world_size)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
-        # The order of evaluation changes no result; the Trainer would group it as it groups training.
-        return None
-
-    def _epoch(self) -> int:
-        return int(self.state.epoch or 0)
-
-    def _rows_in_update(self) -> list[int]:
-        """The training rows of the update in progress, all processes together."""
-        loader = cast(Any, self.callback_handler.train_dataloader)
-        accumulation, processes = self.args.gradient_accumulation_steps, self.args.world_size
-        rows = update_rows(loader, self.state.global_step, accumulation, processes, self._epoch())
-        return [row for row in rows if row < self.num_examples(loader)]  # without blank ones
+        return None  # in the order of the data, which changes no result
 
     # Engines
 
@@ -171,16 +160,14 @@ class AdapterTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = whole(super()._get_grad_norm(model, grad_norm=grad_norm))
-        self.numbers.see_gradient(norm, self.accelerator.scaler is not None, self._sum_over_processes)
+        scaled = self.accelerator.scaler is not None
+        self.numbers.see_gradient(norm, scaled, lambda loss: self.accelerator.gather(loss).sum())
         step, every = self.state.global_step + 1, self.state.logging_steps
         if self.args.logging_strategy == "epoch":
             every = 1  # only afterwards is it known which update was the last of an epoch
         if step == self.state.max_steps or (every and step % every == 0):
             self.extra_logs.update(gradient_norms(shared_matrices(self.model), norm, self.args.max_grad_norm))
         return norm
-
-    def _sum_over_processes(self, value: Tensor) -> Tensor:
-        return self.accelerator.gather(value).sum() if self.args.world_size > 1 else value
 
     # Between updates
 
@@ -222,7 +209,7 @@ class AdapterTrainer(Trainer):
 
     def _largest(self, value: int) -> int:
         """Return the largest value of all processes, so that all of them do the same."""
-        if self.args.world_size == 1:
+        if self.args.world_size == 1:  # without waiting for a GPU in every update
             return int(value)
         return int(self.accelerator.gather(torch.tensor([int(value)], device=self.args.device)).max())
 
@@ -272,12 +259,18 @@ class AdapterTrainer(Trainer):
         """
         self.store_flos()
         self.require_agreement()
-        # Before the first process alone writes: every process may hold a part of these.
-        state, weights = self._collect_state(), self.whole_weights()
-        step = self.state.global_step
-        best = best_checkpoint(self.folder, self.state.best_global_step, step)
+        # Those of the last update, for the log of an epoch that is not written yet.
+        norms = {name: value for name, value in self.extra_logs.items() if name.startswith("grad_norm/")}
+        # Every process may hold a part of the state and the weights; only the first one writes.
+        state = self.exact.collect(
+            (self.optimizer, self.lr_scheduler, self.accelerator.scaler),
+            Losses(self._tr_loss.item(), self._total_loss_scalar, self._globalstep_last_logged),
+            (self.state, self.control),
+            {"skipped": self.numbers.skipped, "left_out": self.numbers.left_out, "gradient_norms": norms},
+        )
+        weights, step = self.whole_weights(), self.state.global_step
+        path, best = self.folder / f"checkpoint-{step}", best_checkpoint(self.folder, self.state)
         self.state.best_model_checkpoint = str(best) if best else None
-        path = self.folder / f"checkpoint-{step}"
         if self.args.should_save:
             with new_checkpoint(self.folder, step) as unfinished:
                 self._save(str(unfinished), weights)
@@ -290,19 +283,6 @@ class AdapterTrainer(Trainer):
         self.exact.position.saved = step
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(path))
-
-    def _collect_state(self) -> dict[str, Any]:
-        # Those of the last update, for the log of an epoch that is not written yet.
-        norms = {name: value for name, value in self.extra_logs.items() if name.startswith("grad_norm/")}
-        return self.exact.collect(
-            self.optimizer,
-            self.lr_scheduler,
-            self.accelerator.scaler,
-            Losses(self._tr_loss.item(), self._total_loss_scalar, self._globalstep_last_logged),
-            self.state,
-            self.control,
-            {"skipped": self.numbers.skipped, "left_out": self.numbers.left_out, "gradient_norms": norms},
-        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
@@ -354,10 +334,9 @@ class AdapterTrainer(Trainer):
         Raises:
             UserError: its weights are wanted in the end, and it is damaged or gone.
         """
-        step = self.state.best_global_step
-        if step and self.args.load_best_model_at_end:
-            require_whole(self.folder / f"checkpoint-{step}")
-        best = best_checkpoint(self.folder, step, self.state.global_step)
+        if self.state.best_global_step and self.args.load_best_model_at_end:
+            require_whole(self.folder / f"checkpoint-{self.state.best_global_step}")
+        best = best_checkpoint(self.folder, self.state)
         self.state.best_model_checkpoint = str(best) if best else None
 
     def _resume(self) -> None:
@@ -406,18 +385,3 @@ class AdapterTrainer(Trainer):
             return super()._finalize_training(*args)
         finally:
             self.args.save_total_limit = limit
-
-
-def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
-    """Write an adapter, each of its matrices once, or a whole model; no tokenizer, no pickled arguments.
-
-    Args:
-        model: a PEFT model or a plain one.
-        folder: where it goes.
-        state_dict: the gathered weights of a sharded model.
-    """
-    if isinstance(model, PeftModel):
-        # The base's embeddings never change here, so PEFT need not ask the hub for the size of the original ones.
-        model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
-    else:
-        model.save_pretrained(str(folder), state_dict=state_dict)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from sharelora.reporting.history import CSV
 from sharelora.support.errors import UserError, hide
 from sharelora.support.files import atomic_folder, read_json, write_json
-from sharelora.trainer.trainer import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.generate import PREDICTIONS
 from sharelora.training.output import ADAPTER, MODEL
 from sharelora.tuner.files import WEIGHTS_FILE

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from sharelora.data import find
 from sharelora.data.mmlu import CATEGORIES, category, load_mmlu
 from sharelora.data.questions import PROMPTS, Question, examples_for
 from sharelora.support import hub
@@ -152,7 +151,7 @@ def test_the_hub_is_asked_for_its_own_split_names(monkeypatch: pytest.MonkeyPatc
         return datasets.Dataset.from_list([ROW | {"answer": 1}])
 
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(find, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_mmlu("val") == [QUESTION] and load_mmlu("dev") == [QUESTION]
     assert asked == [("cais/mmlu", "all", "validation"), ("cais/mmlu", "all", "dev")]

@@ -12,11 +12,11 @@ import pytest
 from commands import Score, load_command, read_output, write_rows
 from toy import WORDS, make_model, make_tokenizer
 
-from sharelora.data import find
 from sharelora.data.mmlu_pro import has_examples, load_mmlu_pro
 from sharelora.data.questions import LETTERS, Question
 from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.support import hub
 from sharelora.support.errors import UserError
 
 ROW = {
@@ -204,7 +204,7 @@ def test_missing_columns_and_splits_are_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="need one of val, test"):
         load_mmlu_pro("dev", tmp_path)
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(find, "hub_reachable", lambda: False)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
     with pytest.raises(UserError, match=r"hub cannot be reached; .*add --tiny"):
         load_mmlu_pro("test")
     assert has_examples()
@@ -220,7 +220,7 @@ def test_the_hub_is_asked_for_its_own_split_names(monkeypatch: pytest.MonkeyPatc
         return datasets.Dataset.from_list([ROW])
 
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(find, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_mmlu_pro("val").questions == [
         Question("computer science", "What falls?", ("up", "it", "all"), "B", "7")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.corpus import read_texts
+from benchmarks.scores.corpus import read_texts
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import damage, find, write_manifest
 from sharelora.training.ablation.grid import folder_name, read_grid

@@ -76,7 +76,7 @@ def test_missing_and_unreadable_images_are_named_with_their_rows(tmp_path: Path)
         require_images(read_conversations(write_rows(tmp_path, *rows)))
     said = str(error.value)
     assert said.startswith("found 4 images that cannot be used: row 1 of rows.json (id 7): ")
-    assert f"{tmp_path / 'text.png'} is no readable image" in said and f"{tmp_path / 'gone.png'} is missing" in said
+    assert f"{tmp_path / 'text.png'} is not a readable image" in said and f"{tmp_path / 'gone.png'} is missing" in said
     assert "and 1 more" in said and "\n" not in said
 
 

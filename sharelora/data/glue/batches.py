@@ -1,4 +1,4 @@
-"""Turn rows of one or two texts into tokens and batches, padded to the longest row of a batch."""
+"""Rows of one or two texts as tokens and batches, padded to the longest row of a batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from torch.utils.data import Dataset
 
 from sharelora.data.glue.tasks import GlueTask
 from sharelora.data.rows import Row
-from sharelora.data.tokenise import padding_id
+from sharelora.data.token_rows import Item
+from sharelora.data.tokenise import BATCH, Ids, padding_id
 from sharelora.support.errors import UserError
-
-BATCH = 1000
-
-Ids = list[int]
-Item = dict[str, Any]
 
 
 class GlueRows(Dataset[Item]):
@@ -96,10 +92,10 @@ def encode(
     long = [index for index, row in enumerate(ids) if len(row) > max_length]
     # Only the long ones again: a truncating call does not say what it cut.
     cut_ids, cut_types = _tokens(tokenizer, [texts[index] for index in long], truncation=True, max_length=max_length)
-    for place, index in enumerate(long):
-        ids[index] = cut_ids[place]
+    for position, index in enumerate(long):
+        ids[index] = cut_ids[position]
         if types is not None and cut_types is not None:
-            types[index] = cut_types[place]
+            types[index] = cut_types[position]
     labels = [row["label"] for row in rows] if rows and "label" in rows[0] else None
     pad_to = max_length if pad_to_max_length else None
     return GlueRows(ids, types, _typed(labels, task), pad_to, padding_id(tokenizer)), len(long)
@@ -111,12 +107,12 @@ def _tokens(tokenizer: Any, texts: Sequence[Sequence[str]], **options: Any) -> t
     types: list[Ids] | None = [] if "token_type_ids" in tokenizer.model_input_names else None
     for start in range(0, len(texts), BATCH):
         columns = [list(column) for column in zip(*texts[start : start + BATCH], strict=True)]
-        found = tokenizer(
+        encoded = tokenizer(
             *columns, return_attention_mask=False, return_token_type_ids=types is not None, verbose=False, **options
         )
-        ids += found["input_ids"]
+        ids += encoded["input_ids"]
         if types is not None:
-            types += found["token_type_ids"]
+            types += encoded["token_type_ids"]
     return ids, types
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data import find
-from sharelora.data.find import KnownDataset, find_splits
+from sharelora.data.find import KnownDataset, data_folder, find_splits
 from sharelora.data.glue.files import read_split
 from sharelora.data.glue.own_files import read_own
 from sharelora.data.glue.tasks import HUB, GlueTask, glue_task
@@ -40,8 +39,9 @@ class GlueData:
         """
         if self.splits.get(split):
             return self.splits[split]
-        found = ", ".join(split for split, rows in self.splits.items() if rows) or "nothing"
-        raise UserError(f"task {self.task.name} from {self.origin} has rows for {found}; need {split}; add that split")
+        present = ", ".join(split for split, rows in self.splits.items() if rows) or "nothing"
+        where = f"task {self.task.name} from {self.origin}"
+        raise UserError(f"{where} has rows for {present}; need {split}; add that split")
 
 
 def load_glue(
@@ -75,7 +75,7 @@ def load_glue(
         names = ", ".join(map(str, files.values()))
         raise UserError(f"found the task {task_name} and the own file {names}; need one of them; leave out the other")
     task = glue_task(task_name)
-    folder = find.data_root(data_root)
+    folder = data_folder(data_root)
     sources = find_splits(dataset_of(task), folder, load)
     if folder is None:
         return GlueData(task, HUB, {split: _hub_rows(source.hub, task, split) for split, source in sources.items()})

@@ -116,15 +116,15 @@ def decode(
     records = read_file(rows)
     groups = grouped(records) if unique is None else _grouped_by_name(records, Path(unique))
     wanted = FILTERS[options.filter]
-    kept = [group for group in groups if wanted is None or group.seen is wanted]
-    if not kept:
+    selected = [group for group in groups if wanted is None or group.seen is wanted]
+    if not selected:
         raise UserError(f"{rows} has no inputs that are {options.filter}; need WebNLG's rows with cate; drop --filter")
-    found = read_predictions(predictions, len(tokenizer), len(records))
-    lines = [options.styled(text_of(tokenizer, _predicted(group, found, str(predictions)))) for group in kept]
-    references = [[options.styled(text) for text in group.references] for group in kept]
+    by_row = read_predictions(predictions, len(tokenizer), len(records))
+    lines = [options.styled(text_of(tokenizer, _predicted(group, by_row, str(predictions)))) for group in selected]
+    references = [[options.styled(text) for text in group.references] for group in selected]
     write_text(predictions_out, "".join(line + "\n" for line in lines))
     _write_references(references, Path(references_out), options)
-    return len(kept)
+    return len(selected)
 
 
 def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
@@ -135,20 +135,20 @@ def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
     return grouped(named)
 
 
-def _predicted(group: Group, found: Mapping[int, Ids], path: str) -> Ids:
-    known = [found[row] for row in group.rows if row in found]
-    if not known:
+def _predicted(group: Group, by_row: Mapping[int, Ids], path: str) -> Ids:
+    predictions = [by_row[row] for row in group.rows if row in by_row]
+    if not predictions:
         raise UserError(
             f"{path} has no prediction for row {group.rows[0]} ({group.context[:60]!r}); need one for each input; "
             "finish the decoding first"
         )
-    return known[-1]
+    return predictions[-1]
 
 
-def _write_references(references: Sequence[Sequence[str]], place: Path, options: DecodeOptions) -> None:
+def _write_references(references: Sequence[Sequence[str]], path: Path, options: DecodeOptions) -> None:
     if options.kind == "e2e":
-        write_text(place, "\n".join("".join(line + "\n" for line in texts) for texts in references))
+        write_text(path, "\n".join("".join(line + "\n" for line in texts) for texts in references))
         return
     for number in range(options.ref_num):
         lines = (texts[number] if number < len(texts) else texts[0] for texts in references)
-        write_text(place / f"reference{number}", "".join(line + "\n" for line in lines))
+        write_text(path / f"reference{number}", "".join(line + "\n" for line in lines))

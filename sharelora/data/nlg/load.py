@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sharelora.data import find
-from sharelora.data.find import KnownDataset, find_file, find_split, unknown_name
+from sharelora.data.find import KnownDataset, data_folder, find_file, find_split, unknown_name
 from sharelora.data.nlg.records import Record
 from sharelora.data.nlg.schemas import records_of
 from sharelora.data.nlg.webnlg import read_xml, xml_files
@@ -111,7 +110,7 @@ def locate_nlg(name_or_path: str | Path, split: str, data_root: Path | None = No
     """
     split, name = canonical(split), str(name_or_path)
     if name in NLG_DATASETS:
-        folder = find.data_root(data_root)
+        folder = data_folder(data_root)
         return None if folder is None else find_split(NLG_DATASETS[name], split, folder).file
     path = Path(name).expanduser()
     if path.is_file():

@@ -122,7 +122,7 @@ def text_records(rows: Sequence[Encoded], tokenizer: Any) -> list[Record]:
     end = separator(tokenizer)
 
     def text(ids: Ids) -> str:
-        kept = ids[:-1] if ids[-1:] == [end] else ids
-        return str(tokenizer.decode(kept, clean_up_tokenization_spaces=False)).strip()
+        body = ids[:-1] if ids[-1:] == [end] else ids
+        return str(tokenizer.decode(body, clean_up_tokenization_spaces=False)).strip()
 
     return [Record(text(row.context), text(row.completion)) for row in rows]

@@ -14,13 +14,11 @@ from typing import Any
 from sharelora.data.nlg.records import Record
 from sharelora.data.rows import summary
 from sharelora.data.token_rows import TokenRows
+from sharelora.data.tokenise import Ids, token_ids
 from sharelora.support.errors import UserError
 
-BATCH = 1000
 # What counts in the loss: the text with its end, or every token but the first.
 OBJECTIVES = ("clm", "jlm")
-
-Ids = list[int]
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,42 @@ class Encoded:
     completion: Ids
 
 
+@dataclass(frozen=True)
+class NlgReport:
+    """What was cut, lengths in tokens.
+
+    Args:
+        split: which rows.
+        rows: how many.
+        limit: most tokens of a row, or of an input for decoding.
+        cut: rows that lost tokens.
+        longest: the longest before any cut.
+        what: what was lost.
+        example: one that was cut.
+    """
+
+    split: str
+    rows: int
+    limit: int
+    cut: int
+    longest: int
+    what: str
+    example: str = ""
+
+    def line(self) -> str:
+        """One sentence about what was lost; empty if nothing was."""
+        if not self.cut:
+            return ""
+        return (
+            f"{self.split}: {self.cut:,} of {self.rows:,} rows are longer than {self.limit} tokens (longest "
+            f"{self.longest}) and lost {self.what}; e.g. {self.example}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, for result files."""
+        return asdict(self)
+
+
 def separator(tokenizer: Any) -> int:
     """The token between input and text, which is the tokenizer's end token.
 
@@ -45,15 +79,6 @@ def separator(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
         raise UserError("this tokenizer has no end token; need one between input and text; set eos_token in it")
     return int(tokenizer.eos_token_id)
-
-
-def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
-    """Tokenise texts as they are, without any special token."""
-    found: list[Ids] = []
-    for start in range(0, len(texts), BATCH):
-        batch = list(texts[start : start + BATCH])
-        found += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return found
 
 
 def encode_records(
@@ -68,8 +93,8 @@ def encode_records(
         add_end: end the text with it (`--add_eos`).
     """
     token = separator(tokenizer)
-    contexts = encode_texts(tokenizer, [record.context for record in records])
-    texts = encode_texts(tokenizer, [f" {record.completion}" if record.completion else "" for record in records])
+    contexts = token_ids(tokenizer, [record.context for record in records])
+    texts = token_ids(tokenizer, [f" {record.completion}" if record.completion else "" for record in records])
     return [
         Encoded([*context, *[token] * add_separator], [*text, *[token] * add_end] if record.completion else [])
         for record, context, text in zip(records, contexts, texts, strict=True)
@@ -175,42 +200,3 @@ def encode_rows(
         context = summary(records[empty].context)
         raise UserError(f"row {empty + 1} of {split} has no text ({context!r}); need one to learn; remove the row")
     return token_rows(encode_records(tokenizer, records), seq_len, objective, split)
-
-
-# What was cut to fit the length limits, as one sentence and as data.
-
-
-@dataclass(frozen=True)
-class NlgReport:
-    """What was cut, lengths in tokens.
-
-    Args:
-        split: which rows.
-        rows: how many.
-        limit: most tokens of a row, or of an input for decoding.
-        cut: rows that lost tokens.
-        longest: the longest before any cut.
-        what: what was lost.
-        example: one that was cut.
-    """
-
-    split: str
-    rows: int
-    limit: int
-    cut: int
-    longest: int
-    what: str
-    example: str = ""
-
-    def line(self) -> str:
-        """One sentence about what was lost; empty if nothing was."""
-        if not self.cut:
-            return ""
-        return (
-            f"{self.split}: {self.cut:,} of {self.rows:,} rows are longer than {self.limit} tokens (longest "
-            f"{self.longest}) and lost {self.what}; e.g. {self.example}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain data, for result files."""
-        return asdict(self)

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sharelora.data.chat import ROLES
 from sharelora.data.rows import Row, read_rows
 from sharelora.support.errors import UserError
 
 IMAGE = "<image>"
-_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says.
+    """One message of a conversation.
 
     Args:
         role: `user` or `assistant`; they take turns, the user first.
@@ -55,10 +55,10 @@ def read_conversations(
     Args:
         file: LLaVA's json; JSON Lines is read too.
         image_folder: what the images' names are relative to; by default the file's own folder.
-        need_answer: the last turn has to be an answer; without, a question that is to be answered may stand there.
+        need_answer: leave out a last question without an answer; otherwise it is kept, to be answered.
 
     Raises:
-        UserError: the first row of another form, or whose places for images are not as many as its images.
+        UserError: the first malformed row, or the first with more or fewer places for images than images.
     """
     path = Path(file).expanduser()
     folder = path.parent if image_folder is None else Path(image_folder).expanduser()
@@ -70,21 +70,29 @@ def _conversation(row: Row, where: str, folder: Path, need_answer: bool) -> Conv
     name = f"{where} (id {row['id']})" if "id" in row else where
     turns = _turns(row.get("conversations"), name, need_answer)
     images = _images(row.get("image"), name)
-    _check_places(name, turns, len(images))
+    stray = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "assistant")
+    if stray:
+        raise UserError(f"{name} has {stray} {IMAGE} in an answer; an answer is words alone; correct the row")
+    places = sum(turn.text.count(IMAGE) for turn in turns)
+    if places != len(images):
+        raise UserError(
+            f"{name} has {places} {IMAGE} places and {len(images)} images; need as many places as images; write "
+            f"{IMAGE} into what the human says, once for every image"
+        )
     return Conversation(name, tuple(folder / image for image in images), turns)
 
 
-def _images(found: Any, name: str) -> list[str]:
-    images = [] if found is None else found if isinstance(found, list) else [found]
+def _images(value: Any, name: str) -> list[str]:
+    images = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(image, str) and image for image in images):
-        raise UserError(f"{name} has the image {found!r}; need a file's name or a list of them; correct the row")
+        raise UserError(f"{name} has the image {value!r}; need a file's name or a list of them; correct the row")
     return images
 
 
-def _turns(found: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
-    if not isinstance(found, list) or not found:
+def _turns(value: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
+    if not isinstance(value, list) or not value:
         raise UserError(f"{name} has no list of turns in `conversations`; need LLaVA's json; correct the row")
-    turns = tuple(_turn(turn, name) for turn in found)
+    turns = tuple(_turn(turn, name) for turn in value)
     # ShareGPT's conversations sometimes begin with an answer; LLaVA leaves that out too.
     turns = turns[1:] if turns[0].role == "assistant" else turns
     roles = [turn.role for turn in turns]
@@ -98,22 +106,8 @@ def _turns(found: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
     return turns
 
 
-def _turn(found: Any, name: str) -> Turn:
-    said, role = (found.get("value"), found.get("from")) if isinstance(found, dict) else (None, None)
-    if role not in _ROLES or not isinstance(said, str):
-        raise UserError(
-            f"{name} has the turn {found!r}; need `from` human or gpt, and `value` as text; correct the row"
-        )
-    return Turn(_ROLES[role], said)
-
-
-def _check_places(name: str, turns: tuple[Turn, ...], images: int) -> None:
-    stray = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "assistant")
-    if stray:
-        raise UserError(f"{name} has {stray} {IMAGE} in an answer; an answer is words alone; correct the row")
-    places = sum(turn.text.count(IMAGE) for turn in turns)
-    if places != images:
-        raise UserError(
-            f"{name} has {places} {IMAGE} places and {images} images; need as many places as images; write {IMAGE} "
-            "into what the human says, once for every image"
-        )
+def _turn(turn: Any, name: str) -> Turn:
+    text, role = (turn.get("value"), turn.get("from")) if isinstance(turn, dict) else (None, None)
+    if role not in ROLES or not isinstance(text, str):
+        raise UserError(f"{name} has the turn {turn!r}; need `from` human or gpt, and `value` as text; correct the row")
+    return Turn(ROLES[role], text)

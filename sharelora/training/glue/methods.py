@@ -10,7 +10,7 @@ from typing import Any
 from peft import get_peft_model
 
 from sharelora.flags.adapter import AdapterSettings
-from sharelora.trainer.trainer import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.glue.bottleneck import insert_bottlenecks
 from sharelora.training.glue.prefix import insert_prefixes
 from sharelora.training.glue.store import FILE, put_weights, read_weights, trained_weights, write_weights
