@@ -16,7 +16,7 @@ from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# The part that is taken for validation where the asked number would leave less than half of the rows for training.
+# The fraction that is taken for validation where eval_dataset_size would leave less than half of the rows for training.
 SMALL_FRACTION = 0.1
 
 Groups = list[list[Row]]
@@ -34,7 +34,7 @@ class Splits:
         name: the data set.
         origin: where it was found.
         format: its prompt format.
-        notes: what was decided on the way, to be shown and saved.
+        notes: decisions made on the way, to be shown and saved.
     """
 
     train: list[Row]
@@ -48,7 +48,7 @@ class Splits:
 
 
 def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_only: bool = False) -> Splits:
-    """Find the data, bring it into its format and split it.
+    """Find the data, apply its prompt format and split it.
 
     Where the data has no validation split, `eval_dataset_size` rows of train are it, always and by `data_seed` alone:
     a run that only trains leaves out the same rows that a later run evaluates on. The test split is never used for it.
@@ -56,7 +56,7 @@ def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_o
     Args:
         args: the data flags.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA.
-        predict_only: nothing is learnt or evaluated, so a file may have prompts alone.
+        predict_only: without training and evaluation a file may have prompts alone.
 
     Raises:
         UserError: no data, wrong columns, an empty part, or few_shot beyond what there is.

@@ -1,4 +1,4 @@
-"""The rows of a task, from the official files, the hub or own files, and parts of them."""
+"""The rows of a task, from the official files, the hub or own files; and parts of them, held out or the first ones."""
 
 from __future__ import annotations
 
