@@ -224,7 +224,7 @@ def glue(model: str, task: str, regularizer: str | None = None) -> Script:
     variables, settings = TUNING, _settings(name, model, "tiny_glue")
     if start != "none":
         about += f", starting from an {labels[start]} adapter"
-        variables, settings = (*TUNING, "INIT=DIR"), {**settings, "start": f"{model}_{start}"}
+        variables, settings = (*TUNING, "INIT=DIR"), {**settings, "start_from": f"{model}_{start}"}
     flags = {"flags": _words({"task_name": task}, batch, line, more)}
     return Script(f"{name}.sh", about, variables, settings, flags, "tune NLU/run_glue_share.py")
 

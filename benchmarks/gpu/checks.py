@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, set_checkpointing
 from benchmarks.gpu.settings import Context, Deadline
-from benchmarks.gpu.steps import clear, set_checkpointing
 from benchmarks.harness import report
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import TrainStep
@@ -133,7 +133,7 @@ def _checkpointing_changes_nothing(context: Context, precision: str) -> dict[str
 
 
 def _mask_keeps_its_share(context: Context, precision: str) -> dict[str, float]:
-    """Return by how many standard deviations, over 100, the kept share is off."""
+    """Return by how many standard deviations, divided by 100, the share that dropout keeps is off."""
     count, p = 1 << 20, 0.1
     kept = keep_mask(torch.empty(count, device=context.device), p).float().mean()
     return {"share": abs(float(kept) - (1 - p)) / (p * (1 - p) / count) ** 0.5 / 100}
@@ -168,7 +168,7 @@ def checks(context: Context, deadline: Deadline) -> dict[str, Any]:
     return {"rows": rows, "failed": failed, "skipped": skipped}
 
 
-def checks_table(found: dict[str, Any]) -> str:
+def checks_table(section: dict[str, Any]) -> str:
     """Return the section's Markdown."""
     rows = [
         (
@@ -178,6 +178,6 @@ def checks_table(found: dict[str, Any]) -> str:
             f"{row['limit']:.0e}" if "limit" in row else "-",
             row.get("skipped") or ("ok" if row["ok"] else "FAILED"),
         )
-        for row in found["rows"]
+        for row in section["rows"]
     ]
     return report.table(("check", "precision", "relative difference", "limit", "result"), rows)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.gpu.settings import Context, Deadline, Load
-from benchmarks.gpu.steps import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.harness import report
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import TrainStep
 from benchmarks.speed.variants import ALL_LINEAR, VARIANTS, Adapter, attach
@@ -114,16 +114,16 @@ def _computed(config: LlamaConfig, name: str, r: int) -> dict[str, int]:
 _PARTS = ("adapter", "gradients", "optimizer")
 
 
-def memory_table(found: dict[str, Any]) -> str:
+def memory_table(section: dict[str, Any]) -> str:
     """Return the section's Markdown; it says what is measured and what is computed."""
-    built, full = found["layers_built"], found["layers_in_full"]
+    built, full = section["layers_built"], section["layers_in_full"]
     note = (
         f"Measured: bytes of the tensors of one real training step with {built} of {full} layers (all linear maps, "
         f"batch 1, checkpointing). Computed: all {full} layers, from the plan; matrices, gradients and both moments "
         "of AdamW in fp32."
     )
     headers = ("variant", "what", "trained", *_PARTS, "together", "step s", "peak", "estimated", "off")
-    lines = [line for row in found["rows"] for line in _lines(row, built, full)]
+    lines = [line for row in section["rows"] for line in _lines(row, built, full)]
     return note + "\n\n" + report.table(headers, lines)
 
 
@@ -136,6 +136,6 @@ def _lines(row: dict[str, Any], built: int, full: int) -> list[tuple[Any, ...]]:
     return [(*measured, f"{row['step_seconds']:.2f}", *compared(row)), (*computed, *["-"] * 4)]
 
 
-def _line(name: str, what: str, found: dict[str, int]) -> tuple[Any, ...]:
-    parts = [found[part] for part in _PARTS]
-    return (name, what, f"{found['trainable']:,}", *map(report.memory, parts), report.memory(sum(parts)))
+def _line(name: str, what: str, sizes: dict[str, int]) -> tuple[Any, ...]:
+    parts = [sizes[part] for part in _PARTS]
+    return (name, what, f"{sizes['trainable']:,}", *map(report.memory, parts), report.memory(sum(parts)))

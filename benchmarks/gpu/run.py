@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from benchmarks.gpu import checks, memory, speed
+from benchmarks.gpu.device import clear
 from benchmarks.gpu.settings import SECTIONS, Context, Deadline, Section, full_scale, tiny_scale
-from benchmarks.gpu.steps import clear
 from benchmarks.harness.command import chosen_names
 from benchmarks.harness.report import RESULTS, facts, save
 from benchmarks.speed.bases import nf4_layer
@@ -47,7 +47,7 @@ def make_context(args: argparse.Namespace) -> Context:
 
 
 def without_nf4(device: torch.device) -> str | None:
-    """Return why a 4-bit layer cannot be made here, None if it can: bitsandbytes may be there and not fit the GPU."""
+    """Return why a 4-bit layer cannot be built here, or None: bitsandbytes may be installed and not fit the GPU."""
     try:
         layer = nf4_layer(nn.Linear(64, 64, bias=False), device, torch.bfloat16)
         layer(torch.ones(2, 64, device=device, dtype=torch.bfloat16))

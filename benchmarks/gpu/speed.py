@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
+from benchmarks.gpu.device import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.gpu.settings import QV, Context, Deadline, Load
-from benchmarks.gpu.steps import clear, compared, failure, foreseen, set_checkpointing
 from benchmarks.harness import report
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import build_base, random_batch, twin
 from benchmarks.speed.timing import Sample, Spread, TrainStep
 from benchmarks.speed.variants import ALL_LINEAR, Adapter, attach, choose, trainable
@@ -123,12 +123,12 @@ def _add_estimates(context: Context, rows: list[dict[str, Any]], nf4: bool, drop
             row["estimated_memory"] = foreseen(context, context.scale.model, row["variant"], adapter, load, nf4)
 
 
-def speed_table(found: dict[str, Any]) -> str:
+def speed_table(section: dict[str, Any]) -> str:
     """Return a section's Markdown: one table per load."""
-    loads = list(dict.fromkeys((row["batch"], row["checkpointing"]) for row in found["rows"]))
-    parts = [f"Base: {report.memory(found['base_bytes'])}."]
+    loads = list(dict.fromkeys((row["batch"], row["checkpointing"]) for row in section["rows"]))
+    parts = [f"Base: {report.memory(section['base_bytes'])}."]
     for batch, checkpointing in loads:
-        rows = [row for row in found["rows"] if (row["batch"], row["checkpointing"]) == (batch, checkpointing)]
+        rows = [row for row in section["rows"] if (row["batch"], row["checkpointing"]) == (batch, checkpointing)]
         parts.append(f"{Load(batch, checkpointing).title()}:\n\n" + report.table(_HEADERS, map(_line, rows)))
     return "\n\n".join(parts)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.load import check_load
+from benchmarks.harness.machine import check_load
 from benchmarks.harness.report import DOCUMENTS, RESULTS, ROOT, facts, save
 from sharelora.support.errors import UserError
 from sharelora.support.files import require_writable

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.harness.command import flag_words
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import DTYPES, build_base, stack_config
 from sharelora.data.token_rows import TrainCollator
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu

@@ -75,7 +75,7 @@ def processes(environment: Mapping[str, str]) -> ProcessPoolExecutor:
 
 
 def measured(args: argparse.Namespace, bases: Path) -> Iterator[tuple[Any, dict[str, int]]]:
-    """Yield every setting with its measurement, made now or before; those that would begin too late are left out.
+    """Yield every setting with its measurement, from now or before; those that would begin too late are left out.
 
     Raises:
         UserError: measuring one failed; those before it are kept.

@@ -76,7 +76,7 @@ def train(args: argparse.Namespace, folder: Path) -> None:
     """
     import torch
 
-    from benchmarks.memory.soak_watch import FILE, Watch
+    from benchmarks.memory.soak_windows import FILE, Watch
     from sharelora.training.arguments import parse
     from sharelora.training.job import run
 
@@ -96,8 +96,7 @@ def main() -> None:
     args = arguments()
     from transformers.utils.logging import disable_progress_bar
 
-    from benchmarks.memory.soak_table import compose, plot
-    from benchmarks.memory.soak_watch import FILE
+    from benchmarks.memory.soak_windows import FILE, compose, plot
 
     silence_libraries()
     disable_progress_bar()

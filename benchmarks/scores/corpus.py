@@ -87,21 +87,21 @@ def hold_out(texts: Sequence[str], share: float) -> tuple[list[str], list[str]]:
     Returns:
         What is trained on, and what is held out.
     """
-    kept, held = [], []
+    trained, held = [], []
     for text in texts:
         earliest = int(len(text) * (1 - share))
         paragraph_end = text.find("\n\n", earliest)
         cut = earliest if paragraph_end < 0 else paragraph_end
-        kept.append(text[:cut])
+        trained.append(text[:cut])
         held.append(text[cut:].strip())
-    return kept, [text for text in held if text]
+    return trained, [text for text in held if text]
 
 
 def make_tokenizer(texts: Sequence[str], size: int, length: int) -> PreTrainedTokenizerFast:
     """Make a byte-level BPE with GPT-2's way of splitting and its one special token, which has the last id.
 
     Args:
-        texts: what it is made from.
+        texts: it is trained on.
         size: of the vocabulary, the special token included.
         length: the model's context.
     """

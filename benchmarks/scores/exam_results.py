@@ -4,7 +4,7 @@
     python benchmarks/scores/exam_results.py --model DIR --limit 8     a few items of each; writes into --output alone
 
 The commands run one after the other, as a user would start them. One that has ended is not run again, and texts that
-are there already are kept, so an interrupted run goes on where it stopped.
+exist already are kept, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

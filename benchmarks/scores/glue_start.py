@@ -24,7 +24,7 @@ FILE = "start.safetensors"
 
 @dataclass(frozen=True)
 class Start:
-    """Prepares the model of a run, and keeps what A was then.
+    """Prepare the model of a run, and save A as it starts.
 
     Attributes:
         folder: where `start.safetensors` is written: every A by its name.
@@ -108,7 +108,7 @@ def _mean(kinds: list[list[Tensor]], measure: Callable[[Tensor, Tensor], float])
 
 
 def similarity(folder: Path) -> Similarity:
-    """Measure the adapter of a run that kept its start with `Start`.
+    """Measure the adapter of a run that was prepared by `Start`.
 
     Raises:
         UserError: the adapter or the start is missing or damaged.

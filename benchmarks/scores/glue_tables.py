@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness.experiment import SEARCH, SEARCH_SEED, Arm, Outcomes, Run
-from benchmarks.harness.report import mean_and_deviation, table
-from benchmarks.harness.score_plot import plot_scores
+from benchmarks.harness.report import mean_and_deviation, plot_scores, table
 from benchmarks.scores.glue import COMMON, METHODS, GlueExperiment, Outcome
 from sharelora.reporting.document import opening, provenance
 from sharelora.support.text import size

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from benchmarks.harness.command import flag_words
 from benchmarks.harness.experiment import MAIN, SEARCH, SEARCH_SEED, Arm, Experiment, Outcomes, Run
-from sharelora.layer_groups import FILE, Grouping, GroupingChoice, Similarity, expanded_rank, read_similarity
+from sharelora.layer_groups import FILE, Grouping, GroupingSettings, Similarity, expanded_rank, read_similarity
 from sharelora.reporting.results import read_result
 
 RANK = 8
@@ -58,7 +58,7 @@ def ways(similarity: Similarity, file: Path, threshold: float) -> dict[str, Way]
     Raises:
         UserError: no two layers reach the threshold.
     """
-    best = GroupingChoice("optimal", threshold).apply(similarity)
+    best = GroupingSettings("optimal", threshold).apply(similarity)
     groups = {"share": "ab", "share_groups": str(file), "similarity_threshold": f"{threshold:g}"}
     smaller = max(1, round(RANK * best.distinct / best.layers))
     wider = expanded_rank(best, RANK, "text")
@@ -96,9 +96,9 @@ def _apart(grouping: Grouping) -> str:
 def _first_layers(grouping: Grouping) -> str:
     """Return the modules of all layers except those that are in a group and not its first."""
     dropped = {layer for group in grouping.groups for layer in group[1:]}
-    kept = [layer for layer in range(grouping.layers) if layer not in dropped]
+    adapted = [layer for layer in range(grouping.layers) if layer not in dropped]
     blocks = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "up_proj": "mlp", "down_proj": "mlp"}
-    return ",".join(f"layers.{layer}.{blocks[name]}.{name}" for layer in kept for name in MODULES)
+    return ",".join(f"layers.{layer}.{blocks[name]}.{name}" for layer in adapted for name in MODULES)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
-from transformers.pytorch_utils import Conv1D
 
 from benchmarks.speed.bases import twin
-from benchmarks.speed.cells import DecoderCell
+from benchmarks.speed.steps import DecoderCell
 from benchmarks.speed.timing import Sample, Spread, TrainStep, measure_in_turn, ratio
-from benchmarks.speed.variants import VARIANTS, Adapter, Variant
-from sharelora import ShareLoraConfig
+from benchmarks.speed.variants import Adapter
 from sharelora.models.known import model_config
 
 C_ATTN = "c_attn"
@@ -52,58 +49,12 @@ def rows(cell: DecoderCell, device: torch.device) -> dict[str, Tensor]:
     return {"inputs_embeds": embeddings.requires_grad_(), "labels": labels}
 
 
-def _fields(cell: DecoderCell) -> dict[str, Any]:
-    return {**Adapter(cell.rank, cell.dropout, (C_ATTN,)).fields(), "fan_in_fan_out": True}
-
-
-def _peft(model: Any, variant: Variant, cell: DecoderCell) -> nn.Module:
-    return get_peft_model(model, LoraConfig(**_fields(cell)), **variant.options)
-
-
-def _sharelora(model: Any, variant: Variant, cell: DecoderCell) -> nn.Module:
-    parts = {C_ATTN: QUERY_AND_VALUE}
-    return get_peft_model(model, ShareLoraConfig(**_fields(cell), enable_lora=parts, **variant.options))
-
-
-def _loralib(model: nn.Module, variant: Variant, cell: DecoderCell) -> nn.Module:
-    import loralib  # optional: an oracle, no dependency
-
-    for path, layer in list(model.named_modules()):
-        parent, _, name = path.rpartition(".")
-        if name == C_ATTN and isinstance(layer, Conv1D):
-            adapted = loralib.MergedLinear(
-                *layer.weight.shape,
-                r=cell.rank,
-                lora_alpha=2 * cell.rank,
-                lora_dropout=cell.dropout,
-                enable_lora=QUERY_AND_VALUE,
-                fan_in_fan_out=True,
-                merge_weights=False,
-            )
-            nn.init.normal_(adapted.lora_B, std=cell.rank**-0.5)
-            adapted.to(layer.weight.device)
-            adapted.weight, adapted.bias = layer.weight, layer.bias
-            setattr(model.get_submodule(parent), name, adapted)
-    return model
-
-
-LIBRARIES: Mapping[str, Callable[[Any, Variant, DecoderCell], nn.Module]] = {
-    "none": lambda model, variant, cell: model,
-    "peft": _peft,
-    "loralib": _loralib,
-    "sharelora": _sharelora,
-}
-
-
 def prepare(cell: DecoderCell, names: Sequence[str], device: torch.device) -> dict[str, TrainStep]:
     """Make every variant ready, all on the weights of one base."""
     torch.manual_seed(0)
     base, batch = build_decoder(cell, device), rows(cell, device)
-    steps = {}
-    for name in names:
-        variant = VARIANTS[name]
-        steps[name] = TrainStep(LIBRARIES[variant.library](twin(base), variant, cell).train(), name, batch)
-    return steps
+    adapter = Adapter(cell.rank, cell.dropout, (C_ATTN,), {C_ATTN: QUERY_AND_VALUE})
+    return {name: TrainStep.of(twin(base), name, adapter, batch) for name in names}
 
 
 def compare(cell: DecoderCell, names: Sequence[str], rounds: int, device: torch.device) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness.command import add_measurement_flags, begin_result, fill, measure_and_report, new_parser
-from benchmarks.harness.load import OtherLoad
+from benchmarks.harness.machine import OtherLoad
 from benchmarks.harness.report import table
 from sharelora.reporting.document import opening
 from sharelora.support.errors import run_main
@@ -108,7 +108,7 @@ def _timed(name: str, inputs: list[int], run: Callable[[], list[Any]], rows: flo
         name: of the way.
         inputs: distinct inputs that it decodes, with repetitions.
         run: decodes them.
-        rows: how many rows of the test set that stands for.
+        rows: how many rows of the test set these inputs are.
         whole: rows of the test set.
     """
     print(f"decoding {len(inputs)} prompts: {name}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from benchmarks.speed.bases import twin
-from benchmarks.speed.cells import PRECISIONS, EncoderCell
+from benchmarks.speed.steps import PRECISIONS, EncoderCell
 from benchmarks.speed.timing import TrainStep, describe, measure_in_turn
 from benchmarks.speed.variants import Adapter, attach
 from sharelora.models.known import model_config

@@ -20,8 +20,7 @@ if __package__ in (None, ""):
 
 from benchmarks.harness import report
 from benchmarks.harness.command import begin_result, fill, measure_and_report
-from benchmarks.speed.cells import EncoderCell
-from benchmarks.speed.step_report import step_parser, step_report
+from benchmarks.speed.steps import EncoderCell, step_parser, step_report
 from sharelora.support.errors import run_main
 
 FULL = {"hidden": 768, "layers": 12, "batch": 8, "tokens": 128, "rounds": 12}

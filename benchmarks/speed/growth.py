@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.cells import AXES
+from benchmarks.speed.steps import AXES
 from benchmarks.speed.variants import VARIANTS
 from sharelora.reporting.pictures import new_figure, picture_bytes
 from sharelora.support.files import write_bytes

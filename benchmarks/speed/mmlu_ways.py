@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness.load import OtherLoad
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import OtherLoad, Peak
 from benchmarks.speed.timing import now
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question

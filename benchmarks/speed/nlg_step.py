@@ -23,8 +23,7 @@ if __package__ in (None, ""):
 
 from benchmarks.harness import report
 from benchmarks.harness.command import begin_result, fill, measure_and_report
-from benchmarks.speed.cells import DecoderCell
-from benchmarks.speed.step_report import numbers, step_parser, step_report
+from benchmarks.speed.steps import DecoderCell, numbers, step_parser, step_report
 from sharelora.support.errors import run_main
 
 FULL = {"hidden": 768, "layers": 12, "batch": 8, "tokens": "96,512", "vocab": 50257, "rounds": 10}

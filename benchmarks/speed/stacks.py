@@ -11,11 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
 
-from benchmarks.harness.peak import Peak
+from benchmarks.harness.machine import Peak
 from benchmarks.harness.report import ROOT
 from benchmarks.speed.bases import DTYPES, build_base, random_batch, stack_config, twin
-from benchmarks.speed.cells import StackCell
+from benchmarks.speed.steps import StackCell
 from benchmarks.speed.timing import TrainStep, describe, matmul_rate, measure_in_turn
 from benchmarks.speed.variants import Adapter, choose
 from sharelora.support.errors import UserError
@@ -24,13 +26,16 @@ from sharelora.support.errors import UserError
 _STEPS = 3
 
 
+def _base_and_batch(cell: StackCell, device: torch.device) -> tuple[LlamaForCausalLM, dict[str, Tensor]]:
+    dtype = DTYPES[cell.dtype]
+    config = stack_config(cell.hidden, cell.layers)
+    return build_base(config, device, dtype), random_batch(config, 1, cell.tokens, device, dtype)
+
+
 def prepare(cell: StackCell, names: Sequence[str], device: torch.device) -> dict[str, TrainStep]:
     """Make every variant ready, all on the weights of one base."""
     torch.manual_seed(0)
-    dtype = DTYPES[cell.dtype]
-    config = stack_config(cell.hidden, cell.layers)
-    base = build_base(config, device, dtype)
-    batch = random_batch(config, 1, cell.tokens, device, dtype)
+    base, batch = _base_and_batch(cell, device)
     adapter = Adapter(cell.rank, cell.dropout)
     return {name: TrainStep.of(twin(base), name, adapter, batch) for name in names}
 
@@ -64,10 +69,7 @@ def matmul_rates(device: str, names: Sequence[str] = tuple(DTYPES)) -> dict[str,
 
 def measure_here(cell: StackCell, name: str, device: torch.device) -> dict[str, int]:
     """Build a variant in this process, train a few steps and return bytes: before the steps, and at their peak."""
-    dtype = DTYPES[cell.dtype]
-    config = stack_config(cell.hidden, cell.layers)
-    base = build_base(config, device, dtype)
-    batch = random_batch(config, 1, cell.tokens, device, dtype)
+    base, batch = _base_and_batch(cell, device)
     step = TrainStep.of(base, name, Adapter(cell.rank, cell.dropout), batch)
     peak = Peak(device)
     for _ in range(_STEPS):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.load import OtherLoad
+from benchmarks.harness.machine import OtherLoad
 from benchmarks.speed.variants import Adapter, attach, autocast, trainable
 
 
@@ -89,7 +89,7 @@ class TrainStep:
 
 
 def now(device: torch.device) -> float:
-    """Return the clock in seconds when the device has done all that it was given."""
+    """Return the clock in seconds once the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -21,8 +21,7 @@ if __package__ in (None, ""):
 
 from benchmarks.harness import report
 from benchmarks.harness.command import begin_result, fill, measure_and_report
-from benchmarks.speed.cells import StackCell, base_cells, swept_cells
-from benchmarks.speed.step_report import numbers, step_parser, step_report
+from benchmarks.speed.steps import StackCell, base_cells, numbers, step_parser, step_report, swept_cells
 from sharelora.support.errors import run_main
 
 FULL = {"hidden": 1024, "layers": 4, "tokens": 1024, "rounds": 15}
@@ -125,7 +124,7 @@ def _goal_lines(goals: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     if not machine["gpu"] and "amx_bf16" not in machine["instructions"]:
         lines += (
             "\n\nThe goals are about a CPU with AMX. This one has none: the frozen base itself takes many times longer "
-            "here, and what adapters cost beside it, ours or PEFT's, shrinks accordingly."
+            "here, and the cost of adapters on top of it, ours or PEFT's, shrinks accordingly."
         )
     return lines
 

@@ -2,7 +2,7 @@
 
 The prompt is filled on the right up to `seq_len` and repeated `beam` times; all of these rows are read, and logits are
 computed at every position; keys and values keep all columns, new ones are written at the row's own position, and all of
-them are copied when beams change places; every search takes all steps.
+them are copied when beams are reordered; every search takes all steps.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sharelora import ShareLoraConfig, UserError
 
@@ -20,19 +21,29 @@ ALL_LINEAR = (*ATTENTION, "o_proj", "gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Adapter:
-    """What every variant of a comparison has in common: rank, dropout and adapted modules."""
+    """What every variant of a comparison has in common.
+
+    Attributes:
+        r: rank; alpha is twice as much.
+        dropout: of the adapters' input.
+        modules: names of the adapted modules.
+        parts: of fused modules, whose weights are transposed as in GPT-2: which parts are adapted, by name. PEFT cannot
+            adapt parts; there the whole module has one adapter.
+    """
 
     r: int = 16
     dropout: float = 0.0
     modules: tuple[str, ...] = ALL_LINEAR
+    parts: Mapping[str, list[bool]] | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of PEFT's configuration.
 
         Both matrices start at random: gradients of zeros can be faster than those of real numbers.
         """
-        common = {"r": self.r, "lora_alpha": 2 * self.r, "lora_dropout": self.dropout}
-        return {**common, "target_modules": list(self.modules), "init_lora_weights": False}
+        common: dict[str, Any] = {"r": self.r, "lora_alpha": 2 * self.r, "lora_dropout": self.dropout}
+        common |= {"target_modules": list(self.modules), "init_lora_weights": False}
+        return common if self.parts is None else {**common, "fan_in_fan_out": True}
 
 
 @dataclass(frozen=True)
@@ -102,27 +113,29 @@ def _peft(model: Any, variant: Variant, adapter: Adapter) -> nn.Module:
 
 
 def _sharelora(model: Any, variant: Variant, adapter: Adapter) -> nn.Module:
-    return get_peft_model(model, ShareLoraConfig(**adapter.fields(), **variant.options))
+    parts: dict[str, Any] = {} if adapter.parts is None else {"enable_lora": dict(adapter.parts)}
+    return get_peft_model(model, ShareLoraConfig(**adapter.fields(), **parts, **variant.options))
 
 
 def _loralib(model: nn.Module, variant: Variant, adapter: Adapter) -> nn.Module:
     import loralib  # optional: an oracle, no dependency
 
+    common = {"r": adapter.r, "lora_alpha": 2 * adapter.r, "lora_dropout": adapter.dropout}
     for path, layer in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
-        if isinstance(layer, nn.Linear) and name in adapter.modules:
-            adapted = loralib.Linear(
-                layer.in_features,
-                layer.out_features,
-                r=adapter.r,
-                lora_alpha=2 * adapter.r,
-                lora_dropout=adapter.dropout,
-                bias=layer.bias is not None,
+        if name not in adapter.modules or not isinstance(layer, nn.Linear | Conv1D):
+            continue
+        if isinstance(layer, nn.Linear):
+            adapted = loralib.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, **common)
+        else:
+            parts = (adapter.parts or {})[name]
+            adapted = loralib.MergedLinear(
+                *layer.weight.shape, enable_lora=parts, fan_in_fan_out=True, merge_weights=False, **common
             )
-            nn.init.normal_(adapted.lora_B, std=adapter.r**-0.5)
-            adapted.to(layer.weight.device, layer.weight.dtype)
-            adapted.weight, adapted.bias = layer.weight, layer.bias
-            setattr(model.get_submodule(parent), name, adapted)
+        nn.init.normal_(adapted.lora_B, std=adapter.r**-0.5)
+        adapted.to(layer.weight.device, layer.weight.dtype)
+        adapted.weight, adapted.bias = layer.weight, layer.bias
+        setattr(model.get_submodule(parent), name, adapted)
     return model
 
 

@@ -1,17 +1,17 @@
-# One run: puts its command together and becomes it, prints it (PRINT_COMMAND=1), or says in short what it is (--help).
-# Sourced, never run.
+# One run: puts its command together and becomes it, prints it (PRINT_COMMAND=1), or says in one screen what it is (--help).
+# Sourced by the scripts that generate.py writes, never run.
 #
 # The script sets   share          a | none
-#                   name           of the results, runs/<share|lora>/NAME; after --tiny with _tiny behind it
-#                   base           the base model where MODEL names no other; --tiny makes its own
-#                   flags          what this script alone says
-#                   recipe         (tuning) a file of scripts/recipes, for --config
-#                   tiny_recipe    (tuning) a file of scripts/recipes whose numbers win over all others after --tiny
+#                   name           its results are runs/<share|lora>/NAME, or NAME_tiny after --tiny
+#                   base           the base model unless MODEL names another; --tiny makes its own
+#                   flags          what is particular to this script; wins over the recipe
+#                   recipe         (tuning) a file of scripts/recipes, passed on with --config
+#                   tiny_recipe    (tuning) a file of scripts/recipes that wins over flags and recipe after --tiny
 #                   tiny_flags     more flags after --tiny
-#                   start          (GLUE) the script whose adapter this run starts from
+#                   start_from     (GLUE) the script whose adapter this one starts from
 #                   full_flags, decode_flags, score_flags, tiny_decode_flags, tiny_score_flags   (GPT-2)
 #                   tuned          (exams) the name of the results whose adapter is examined
-# and calls one of  tune, tune_in_turn, tune_decode_score, examine, with the command and "$@".
+# and calls one of  tune, tune_in_turn, tune_decode_score, examine, with the command to run and "$@".
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 help=
@@ -23,17 +23,19 @@ if [[ -z $help ]]; then need_dependencies; fi
 variant=share
 if [[ $share == none ]]; then variant=lora; fi
 
-# Where a script with these results leaves them; a tiny run lies next to the real one, never in its place.
+# result_folder NAME: the folder of a script's results; a tiny run never takes the place of a real one.
 result_folder() {
   echo "$root/runs/$variant/$1${tiny:+_tiny}"
 }
 
 out=${OUTPUT_DIR:-$(result_folder "$name")}
-# A tiny run makes its own model, and an adapter knows its base; a model that the user names is used all the same.
+# A tiny run makes its own model, and its adapter says which; a model that the user names is used all the same.
 model=${MODEL:-}
 if [[ -z $model && -z $tiny ]]; then model=$base; fi
+# As the commands of most tunings call it.
+model_flag=--model_name_or_path output_flag=--output_dir shares=$share
 
-# Read a recipe's lines, `name: value  # why`, into recipe_flags.
+# read_recipe NAME: its lines, `flag: value  # why`, as flags. Sets recipe_flags.
 read_recipe() {
   local line
   recipe_flags=()
@@ -42,7 +44,7 @@ read_recipe() {
   done <"$root/scripts/recipes/$1.yaml"
 }
 
-# The value of the last such flag in `settings`, or nothing.
+# setting NAME: the value of the last such flag in `settings`, or nothing.
 setting() {
   local i
   for ((i = ${#settings[@]} - 2; i >= 0; i--)); do
@@ -53,9 +55,9 @@ setting() {
   done
 }
 
-# How many processes share the examples of an update, and what starts them. Sets processes and launcher.
-# Reads NPROC, ACCELERATE (a file of scripts/accelerate without .yaml, or the path of any configuration of accelerate) and
-# LAUNCH_FLAGS (more flags of `accelerate launch`).   Usage: choose_launcher EXAMPLES
+# choose_launcher EXAMPLES: how many processes share the examples of an update, and what starts them. Reads NPROC, ACCELERATE
+# (a file of scripts/accelerate without .yaml, or the path of any configuration of accelerate) and LAUNCH_FLAGS (more flags
+# of `accelerate launch`). Sets processes and launcher.
 choose_launcher() {
   local batch=$1 engine=${ACCELERATE:-}
   if [[ -n $engine && ! -f $engine ]]; then
@@ -84,26 +86,26 @@ choose_launcher() {
   launcher+=(${LAUNCH_FLAGS:-})
 }
 
-# The flags for the adapter that this run starts from, with a head of its own for this task. Sets start_flags.
+# The flags for the adapter that this run starts from; the task needs a head of its own. Sets start_flags.
 find_start() {
   start_flags=()
-  if [[ -z ${start:-} || ${INIT:-} == none ]]; then return 0; fi
-  local adapter=${INIT:-$(result_folder "$start")}
+  if [[ -z ${start_from:-} || ${INIT:-} == none ]]; then return 0; fi
+  local adapter=${INIT:-$(result_folder "$start_from")}
   if [[ ! -d $adapter && -z ${PRINT_COMMAND:-}$help ]]; then
-    fail "found no adapter $adapter; ${name##*_} starts from one tuned on ${start##*_}; run" \
-      "scripts/$variant/$start.sh${tiny:+ --tiny} first, set INIT=DIR to another, or INIT=none to start from the base model"
+    fail "found no adapter $adapter; ${name##*_} starts from one tuned on ${start_from##*_}; run" \
+      "scripts/$variant/$start_from.sh${tiny:+ --tiny} first, set INIT=DIR to another, or INIT=none to start from the base model"
   fi
   start_flags=(--lora_path "$adapter" --new_head true)
 }
 
-# Put a tuning's command together. Sets command, and settings as --help reads them.   Usage: prepare_tuning ENTRY [FLAGS]
+# prepare_tuning ENTRY [FLAGS]: a tuning's command. Sets command, and settings, which --help reads.
 prepare_tuning() {
   local entry=$1 word config changes at_once batch each accumulation
   shift
   read_recipe "$recipe"
   config=(--config "$root/scripts/recipes/$recipe.yaml")
   settings=("${recipe_flags[@]}" ${flags[@]+"${flags[@]}"})
-  # There is one configuration file: if the user has one, the recipe's numbers are flags, and win over it as the others do.
+  # A command reads one configuration file: if the user passes one, our numbers become flags and win over it.
   for word in "$@"; do if [[ $word =~ ^--config(=|$) ]]; then config=("${recipe_flags[@]}"); fi; done
   changes=(${full_flags[@]+"${full_flags[@]}"})
   if [[ -n $tiny ]]; then
@@ -112,7 +114,7 @@ prepare_tuning() {
   fi
   settings+=(${changes[@]+"${changes[@]}"})
 
-  # As many examples per update, and no more at once than the recipe says, however many processes there are.
+  # However many processes there are, an update has as many examples, and each process no more at once than the recipe says.
   at_once=$(setting per_device_train_batch_size)
   batch=$((at_once * $(setting gradient_accumulation_steps)))
   choose_launcher "$batch"
@@ -125,25 +127,26 @@ prepare_tuning() {
   settings+=(--batch "$batch" "$@")
 
   find_start
-  command=("${launcher[@]}" "$root/$entry" "${config[@]}" ${model:+"${model_flag:---model_name_or_path}" "$model"}
-    "${output_flag:---output_dir}" "$out" --share "${shares:-$share}" ${flags[@]+"${flags[@]}"}
+  command=("${launcher[@]}" "$root/$entry" "${config[@]}" ${model:+"$model_flag" "$model"}
+    "$output_flag" "$out" --share "$shares" ${flags[@]+"${flags[@]}"}
     ${start_flags[@]+"${start_flags[@]}"} ${changes[@]+"${changes[@]}"} "$@")
 }
 
-# One tuning.   Usage: tune ENTRY [FLAGS]
+# tune ENTRY [FLAGS]: one tuning.
 tune() {
   prepare_tuning "$@"
   if [[ -n $help ]]; then explain "$1"; else start "${command[@]}"; fi
 }
 
-# Several tasks one after the other, by one process: with LoRA alone, or with all ways of sharing as well.
+# tune_in_turn ENTRY [FLAGS]: several tasks one after the other, by one process; with LoRA, or with every way of sharing too.
 tune_in_turn() {
-  local model_flag=--model output_flag=--output shares=none NPROC='' ACCELERATE=''
+  local NPROC='' ACCELERATE=''
+  model_flag=--model output_flag=--output
   if [[ $share != none ]]; then shares=none,a,b,ab; fi
   tune "$@"
 }
 
-# An exam of the adapter that a script of the same kind tuned, or of ADAPTER.   Usage: examine ENTRY [FLAGS]
+# examine ENTRY [FLAGS]: an exam of the adapter that the tuning script of the same name made, or of ADAPTER.
 examine() {
   local entry=$1
   adapter=${ADAPTER:-$(result_folder "$tuned")}
@@ -155,17 +158,17 @@ examine() {
   if [[ -n $help ]]; then explain "$entry"; else start "${command[@]}"; fi
 }
 
-# Run one of several commands, or print it as `start` does, with an empty line behind it.
-stage() {
+# Run one of several commands, or print it as `start` does and an empty line after it.
+run_stage() {
   if [[ -z ${PRINT_COMMAND:-} ]]; then "$@"; else printf '%s\n' "$@" ""; fi
 }
 
-# GPT-2 is tuned, decodes the test set, and its texts are scored. What is there is not made again: a finished tuning (unless
-# flags are given, which the job compares), decoded texts, scores of these texts. What was interrupted goes on where it stopped.
-# Reads STAGES (some of "train decode score"), ADAPTER (what is decoded and scored, if not what was tuned here), DECODE_FLAGS
-# and SCORE_FLAGS (more flags of the two commands).   Usage: tune_decode_score ENTRY [FLAGS]
+# tune_decode_score ENTRY [FLAGS]: GPT-2 is tuned, decodes the test set, and its texts are scored. What is there is not made
+# again: a finished tuning (unless there are flags, which the job compares), decoded texts, scores of these texts. What was
+# interrupted goes on where it stopped. Reads STAGES (some of "train decode score"), ADAPTER (decoded and scored instead of what
+# is tuned here), DECODE_FLAGS and SCORE_FLAGS (more flags of these two commands).
 tune_decode_score() {
-  local stages=${STAGES:-train decode score} name flag
+  local stages=${STAGES:-train decode score} stage flag
   prepare_tuning "$@"
   if [[ -n $help ]]; then
     explain "$1"
@@ -174,10 +177,11 @@ tune_decode_score() {
   shift
   # A dry run makes nothing that could be decoded.
   for flag in "$@"; do if [[ $flag == --dry_run ]]; then stages=train; fi; done
-  for name in ${stages//,/ }; do
-    [[ $name =~ ^(train|decode|score)$ ]] || fail "found the stage $name in STAGES; need some of train decode score"
+  for stage in ${stages//,/ }; do
+    [[ $stage =~ ^(train|decode|score)$ ]] ||
+      fail "found the stage $stage in STAGES; need some of train decode score; change STAGES"
   done
-  for name in ${stages//,/ }; do "${name}_gpt2" "$@"; done
+  for stage in ${stages//,/ }; do "${stage}_gpt2" "$@"; done
 }
 
 train_gpt2() {
@@ -187,21 +191,21 @@ train_gpt2() {
     echo "==> $out is tuned already"
     return
   fi
-  stage "${command[@]}"
-  # A signal may have ended it in good order; half an adapter is not decoded with.
+  run_stage "${command[@]}"
+  # A signal may have ended it in good order; half an adapter is of no use to the next stage.
   if [[ ! -f $out/completed && $stages != train && -z ${PRINT_COMMAND:-} ]]; then
     echo "==> $out is not tuned to its end; start again to go on"
     exit 0
   fi
 }
 
-# Without MODEL the adapter itself says which base it belongs to.
+# Unless MODEL is set, the adapter says which base it belongs to.
 decode_gpt2() {
   local subject=(--adapter "${ADAPTER:-$out}" ${MODEL:+--model_name_or_path "$MODEL"})
   if [[ -z ${ADAPTER:-} && -d $out/model ]]; then subject=(--adapter none --model_name_or_path "$out/model"); fi
   if [[ -n $tiny ]]; then decode_flags+=("${tiny_decode_flags[@]}" --tiny); fi
   # shellcheck disable=SC2086
-  stage "$python" "$root/NLG/gpt2_beam.py" "${subject[@]}" --work_dir "$out/beam" "${decode_flags[@]}" ${DECODE_FLAGS:-}
+  run_stage "$python" "$root/NLG/gpt2_beam.py" "${subject[@]}" --work_dir "$out/beam" "${decode_flags[@]}" ${DECODE_FLAGS:-}
 }
 
 score_gpt2() {
@@ -213,28 +217,28 @@ score_gpt2() {
   if [[ ! -f $adapter/adapter_model.safetensors ]]; then adapter=; fi
   if [[ -n $tiny ]]; then score_flags+=("${tiny_score_flags[@]}" --tiny); fi
   # shellcheck disable=SC2086
-  stage "$python" "$root/NLG/score.py" --predictions "$texts/predictions.txt" --output "$texts" \
+  run_stage "$python" "$root/NLG/score.py" --predictions "$texts/predictions.txt" --output "$texts" \
     ${adapter:+--adapter "$adapter"} "${score_flags[@]}" ${SCORE_FLAGS:-}
 }
 
-# A line of the help, unless there is nothing to say.
+# row NAME TEXT: a line of the help, unless there is nothing to say.
 row() {
   if [[ -n $2 ]]; then printf '  %-23s%s\n' "$1" "$2"; fi
 }
 
-# A setting with words before it, or nothing where there is no such setting.   Usage: phrase WORDS NAME
+# phrase WORDS NAME: a setting with words before it, or nothing if there is no such setting.
 phrase() {
   local value
   value=$(setting "$2")
   echo "${value:+$1$value}"
 }
 
-# A variable that the script's line of usage has.
+# explain_variable NAME: a variable in the script's line of usage.
 explain_variable() {
   case $1 in
     MODEL) row "MODEL=DIR" "another base model, a folder or an id of the hub" ;;
     ADAPTER) row "ADAPTER=DIR" "another adapter; ADAPTER=none examines the base model alone" ;;
-    INIT) row "INIT=DIR" "another adapter to start from than that of $start.sh; INIT=none: the base model" ;;
+    INIT) row "INIT=DIR" "another adapter to start from than that of $start_from.sh; INIT=none: the base model" ;;
     OUTPUT_DIR) row "OUTPUT_DIR=DIR" "another folder for the results" ;;
     SHARELORA_DATA) row "SHARELORA_DATA=DIR" "data sets from a folder instead of the hub" ;;
     DATA_PATH) row "DATA_PATH=FILE" "rows in LLaVA's json; needed unless --tiny is there" ;;
@@ -250,7 +254,7 @@ explain_variable() {
   esac
 }
 
-# What --help says: what is run, where results go, what can be set.   Usage: explain ENTRY
+# explain ENTRY: what is run, where results go, and what can be set.
 explain() {
   local entry=$1 file=scripts/tasks.yaml length name
   if [[ -n ${recipe:-} ]]; then file=scripts/recipes/$recipe.yaml; fi
@@ -264,7 +268,7 @@ explain() {
     row "flags" "${settings[*]}"
   else
     row "data" "$(setting dataset)$(setting task_name)$(setting train_data)$(setting data_path)"
-    row "adapter" "--share ${shares:-$share}, rank $(setting lora_r), alpha $(setting lora_alpha)$(phrase ", on " lora_modules)"
+    row "adapter" "--share $shares, rank $(setting lora_r), alpha $(setting lora_alpha)$(phrase ", on " lora_modules)"
     length=$(setting max_steps)
     if [[ ${length:--1} == -1 ]]; then length="epochs: $(setting num_train_epochs)"; else length="updates: $length"; fi
     row "training" "$length, examples per update: $(setting batch), processes: $processes, learning rate: $(setting learning_rate)"

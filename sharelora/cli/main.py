@@ -152,8 +152,8 @@ def _compress(args: argparse.Namespace) -> None:
     if args.plot:
         require_matplotlib()
     sharing, enabled = sharing_of(args), enabled_slices(args)
-    size = convert.Size(args.rank, args.energy)
-    done = convert.compress(args.source, args.out, sharing, size, args.base, args.lora_alpha, enabled)
+    ranks = convert.RankSelection(args.rank, args.energy)
+    done = convert.compress(args.source, args.out, sharing, ranks, args.base, args.lora_alpha, enabled)
     print(done.table(args.per_site))
     if args.plot:
         files = draw_spectra(done.spectra, done.ranks, Path(args.plot))

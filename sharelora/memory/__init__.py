@@ -1,4 +1,4 @@
-"""What a run needs in memory, before anything is loaded, and what to change where that is too much.
+"""Memory: what a run will need, before anything is loaded, what the machine has, and what to change if it is too much.
 
 May import: tuner, plan, support. Begin with `estimate`.
 """

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from sharelora.plan.plan import Entry, SharingPlan
-from sharelora.plan.site import Site
-from sharelora.tuner.sites import SAME_INPUT
+from sharelora.plan.site import SAME_INPUT, Site
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _GATES = ("gate_proj", "gate_up_proj", "w1")
 # Modules whose input is the attention's output, which attention itself keeps.

@@ -249,7 +249,7 @@ def read_result(path: str | Path) -> Result:
 
 
 def _result_files(folder: Path) -> list[Path]:
-    """Return the result files below a folder; beside a result of ours, files of upstream's names are ignored."""
+    """Return the result files below a folder; upstream's are ignored where a result of ours is in the same folder."""
     visible = [path for path in sorted(folder.rglob("*.json")) if not _hidden(path.relative_to(folder))]
     ours = [path for path in visible if _is_one_of(path, OURS)]
     taken = {path.parent for path in ours}

@@ -40,6 +40,7 @@ OLD_NAMES: Mapping[str, str] = {
     "figures.spectra": "reporting.figures.adapters",
     "files": "support.files",
     "grouping": "layer_groups",
+    "grouping.choice": "layer_groups.settings",
     "grouping.greedy": "layer_groups.grouping",
     "grouping.groups": "layer_groups.grouping",
     "grouping.optimal": "layer_groups.grouping",

@@ -1,4 +1,4 @@
-"""What engines cannot do with the adapters of this project: each case with its reason and what to do instead."""
+"""The cases that an engine does not support, each with its reason and what to do instead."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RULES = (
         "reentrant",
         lambda run: run.processes > 1 and run.shares and run.reentrant and bool(run.train["activation_checkpointing"]),
         "re-entrant checkpointing of shared matrices in several processes",
-        "it runs a backward per layer, so a matrix of several layers is ready several times and ranks diverge",
+        "it runs a backward per layer, so a matrix of several layers is ready several times, and ranks diverge",
         'drop --gradient_checkpointing_kwargs or set {"use_reentrant": false}',
     ),
     Rule(
@@ -57,7 +57,7 @@ RULES = (
         "other engine",
         lambda run: run.engine == "other",
         "Megatron, or tensor, context or sequence parallelism",
-        "they cut matrices that layers share in ways that nothing here puts together again",
+        "they shard matrices that layers share in ways that nothing here can gather again",
         f"use {_CONFIGS}/ddp.yaml or {_CONFIGS}/fsdp2.yaml",
     ),
     Rule(
@@ -85,7 +85,7 @@ RULES = (
         "FSDP2 without GPUs",
         lambda run: run.engine == "fsdp2" and not run.gpu,
         "FSDP2 and no GPU",
-        "accelerate shards on GPUs alone and would train whole copies without a word",
+        "accelerate shards on GPUs only and would silently train whole copies",
         f"use {_CONFIGS}/ddp_cpu.yaml",
     ),
     Rule(
@@ -99,14 +99,14 @@ RULES = (
         "FSDP2's own checkpointing",
         lambda run: run.engine == "fsdp2" and run.says("FSDP_ACTIVATION_CHECKPOINTING"),
         "fsdp_activation_checkpointing",
-        "it draws another dropout when it computes a layer again, so gradients are wrong",
+        "it draws new dropout when it recomputes a layer, so gradients are wrong",
         "set it to false and pass --gradient_checkpointing",
     ),
     Rule(
         "FSDP2 with bitsandbytes' optimizers",
         lambda run: run.engine == "fsdp2" and run.train["optim"] in BITSANDBYTES,
         "an optimizer of bitsandbytes under FSDP2",
-        "it cannot update matrices that are cut into parts",
+        "it cannot update sharded matrices",
         "use --optim adamw_torch",
     ),
     Rule(
@@ -120,7 +120,7 @@ RULES = (
         "DeepSpeed's own configuration",
         lambda run: run.deepspeed and run.environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none") != "none",
         "deepspeed_config_file",
-        "it may say something else than the command about batches, precision and the optimizer",
+        "it may contradict the command on batches, precision and the optimizer",
         f"use {_CONFIGS}/deepspeed_zero2.yaml or {_CONFIGS}/deepspeed_zero3.yaml",
     ),
     Rule(
@@ -148,14 +148,14 @@ RULES = (
         "DeepSpeed's loading in parts",
         lambda run: run.engine == "zero3" and run.says("ACCELERATE_DEEPSPEED_ZERO3_INIT"),
         "zero3_init_flag",
-        "it was not tried; transformers cuts the base as it is loaded by itself",
+        "it was not tried; transformers shards the base by itself as it loads it",
         "set it to false",
     ),
     Rule(
         "DeepSpeed with --use_cpu",
         lambda run: run.deepspeed and bool(run.train["use_cpu"]),
         "--use_cpu under DeepSpeed",
-        "accelerate would train whole copies without a word",
+        "accelerate would silently train whole copies",
         f"drop it, or use {_CONFIGS}/ddp_cpu.yaml; where there are no GPUs, DeepSpeed uses CPUs by itself",
     ),
     Rule(
@@ -168,7 +168,7 @@ RULES = (
     Rule(
         "DeepSpeed's optimizers",
         lambda run: run.deepspeed and run.train["optim"] not in _BY_ELEMENT,
-        "another optimizer than AdamW of torch under DeepSpeed",
+        "an optimizer other than torch's AdamW under DeepSpeed",
         "it would see parts of long vectors instead of matrices",
         "use --optim adamw_torch",
     ),
@@ -176,14 +176,14 @@ RULES = (
         "quantised ZeRO-3",
         lambda run: run.engine == "zero3" and run.bits < 16,
         "--bits 4 or 8 under ZeRO-3",
-        "nothing here has shown that it cuts packed weights rightly",
+        "it has not been shown to shard packed weights correctly",
         f"use {_CONFIGS}/fsdp2.yaml for 4 bits, or {_CONFIGS}/deepspeed_zero2.yaml or {_CONFIGS}/ddp.yaml",
     ),
     Rule(
         "8 bits sharded",
         lambda run: run.engine == "fsdp2" and run.bits == 8,
         "--bits 8 under FSDP2",
-        "its statistics would not be cut along with the weights",
+        "its statistics would not be sharded with the weights",
         f"use --bits 4 or 16, or {_CONFIGS}/ddp.yaml",
     ),
     Rule(
@@ -197,14 +197,14 @@ RULES = (
         "sharded classifier",
         lambda run: run.sharded and run.job == "glue",
         "a classifier with a sharded model or optimizer",
-        "the best weights so far wait as a whole on each process, and an encoder fits every GPU",
+        "the best weights so far are kept whole on each process, and an encoder fits every GPU",
         f"use {_CONFIGS}/ddp.yaml",
     ),
     Rule(
         "sharded answers",
         lambda run: run.sharded and run.answers,
         "--do_mmlu_eval or --do_predict with a sharded model or optimizer",
-        "with weights in parts, processes with other questions or longer texts would wait for each other for ever; "
+        "with sharded weights, processes that have other questions or longer texts would wait for each other forever; "
         "with ZeRO-2 it was not tried",
         "drop it, and afterwards start eval/mmlu.py, or this command with --adapter, without a launcher",
     ),
@@ -212,14 +212,14 @@ RULES = (
         "sharded choice",
         lambda run: run.sharded and bool(run.train["load_best_model_at_end"]),
         "--load_best_model_at_end with a sharded model or optimizer",
-        "weights are put in only before the engine makes its parts of them",
+        "weights can be loaded only before the engine shards them",
         "drop it; every checkpoint is an adapter, and result.json and the log say which was best",
     ),
     Rule(
         "sharded evaluation",
         lambda run: run.sharded and not run.train["do_train"],
         "a sharded model or optimizer and nothing to train",
-        "the engine cuts a model together with its optimizer only",
+        "the engine shards a model only together with its optimizer",
         "start without a launcher: one process spreads the model over all GPUs",
     ),
 )

@@ -12,7 +12,7 @@ from torch import nn
 
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
-from sharelora.memory.advice import Change, Names
+from sharelora.memory.advice import Change, FlagNames
 from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
 from sharelora.memory.machine import Machine, machine
 from sharelora.models.known import meta_model
@@ -57,7 +57,7 @@ def look_at(
     rows: Mapping[str, int],
     settings: Mapping[str, Any],
     accumulation: int,
-    names: Names,
+    names: FlagNames,
     folder: Any,
 ) -> Outlook:
     """Plan the adapters of a model, estimate the memory, and look at this machine.
@@ -89,7 +89,7 @@ def look_at(
     )
 
 
-def outlook(args: Arguments, place: str, precision: Precision, names: Names, beside: Sequence[str] = ()) -> Outlook:
+def outlook(args: Arguments, place: str, precision: Precision, names: FlagNames, beside: Sequence[str] = ()) -> Outlook:
     """Plan the adapters on the meta device and estimate the memory.
 
     Args:
@@ -155,7 +155,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(found: Outlook | None, names: Names) -> Iterator[None]:
+def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
     """Turn an error of the block that says that memory ran out into the estimate and the cheapest ways out.
 
     Args:

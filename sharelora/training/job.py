@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from sharelora.data import DataModule, load_splits
 from sharelora.data.mmlu import load_mmlu
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.trainer.lock import Lock
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
@@ -75,10 +75,10 @@ def _run(args: Arguments, lock: Lock, watch: Sequence[TrainerCallback]) -> Main 
     return session
 
 
-def flag_names(args: Arguments) -> Names:
+def flag_names(args: Arguments) -> FlagNames:
     """Return what this command calls the settings that decide about memory."""
     rows = ("pack_len",) if args.data.pack_len else ("source_max_len", "target_max_len")
-    return Names("per_device_train_batch_size", "gradient_accumulation_steps", rows)
+    return FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", rows)
 
 
 def _check_data(args: Arguments) -> None:

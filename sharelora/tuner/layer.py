@@ -14,10 +14,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from sharelora.plan.site import SAME_INPUT
 from sharelora.tuner.bank import MatrixView, version
 from sharelora.tuner.kernels import fused, reference
 from sharelora.tuner.kernels.fused import keep_mask
-from sharelora.tuner.sites import SAME_INPUT
 
 # Names of the matrices that an A is made of, and how often they were written to.
 MatrixKey = tuple[tuple[str, ...], int]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.harness import load
+from benchmarks.harness import machine
 from benchmarks.speed import decoded, e2e_decode
 from benchmarks.speed.upstream_beam import upstream_search
 from sharelora import UserError
@@ -83,7 +83,7 @@ def test_times_are_reckoned_by_the_rows_that_they_stand_for(model: Any, monkeypa
 def test_the_report_of_a_whole_comparison(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(load, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
     monkeypatch.setattr(decoded, "load_subject", lambda given: subject(model, [0, 0, 1, 1, 1, 2]))
     flags = [
         "--sample",

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.harness.command import chosen_names
 from benchmarks.harness.experiment import MAIN, SEARCH, Run
-from benchmarks.scores import e2e, e2e_results, e2e_tables
+from benchmarks.scores import e2e, e2e_results
 from benchmarks.scores.e2e import BASE, TITLES, E2EExperiment, quick
 from sharelora import UserError
 from sharelora.evaluation.beam.arguments import parse as parse_decoding
@@ -64,7 +64,7 @@ def ends(scores: Mapping[tuple[str, int, float], float], phase: str = MAIN) -> A
 def test_the_lowest_loss_decides_and_of_equal_ones_the_smaller_rate() -> None:
     searched = ends({("none", 0, 1e-3): 0.5, ("none", 0, 3e-3): 0.5, ("a", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH)
     assert EXPERIMENT.best_rates(searched) == {"none": 1e-3, "a": 3e-3}
-    assert "**1.5000**" in e2e_tables.search_table(EXPERIMENT, searched)
+    assert "**1.5000**" in e2e_results.search_table(EXPERIMENT, searched)
     diverged = ends({("a", 0, 1e-3): float("nan"), ("a", 0, 3e-3): -90.0}, SEARCH)
     assert EXPERIMENT.best_rates(diverged) == {"a": 3e-3}
 
@@ -75,7 +75,7 @@ COMPLETE = {
 
 
 def test_a_row_has_mean_and_deviation_over_seeds() -> None:
-    base, lora, share_a = e2e_tables.score_table(EXPERIMENT, ends(COMPLETE)).splitlines()[2:]
+    base, lora, share_a = e2e_results.score_table(EXPERIMENT, ends(COMPLETE)).splitlines()[2:]
     assert "base, not tuned" in base and "ShareA" in share_a
     assert [cell.strip() for cell in lora.split("|")[1:-1]] == [
         *("LoRA", "1,000", "4.04 kB", "1.6000 ± 0.1000"),
@@ -85,7 +85,7 @@ def test_a_row_has_mean_and_deviation_over_seeds() -> None:
 
 
 def test_the_document_says_how_it_was_made() -> None:
-    text = e2e_tables.compose(EXPERIMENT, ends({("none", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH), ends(COMPLETE))
+    text = e2e_results.compose(EXPERIMENT, ends({("none", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH), ends(COMPLETE))
     for words in (
         "800 updates",
         "--lora_r 16 --lora_alpha 64",
@@ -99,7 +99,7 @@ def test_the_document_says_how_it_was_made() -> None:
 def test_the_plot_is_drawn_twice_and_is_the_same_each_time(tmp_path: Path) -> None:
     two_panels = replace(EXPERIMENT, without=("nist", "meteor", "rouge_l"))
     for name in ("one", "two"):
-        made = e2e_tables.plot(two_panels, ends(COMPLETE), tmp_path / name)
+        made = e2e_results.plot(two_panels, ends(COMPLETE), tmp_path / name)
         assert [path.name for path in made] == [f"{name}.svg", f"{name}.png"]
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")

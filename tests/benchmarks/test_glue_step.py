@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.harness import load
+from benchmarks.harness import machine
 from benchmarks.speed import glue_step
-from benchmarks.speed.cells import EncoderCell
 from benchmarks.speed.encoders import encoder_config, prepare
+from benchmarks.speed.steps import EncoderCell
 from benchmarks.speed.variants import choose
 from sharelora import UserError
 
@@ -31,7 +31,7 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(load, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 def test_all_variants_train_on_the_very_same_frozen_weights_with_heads_of_their_own() -> None:

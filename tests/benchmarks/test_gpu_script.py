@@ -15,11 +15,11 @@ import torch
 
 from benchmarks.gpu import __main__ as gpu_command
 from benchmarks.gpu import checks as gpu_checks
+from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import memory as gpu_memory
 from benchmarks.gpu import run as gpu_run
 from benchmarks.gpu import settings as gpu_settings
 from benchmarks.gpu import speed as gpu_speed
-from benchmarks.gpu import steps as gpu_steps
 from benchmarks.gpu.settings import Context, Deadline, Load
 from benchmarks.speed.bases import build_base, known_config
 from benchmarks.speed.variants import Adapter
@@ -127,7 +127,7 @@ def test_a_load_that_fails_is_a_result_and_the_others_go_on(context: Context, mo
     failed = [row for row in found["rows"] if "failed" in row]
     assert [row["name"] for row in failed] == ["peft/qv/batch 1, checkpointing"]
     assert failed[0]["failed"] == "out of memory" and "| out of memory" in gpu_speed.speed_table(found)
-    assert gpu_steps.failure(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
+    assert gpu_device.failure(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
     ours = [row for row in found["rows"] if row["variant"] == "a"]
     assert [row["speedup"] is None for row in ours] == [False, True]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.experiment import MAIN, SEARCH, Run
-from benchmarks.scores import groups, groups_results, groups_tables
+from benchmarks.scores import groups, groups_results
 from benchmarks.scores.groups import MODULES, GroupsExperiment, quick, ways
 from sharelora import UserError
 from sharelora.layer_groups import FILE, Similarity
@@ -84,11 +84,11 @@ def test_runs_that_have_ended_are_not_repeated_and_the_document_has_everything(
     assert {run.rate for runs in done.outcomes.values() for run in runs} == {1e-3}
     pretend.clear()
     assert groups_results.search_and_train(EXPERIMENT, tmp_path, 0, "lora,optimal") == done and pretend == []
-    text = groups_tables.compose(done)
+    text = groups_results.compose(done)
     for words in ("| 0.9 ", "LoRA, r 8", "0.5000 ± 0.0000", "**4.1100**", "(groups.svg)", "threshold 0.9"):
         assert words in text
     for name in ("one", "two"):
-        assert [f.name for f in groups_tables.plot(done.experiment.ways, done.outcomes, tmp_path / name)] == [
+        assert [f.name for f in groups_results.plot(done.experiment.ways, done.outcomes, tmp_path / name)] == [
             f"{name}.svg",
             f"{name}.png",
         ]

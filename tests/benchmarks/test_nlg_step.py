@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.harness import load
+from benchmarks.harness import machine
 from benchmarks.speed import nlg_step, timing, variants
-from benchmarks.speed.cells import DecoderCell
 from benchmarks.speed.decoders import describe, prepare, rows
+from benchmarks.speed.steps import DecoderCell
 from sharelora import UserError
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(load, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 def test_all_variants_train_on_the_very_same_frozen_weights_and_get_gradients() -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.scores import pretrain_gpt2
 from benchmarks.scores.corpus import END, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
-from benchmarks.scores.pretraining import Recipe, evaluate, make_model, train
+from benchmarks.scores.pretrain_gpt2 import Recipe, evaluate, make_model, train
 from sharelora import UserError
 from sharelora.support.files import read_json
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.harness import load, peak, report
-from benchmarks.speed import cells, growth, stacks, timing, train_step, variants
+from benchmarks.harness import machine, report
+from benchmarks.speed import growth, stacks, steps, timing, train_step, variants
 from benchmarks.speed.bases import build_base, random_batch, stack_config, twin
 from sharelora import UserError
 
 CPU = torch.device("cpu")
-SMALL = cells.StackCell(hidden=64, layers=2, rank=4, tokens=8, dtype="fp32")
+SMALL = steps.StackCell(hidden=64, layers=2, rank=4, tokens=8, dtype="fp32")
 FLAGS = ["--hidden", "64", "--layers", "2", "--rank", "4", "--tokens", "8", "--rounds", "2", "--threads", "1"]
 
 
@@ -29,7 +29,7 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(load, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 # What is compared
@@ -123,16 +123,16 @@ def test_a_spread_is_median_and_quartiles() -> None:
 
 def test_only_the_load_of_others_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([(0.0, 10.0, 1.0), (2.0, 13.0, 2.0)])
-    monkeypatch.setattr(load.OtherLoad, "_read", staticmethod(lambda: next(readings)))
-    monkeypatch.setattr(load.psutil, "cpu_count", lambda: 2)
-    with load.OtherLoad() as other_load:
+    monkeypatch.setattr(machine.OtherLoad, "_read", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 2)
+    with machine.OtherLoad() as other_load:
         pass
     # 3 CPU seconds were used in 2 seconds on 2 cores, 1 of them by this process.
     assert other_load.percent == 50
 
 
 def test_peak_memory_sees_what_a_block_took_and_gave_back() -> None:
-    measured_peak = peak.Peak(CPU)
+    measured_peak = machine.Peak(CPU)
     torch.ones(64 << 20, dtype=torch.uint8)
     assert measured_peak.read() - measured_peak.before >= 32 << 20
 
@@ -156,7 +156,7 @@ def test_a_process_of_its_own_measures_memory_and_says_what_went_wrong() -> None
 def row(seconds: float, floor: float = 0.5, **numbers: Any) -> dict[str, Any]:
     spread = {"low": seconds, "high": seconds}
     found = {"a": {"step": {"median": seconds, **spread}}, "floor": {"step": {"median": floor, **spread}}}
-    return {"cell": cells.StackCell(**numbers).data(), "variants": found}
+    return {"cell": steps.StackCell(**numbers).data(), "variants": found}
 
 
 def test_a_line_is_found_and_a_curve_is_not_called_one() -> None:
@@ -169,7 +169,7 @@ def test_growth_is_measured_along_one_axis_at_a_time(tmp_path: Path) -> None:
     rows = [row(0.1 * layers, layers=layers) for layers in (8, 2, 4)]
     rows += [row(0.4 + (rank - 16) / 1000, rank=rank) for rank in (8, 64)]
     rows += [row(9.0, layers=2, rank=8)]
-    curves = list(growth.series(rows, [cells.StackCell().data()]))
+    curves = list(growth.series(rows, [steps.StackCell().data()]))
     found = {(curve["axis"], curve["variant"]): curve for curve in curves}
     assert set(found) == {("layers", "a"), ("layers", "floor"), ("rank", "a")}
     assert found["layers", "a"]["x"] == [2, 4, 8]
@@ -181,8 +181,8 @@ def test_growth_is_measured_along_one_axis_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_sweep_varies_one_number_at_a_time() -> None:
-    base = cells.StackCell()
-    swept = cells.swept_cells([base])
+    base = steps.StackCell()
+    swept = steps.swept_cells([base])
     assert base not in swept and len(swept) == len(set(swept)) == 2 + 3 + 3
     differences = [[key for key, value in cell.data().items() if value != base.data()[key]] for cell in swept]
     assert sorted(names[0] for names in differences) == ["layers"] * 2 + ["rank"] * 3 + ["tokens"] * 3
@@ -194,7 +194,7 @@ def test_a_sweep_varies_one_number_at_a_time() -> None:
 
 def measured(to_floor: float, speedup: float, **numbers: Any) -> dict[str, Any]:
     ratios = {"to_floor": {"median": to_floor}, "speedup": {"median": speedup}}
-    return {"cell": cells.StackCell(**numbers).data(), "variants": {name: ratios for name in ("floor", "peft", "none")}}
+    return {"cell": steps.StackCell(**numbers).data(), "variants": {name: ratios for name in ("floor", "peft", "none")}}
 
 
 @pytest.mark.parametrize(
@@ -260,10 +260,10 @@ def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None
 def test_times_of_a_loaded_machine_are_not_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(load, "others_now", lambda: 50.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 50.0)
     with pytest.raises(UserError, match="others use 50 % of this machine"):
-        load.check_load(given("--save"))
-    assert load.check_load(given("--save", "--force")) == 50
+        machine.check_load(given("--save"))
+    assert machine.check_load(given("--save", "--force")) == 50
     assert "WARNING: others use 50 %" in capsys.readouterr().err
 
 

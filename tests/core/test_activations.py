@@ -18,8 +18,7 @@ from sharelora import ShareLoraConfig
 from sharelora.memory.activations import Load, adapter_layer, base_layer, peak, shape_of
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
-from sharelora.plan.site import Site
-from sharelora.tuner.sites import SAME_INPUT
+from sharelora.plan.site import SAME_INPUT, Site
 
 B, T, L = 2, 64, 3
 

@@ -13,7 +13,7 @@ import pytest
 from commands import write_rows
 from toy import WORDS, make_model, make_tokenizer
 
-from benchmarks.harness import load
+from benchmarks.harness import machine
 from benchmarks.speed import mmlu, mmlu_ways
 from sharelora import UserError
 from sharelora.data.questions import Question
@@ -128,7 +128,7 @@ def test_the_tokens_of_the_whole_test_are_counted_without_a_model(data: Path) ->
 def test_the_report_of_a_whole_comparison(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(load, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
     flags = ["--model", str(model), "--data_root", str(data), "--items", "10", "--ways", "qlora,ours"]
     monkeypatch.setattr(sys, "argv", ["mmlu.py", *flags, "--save", str(tmp_path / "out")])
     mmlu.main()
@@ -166,7 +166,7 @@ def test_ways_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_bad_input_is_named(data: Path, model: Path) -> None:
     with pytest.raises(UserError, match="found no model; need --model DIR or --quick"):
         mmlu_ways.load_quiz(mmlu.arguments([]))
-    with pytest.raises(UserError, match="no MMLU dev split in nowhere"):
+    with pytest.raises(UserError, match="no data set MMLU for dev in nowhere"):
         mmlu_ways.load_quiz(mmlu.arguments(["--model", str(model), "--data_root", "nowhere"]))
     given = mmlu.arguments(["--model", str(model), "--data_root", str(data), "--context", "4096", "--items", "3"])
     assert mmlu_ways.load_quiz(given).model.config.max_position_embeddings == 4096

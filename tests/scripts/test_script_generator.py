@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import yaml
-from script_commands import SCRIPTS, Command, environment, value
+from script_commands import SCRIPTS, Command, environment, load, value
 
 EXAM = "MMLU_evaluate_llama3_8b_full.sh"
 RECIPES = sorted(file.stem for file in (SCRIPTS / "recipes").glob("*.yaml"))
@@ -34,12 +33,7 @@ USERS = {
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     """scripts/generate.py."""
-    spec = importlib.util.spec_from_file_location("scripts_generate", SCRIPTS / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPTS / "generate.py")
 
 
 def test_the_scripts_are_what_the_generator_writes() -> None:
@@ -100,11 +94,11 @@ def test_a_script_passes_its_recipe_on_as_a_file(command: Command, script: str) 
     assert Path(value(words, "--config")).parent == SCRIPTS / "recipes" and words.count("--config") == 1
 
 
-@pytest.mark.parametrize("given", [("--config", "own.yaml"), ("--config=own.yaml",)])
-def test_a_file_of_the_users_own_changes_no_number_of_the_recipe(command: Command, given: tuple[str, ...]) -> None:
-    words = command("share/finetune_alpaca_llama3_8b_full.sh", *given)
-    assert words[-len(given) :] == list(given)
-    assert [value(words[: -len(given)], flag) for flag in ("--max_steps", "--lora_r")] == ["3000", "64"]
+@pytest.mark.parametrize("flags", [("--config", "own.yaml"), ("--config=own.yaml",)])
+def test_a_file_of_the_users_own_changes_no_number_of_the_recipe(command: Command, flags: tuple[str, ...]) -> None:
+    words = command("share/finetune_alpaca_llama3_8b_full.sh", *flags)
+    assert words[-len(flags) :] == list(flags)
+    assert [value(words[: -len(flags)], flag) for flag in ("--max_steps", "--lora_r")] == ["3000", "64"]
     assert not any(word.endswith("llama3.yaml") for word in words)
 
 

@@ -69,8 +69,8 @@ def test_commonsense_and_mmlu_pro_run_by_the_scripts_alone(tmp_path: Path) -> No
         json.loads((folder / "result.json").read_text()) for folder in (train, *scores.values())
     )
     assert trained["plan"]["share"] == "a" and trained["config"]["dataset"] == "commonsense"
-    for found in (commonsense, pro):
-        assert found["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
+    for evaluated in (commonsense, pro):
+        assert evaluated["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
     assert all(len(commonsense["metrics"][way]["tasks"]) == 8 for way in ("likelihood", "generated"))
     assert pro["metrics"]["questions"] == 16 and pro["metrics"]["wrong_answer_index"] == []
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sharelora.convert.fit import triangle
-from sharelora.convert.sources import read_source
+from sharelora.convert.sources import read_lora
 from sharelora.reporting.pictures import Drawn, new_figure, save_figure
 from sharelora.support.errors import UserError
 from sharelora.tuner.sites import split_path
@@ -49,7 +49,7 @@ def read_spectra(folder: str | Path, name: str) -> Spectra:
     Raises:
         UserError: no such adapter, or none of its modules is in a layer.
     """
-    source = read_source(folder, own=True)
+    source = read_lora(folder, accept_shared=True)
     kinds: dict[str, dict[int, list[float]]] = defaultdict(dict)
     for path, (a, b) in source.pairs.items():
         _, layer, kind = split_path(path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.models.known import meta_classifier
 from sharelora.trainer.devices import on_gpu
 from sharelora.training.capacity import Outlook, known_optimizer, look_at, require_capacity
@@ -22,7 +22,7 @@ from sharelora.training.glue.start import Start
 
 logger = logging.getLogger(__name__)
 
-NAMES = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("max_seq_length",), bits=False)
+NAMES = FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", ("max_seq_length",), bits=False)
 
 
 def look_ahead(args: GlueArguments, place: str, rows: TaskRows, start: Start | None) -> Outlook | None:

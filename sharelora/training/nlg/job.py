@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.trainer.lock import Lock
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
 from sharelora.training.fitting import train, write_report
@@ -19,7 +19,7 @@ from sharelora.training.settings import evaluates
 
 logger = logging.getLogger(__name__)
 
-NAMES = Names("train_batch_size", "grad_acc", ("seq_len",), bits=False)
+NAMES = FlagNames("train_batch_size", "grad_acc", ("seq_len",), bits=False)
 
 
 def run(args: NlgArguments) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.trainer.lock import Lock
 from sharelora.training.capacity import Outlook, explained, outlook, require_capacity
 from sharelora.training.fitting import train, write_report
@@ -20,7 +20,7 @@ from sharelora.training.vision.session import VisionSession, open_data, open_ses
 
 logger = logging.getLogger(__name__)
 
-NAMES = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("model_max_length",))
+NAMES = FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", ("model_max_length",))
 
 
 def run(args: VisionArguments) -> VisionSession | None:

@@ -1,4 +1,4 @@
-"""Following a sandbox from outside: what it says, for how long, and its end."""
+"""The supervisor of a sandbox, outside of it: reads the verdict, enforces time and output, and kills what is left."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from sharelora.sandbox.isolation import Limits
 logger = logging.getLogger(__name__)
 
 READY = b"ready\n"
-# A sandbox stands in a few hundredths of a second; a busy machine may take a thousand times as long.
+# A sandbox starts in a few hundredths of a second; a busy machine may take a thousand times as long.
 START_SECONDS = 30.0
-# How long the last process of a killed sandbox may take to vanish.
-END_SECONDS = 10.0
-KEPT_OUTPUT = 2000
+END_SECONDS = 10.0  # in which the last process of a killed sandbox must vanish
+KEPT_OUTPUT = 2000  # bytes at its end
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a sandbox has said until its end.
+class Verdict:
+    """How a sandbox ended.
 
     Args:
-        status: a name of `STATUSES`; None if the sandbox did not start, and no line of the program was run.
+        status: a name of `STATUSES`; None if the sandbox did not start, so that no line of the program was run.
         detail: one line.
     """
 
@@ -37,10 +36,10 @@ class Said:
     detail: str
 
 
-class Follower:
-    """Reads the verdict and counts the output of one sandbox, and ends it.
+class Supervisor:
+    """Reads the verdict of one sandbox, counts its output, and ends it.
 
-    Nothing is kept but the verdict and the end of the output, however much is printed.
+    However much is printed, only the end of it is kept.
 
     Args:
         process: just started, with pipes for the verdict (standard output) and for what is printed (standard error).
@@ -57,16 +56,16 @@ class Follower:
             assert pipe is not None
             self.selector.register(pipe, selectors.EVENT_READ, take)
 
-    def follow(self) -> Said:
-        """Wait for the verdict, or for a reason not to wait longer; then kill all that is left, and say what was."""
+    def watch(self) -> Verdict:
+        """Wait for the verdict, or for a reason not to wait any longer; then kill what is left, and judge."""
         try:
             in_time = self._read(lambda: self._has_verdict() or self.size > self.limits.output_bytes)
         finally:
             self._end()
-        return self._said(in_time)
+        return self._judge(in_time)
 
     def _read(self, enough: Callable[[], bool]) -> bool:
-        """Read until it is enough or all pipes are closed; return whether that was before the deadline."""
+        """Read until enough was read or all pipes are closed; return whether that was before the deadline."""
         while self.selector.get_map() and not enough():
             left = self.deadline - time.monotonic()
             if left <= 0:
@@ -92,7 +91,7 @@ class Follower:
         return self.verdict.count(b"\n") == 2
 
     def _end(self) -> None:
-        """Kill the sandbox with all that is in it, and see it gone: its pipes close with its last process."""
+        """Kill the sandbox with all that is in it, and wait: its pipes close when its last process is gone."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -100,21 +99,21 @@ class Follower:
         self.process.wait()
         self.deadline = time.monotonic() + END_SECONDS
         if not self._read(lambda: False):
-            logger.error("a process of a sandbox is still there %.0f s after it was killed", END_SECONDS)
+            logger.error("a process of a sandbox is still alive %.0f s after it was killed", END_SECONDS)
         self.selector.close()
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
 
-    def _said(self, in_time: bool) -> Said:
+    def _judge(self, in_time: bool) -> Verdict:
         if not self.verdict.startswith(READY):
             lines = self.printed.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            return Said(None, lines[-1] if in_time else f"not there after {START_SECONDS:.0f} s")
+            return Verdict(None, lines[-1] if in_time else f"not started after {START_SECONDS:.0f} s")
         if self.size > self.limits.output_bytes:
-            return Said("output", f"more than {self.limits.output_bytes:,} bytes printed")
+            return Verdict("output", f"more than {self.limits.output_bytes:,} bytes printed")
         if self._has_verdict():
             status, detail = json.loads(self.verdict.splitlines()[1])
-            return Said(status, detail)
+            return Verdict(status, detail)
         if not in_time:
-            return Said("timeout", f"more than {self.limits.seconds:g} s of wall clock")
-        return Said("killed", "the sandbox ended without a verdict")
+            return Verdict("timeout", f"more than {self.limits.seconds:g} s of wall clock")
+        return Verdict("killed", "the sandbox ended without a verdict")
