@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from benchmarks.harness.command import flag_words
 from benchmarks.harness.experiment import MAIN, SEARCH, SEARCH_SEED, Arm, Experiment, Outcomes, Run
-from sharelora.layer_groups import FILE, Grouping, GroupingChoice, Similarity, expanded_rank, read_similarity
+from sharelora.layer_groups import FILE, Grouping, GroupingSettings, Similarity, expanded_rank, read_similarity
 from sharelora.reporting.results import read_result
 
 RANK = 8
@@ -58,7 +58,7 @@ def ways(similarity: Similarity, file: Path, threshold: float) -> dict[str, Way]
     Raises:
         UserError: no two layers reach the threshold.
     """
-    best = GroupingChoice("optimal", threshold).apply(similarity)
+    best = GroupingSettings("optimal", threshold).apply(similarity)
     groups = {"share": "ab", "share_groups": str(file), "similarity_threshold": f"{threshold:g}"}
     smaller = max(1, round(RANK * best.distinct / best.layers))
     wider = expanded_rank(best, RANK, "text")

@@ -30,7 +30,7 @@ from benchmarks.harness.command import (
 )
 from benchmarks.scores.groups import Compared, GroupsExperiment, ensure_similarity, quick, ways
 from benchmarks.scores.groups_tables import compose, loss_table, plot
-from sharelora.layer_groups import FILE, GroupingChoice
+from sharelora.layer_groups import FILE, GroupingSettings
 from sharelora.reporting.document import write_document
 from sharelora.support.errors import UserError, run_main
 
@@ -93,7 +93,7 @@ def main() -> None:
     from sharelora.layer_groups.show import draw
 
     document = document_path(args)
-    best = GroupingChoice("optimal", experiment.threshold).apply(compared.similarity)
+    best = GroupingSettings("optimal", experiment.threshold).apply(compared.similarity)
     draw(compared.similarity, document.with_name("groups_similarity"), groups=best.groups)
     plot(compared.experiment.ways, compared.outcomes, document.with_suffix(""))
     write_document(document, compose(compared))
