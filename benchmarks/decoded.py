@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sharelora import UserError
-from sharelora.evaluation.beam import BeamSettings
+from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.models.known import model_config
 
 # Tokens of GPT-2 for each word or sign of E2E's inputs, about.
@@ -109,7 +109,7 @@ def _settings(given: argparse.Namespace, ends: tuple[int, ...]) -> BeamSettings:
 
 
 def _tuned(given: argparse.Namespace) -> Subject:
-    from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
+    from sharelora.evaluation.beam.inputs import end_tokens, load_prompts
     from sharelora.models.adapter import attach_adapter
     from sharelora.models.load import load_base, load_tokenizer
 

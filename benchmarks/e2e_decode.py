@@ -84,8 +84,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 def _decode(subject: Any, part: Any, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Run each way; `texts` holds what it found, by distinct input."""
     from benchmarks.upstream_beam import upstream_search
-    from sharelora.evaluation.beam import decode
-    from sharelora.evaluation.multiple_choice import evaluating
+    from sharelora.evaluation.batching import evaluating
+    from sharelora.evaluation.beam.decoding import decode
 
     settings, prompts = subject.settings, subject.prompts
 

@@ -17,9 +17,11 @@ from torch import nn
 from sharelora import UserError
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.exam import Exam, Writer, prepare
-from sharelora.evaluation.multiple_choice import Choice, context_length, score, score_one_by_one
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.exam_prompts import PreparedExam, PromptWriter, prepare
+from sharelora.evaluation.multiple_choice import Choice, score
+from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.tokens import Item
 
 # lm-eval's own prompt, so that what it is compared with is what it does.
 PROMPT = "lm_eval"
@@ -40,7 +42,7 @@ class Quiz:
 
     model: Any
     tokenizer: Any
-    exam: Exam
+    exam: PreparedExam
     items: list[Item]
     about: str
 
@@ -84,7 +86,7 @@ def load_quiz(given: argparse.Namespace) -> Quiz:
     if given.adapter:
         model = attach_adapter(model, given.adapter)
     exam = prepare(tokenizer, questions, solved, given.shots, context_length(model.config), PROMPT)
-    write = Writer(solved, PROMPT)
+    write = PromptWriter(solved, PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]
     about = f"{given.model} with {given.adapter or 'no adapter'}, {given.dtype}, on {model.device.type}"
     return Quiz(model, tokenizer, exam, items, about)

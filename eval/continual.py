@@ -1,24 +1,25 @@
-"""Tune one adapter on several tasks one after the other, score every task after every stage, say what was forgotten.
+"""Tune one adapter on several tasks one after the other, score every task after every stage, report the forgetting.
 
     python eval/continual.py --model DIR --share none a b ab --output runs/continual --lora_r 8 --max_steps 200
 
 Every other flag goes to the tuning of every stage: see `qlora_share/qlora_share.py --help`. Each way of sharing has a
-folder with its stages and `result.json`; `continual.md` and a heat map put them side by side. A stage that is done is
-not done again. `--tiny` runs the same on the project's own small model and data.
+folder with its stages and `result.json`; `continual.md` and a heat map compare them. A stage that is done is not done
+again. `--tiny` runs the same on the project's own small model and data.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import Parser, positive, tiny_environment, unknown_flag
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, run_main
 
 if TYPE_CHECKING:
     from sharelora import continual
@@ -30,8 +31,8 @@ OWN = {
     "output_dir": "use --output",
     "dataset": "use --tasks",
     "dataset_format": "every task has its own; use --tasks",
-    "adapter": "the first stage starts anew; drop it",
-    "checkpoint": "the first stage starts anew; drop it",
+    "adapter": "the first stage starts from the base model; drop it",
+    "checkpoint": "the first stage starts from the base model; drop it",
     "overwrite_output_dir": "choose another --output",
     "full_finetune": "adapters are compared; drop it",
     "share_plan": "ways of sharing are compared; use --share",
@@ -39,46 +40,57 @@ OWN = {
 }
 
 
+@dataclass(frozen=True)
+class ContinualOptions:
+    """The flags of this command alone."""
+
+    model: str | None = help_field(None, "folder or hub id of the base model")
+    tasks: Sequence[str] = help_field(lambda: ["alpaca", "gsm8k", "code"], "what to learn, in this order", nargs="+")
+    share: Sequence[str] = help_field(
+        lambda: ["none", "a", "b", "ab"], "ways of sharing, one after the other", nargs="+"
+    )
+    score: str = help_field("answer_loss", "of every task after every stage", choices=("answer_loss", "accuracy"))
+    limit: int | None = help_field(None, "most questions of each task, with --score accuracy", type=positive)
+    output: str = help_field("runs/continual", "folder for the stages and results")
+    report: str | None = help_field(None, "folder for continual.md and the heat map; by default that of --output")
+    tiny: bool = help_field(tiny_environment, "use the project's own small model and data, and few updates")
+    dry_run: bool = help_field(
+        False, "check everything, print the plans and estimates, and stop before loading weights"
+    )
+
+
 def parser() -> Parser:
-    """Every flag of this command alone."""
-    made = Parser("continual.py", "Tune tasks one after the other; any other flag goes to the tuning of every stage.")
-    add = made.add_argument
-    add("--model", help="folder or hub id of the base model")
-    add("--tasks", nargs="+", default=["alpaca", "gsm8k", "code"], help="what is learnt, in this order")
-    add("--share", nargs="+", default=["none", "a", "b", "ab"], help="ways of sharing, one after the other")
-    add("--score", choices=("answer_loss", "accuracy"), default="answer_loss", help="of every task after every stage")
-    add("--limit", type=positive, help="ask this many questions of each task, with --score accuracy")
-    add("--output", default="runs/continual", help="folder for the stages and results")
-    add("--report", help="folder for continual.md and the heat map; by default that of --output")
-    made.switch("--tiny", tiny_environment(), help="use the project's own small model and data, and few updates")
-    made.switch("--dry_run", help="check everything, print the plans and estimates, and stop before loading weights")
-    return made
+    """Return the parser with every flag of this command alone."""
+    own = Parser("continual.py", "Tune tasks one after the other; any other flag goes to the tuning of every stage.")
+    add_fields(own, ContinualOptions, "flags")
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and run."""
     began = time.monotonic()
-    args, words = read(sys.argv[1:] if argv is None else argv)
+    options, words = read(sys.argv[1:] if argv is None else argv)
+    # Loads torch and transformers, which `--help` need not wait for.
     from sharelora.flags import program
 
-    program.start(lambda: args, lambda args: run(args, words, began))
+    program.start(lambda: options, lambda options: run(options, words, began))
 
 
-def read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def read(argv: Sequence[str]) -> tuple[ContinualOptions, list[str]]:
     """Divide a command line into this command's flags and the words for the tuning.
 
     Raises:
         UserError: a flag that neither has, a value without a flag, or a flag that this command sets itself.
     """
+    own = parser()
+    values, words = own.parse_known_args(list(argv))
+    options: ContinualOptions = take(ContinualOptions, values)
+    if words and not words[0].startswith("--"):
+        raise UserError(f"found the value {words[0]!r} without a flag before it; need --flag value; see --help")
+    # The flags of the tuning are those of transformers, which `--help` need not wait for.
     from sharelora.flags.upstream import RULES
     from sharelora.training.arguments import build_parser
 
-    own = parser()
-    args, words = own.parse_known_args(list(argv))
-    args.share = split(args.share)
-    args.tasks = split(args.tasks)
-    if words and not words[0].startswith("--"):
-        raise UserError(f"found the value {words[0]!r} without a flag before it; need --flag value; see --help")
     flags = build_parser().flags
     for word in (word for word in words if word.startswith("--")):
         name = word[2:].partition("=")[0].replace("-", "_")
@@ -86,7 +98,7 @@ def read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             raise UserError(f"found --{name}, which this command sets itself; {OWN[name]}")
         if f"--{name}" not in flags and name.removeprefix("no_") not in (*RULES, *(flag[2:] for flag in flags)):
             raise unknown_flag(word, [*own.flags, *flags])
-    return args, words
+    return replace(options, share=split(options.share), tasks=split(options.tasks)), words
 
 
 def split(words: Sequence[str]) -> list[str]:
@@ -94,54 +106,58 @@ def split(words: Sequence[str]) -> list[str]:
     return [name.strip() for word in words for name in word.split(",")]
 
 
-def run(args: argparse.Namespace, words: Sequence[str], began: float) -> None:
+def run(options: ContinualOptions, words: Sequence[str], began: float) -> None:
     """Check, tune, score, report.
 
+    Args:
+        options: the flags of this command.
+        words: those of the tuning.
+        began: when the command did, by `time.monotonic`.
+
     Raises:
-        UserError: anything that a person can put right; found before a model is loaded wherever it can be.
+        UserError: an error that the user can fix; found before a model is loaded wherever possible.
     """
     from sharelora.continual import report, stages
     from sharelora.support.files import require_writable
 
-    sequence = sequence_of(args, words)
+    sequence = sequence_of(options, words)
     measures = stages.prepare(sequence)
-    if args.dry_run:
-        stages.check(sequence, args.share)
-        logger.info(
-            "dry run: %s, %d stages for each of %d ways of sharing", args.tasks, len(args.tasks), len(args.share)
-        )
+    if options.dry_run:
+        stages.check(sequence, options.share)
+        count, ways = len(options.tasks), len(options.share)
+        logger.info("dry run: %s, %d stages for each of %d ways of sharing", options.tasks, count, ways)
         return
     require_writable(sequence.output)
     sequence.remember()
-    courses = []
-    for share in args.share:
-        courses.append(stages.run_share(sequence, share, measures))
-        report.write_course(sequence, courses[-1])
-    made = report.write_document(sequence, courses, Path(args.report or args.output))
-    print(report.summary_table(sequence, courses))
-    if len(made) == 1:
+    results = []
+    for share in options.share:
+        results.append(stages.run_share(sequence, share, measures))
+        report.write_share_result(sequence, results[-1])
+    files = report.write_document(sequence, results, Path(options.report or options.output))
+    print(report.summary_table(sequence, results))
+    if len(files) == 1:
         print("no heat map: matplotlib is not installed; pip install -e .[plots]")
-    print(f"{time.monotonic() - began:.0f} s; wrote {', '.join(map(str, made))}")
+    print(f"{time.monotonic() - began:.0f} s; wrote {', '.join(map(str, files))}")
 
 
-def sequence_of(args: argparse.Namespace, words: Sequence[str]) -> continual.TaskSequence:
+def sequence_of(options: ContinualOptions, words: Sequence[str]) -> continual.TaskSequence:
     """Return the sequence that the flags mean.
 
     Raises:
-        UserError: no model, an unknown way of sharing or one that is there twice, or see `TaskSequence`.
+        UserError: no model, an unknown way of sharing or one named twice, or see `TaskSequence`.
     """
     from sharelora.continual import SHARES, TaskSequence
 
-    unknown = [share for share in args.share if share not in SHARES]
-    if unknown or len(set(args.share)) < len(args.share):
-        raise UserError(f"found --share {','.join(args.share)}; need some of {', '.join(SHARES)}, each once; change it")
-    if args.model is None and not args.tiny:
+    shares = options.share
+    if not set(shares) <= set(SHARES) or len(set(shares)) < len(shares):
+        raise UserError(f"found --share {','.join(shares)}; need some of {', '.join(SHARES)}, each once; change it")
+    if options.model is None and not options.tiny:
         raise UserError("found neither --model nor --tiny; need a base model; add --model DIR")
-    named = ["--model_name_or_path", args.model] if args.model else []
-    return TaskSequence(tuple(args.tasks), args.score, Path(args.output), (*named, *words), args.limit, args.tiny)
+    named = ["--model_name_or_path", options.model] if options.model else []
+    return TaskSequence(
+        tuple(options.tasks), options.score, Path(options.output), (*named, *words), options.limit, options.tiny
+    )
 
 
 if __name__ == "__main__":
-    from sharelora.support.errors import run_main
-
     run_main(main)

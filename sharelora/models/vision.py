@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
+from sharelora.data.vision import OWN_TEMPLATE, ConversationWriter, image_reader
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base
 from sharelora.support.errors import UserError
@@ -19,6 +20,8 @@ from sharelora.tuner.sites import ALL_LINEAR, PATTERN
 # PaliGemma and most others of transformers.
 PROJECTOR = "multi_modal_projector"
 VISION_TOWER = "vision_tower"
+# The chat template that a model was tuned with, where its own template says something else.
+TEMPLATES = {"llava": "vicuna"}
 NEEDED = "a model such as LLaVA-1.5 or Gemma 3"
 
 
@@ -146,3 +149,27 @@ def _missing_package(place: str, said: str) -> str:
         f"the processor of {place} needs the package {package}, which is not installed; run pip install "
         f"'sharelora[{extra}]'"
     )
+
+
+def open_writer(
+    source: str,
+    chat_template: str | None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> ConversationWriter:
+    """Load a model's processor, and return what writes conversations for it.
+
+    Args:
+        source: folder or hub id of the model.
+        chat_template: as the command line names it; None for the one that fits the model.
+        revision: of the model on the hub.
+        token: for the hub.
+        cache_dir: the hub's cache.
+
+    Raises:
+        UserError: the model has no vision tower, or see `load_processor`, `image_reader` and `ConversationWriter`.
+    """
+    require_sight(source)
+    reader = image_reader(load_processor(source, revision, token, cache_dir))
+    return ConversationWriter(reader, chat_template or TEMPLATES.get(model_config(source).model_type, OWN_TEMPLATE))

@@ -1,7 +1,4 @@
-"""Beam search with the meaning of LoRA's gpt2_beam.py, in batches, each distinct input once."""
+"""Beam search with the meaning of LoRA's gpt2_beam.py, in batches, each distinct input once.
 
-from sharelora.evaluation.beam.decoding import Decoded, decode
-from sharelora.evaluation.beam.search import Hypothesis
-from sharelora.evaluation.beam.settings import BeamSettings
-
-__all__ = ["BeamSettings", "Decoded", "Hypothesis", "decode"]
+Begin with `settings`, then `search`.
+"""
