@@ -2,8 +2,3 @@
 
 May import: everything but cli. Begin with `sequence`, then `stages`.
 """
-
-from sharelora.continual.sequence import SHARES, TASKS, TaskSequence
-from sharelora.continual.stages import run_share
-
-__all__ = ["SHARES", "TASKS", "TaskSequence", "run_share"]

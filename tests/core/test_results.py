@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from sharelora.plan.site import Site
 
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
-from sharelora.plan.site import Site
 from sharelora.reporting.compare import compare
 from sharelora.reporting.environment import git_commit, machine_facts, peak_memory, versions
 from sharelora.reporting.results import (
