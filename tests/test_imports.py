@@ -51,7 +51,7 @@ print(len(names))
 
 
 def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Path) -> None:
-    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).glob("*.py"))]
+    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).rglob("*.py"))]
     program = f"import importlib.util\nOPTIONAL = {OPTIONAL!r}\nFILES = {files!r}\n{PROGRAM}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],

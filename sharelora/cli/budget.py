@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.parser import Parser
-from sharelora.flags.sharing import add_share_flags, parse_modules, parse_parts, rule_from
+from sharelora.flags.sharing import add_share_flags
 from sharelora.plan.budget import RULES, Budget, fits, module_sets, recommend, render
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import ALL_LINEAR, find_sites
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,17 +49,26 @@ def add_budget_flags(parser: Parser) -> None:
 
 
 def budget_from(args: argparse.Namespace) -> Budget | None:
-    """Return the budget that the flags give, or None."""
+    """Return the budget that the flags give, or None.
+
+    Raises:
+        UserError: a budget for a plan that is written by hand.
+    """
     if args.max_params is None and args.max_file is None:
         return None
+    if args.share_plan:
+        raise UserError("found --share_plan and a budget; a plan has its ranks already; drop one of them")
     return Budget(args.max_params, args.max_file)
 
 
-def plans_within(args: argparse.Namespace, model: nn.Module, budget: Budget) -> tuple[str, SharingPlan]:
-    """Look for the plans that fit; sharing, modules and rank that are given are not varied.
+def plans_within(
+    args: argparse.Namespace, settings: AdapterSettings, model: nn.Module, budget: Budget
+) -> tuple[str, SharingPlan]:
+    """Look for the plans that fit; sharing, modules and rank that the command line has are not varied.
 
     Args:
         args: the command line.
+        settings: what it comes to for this model.
         model: on the meta device.
         budget: what there is.
 
@@ -69,32 +78,24 @@ def plans_within(args: argparse.Namespace, model: nn.Module, budget: Budget) -> 
     Raises:
         UserError: nothing fits, or flags that do not fit the model.
     """
-    modules, rank = _given(args, "lora_modules"), _given(args, "lora_r")
-    parts = parse_parts(args.enable_lora) if args.enable_lora else None
-    sites = find_sites(model, parse_modules(modules) if modules else ALL_LINEAR, parts)
-    sets: dict[str, list[Site]] = {modules: sites} if modules else module_sets(sites)
-    rules = _rules(args)
-    found = fits(sets, budget, rules, rank)
+    defaults = Parser()
+    add_share_flags(defaults)
+    fixed_modules = args.lora_modules != defaults.get_default("lora_modules")
+    fixed_rank = args.lora_r != defaults.get_default("lora_r")
+    # `settings` may name the modules of the language model alone.
+    sites = settings.sites(model)
+    sets: dict[str, list[Site]] = {args.lora_modules: sites} if fixed_modules else module_sets(sites)
+    rules = _rules(args, settings)
+    found = fits(sets, budget, rules, settings.r if fixed_rank else None)
     text = render(found, budget)
     best, _ = recommend([fit for fit in found if fit.rank])
     return text, SharingPlan.build(sets[best.modules], rules[best.sharing], best.rank)
 
 
-def _given(args: argparse.Namespace, name: str) -> Any:
-    """Return a flag's value, None where it is at its default: then it is looked for."""
-    parser = Parser()
-    add_share_flags(parser)
-    value = getattr(args, name)
-    return None if value == parser.get_default(name) else value
-
-
-def _rules(args: argparse.Namespace) -> dict[str, SharingRule]:
-    given = [(name, value) for name in _SHARING if (value := getattr(args, name)) is not None]
-    if args.share_plan:
-        raise UserError("found --share_plan and a budget; a plan has its ranks already; drop one of them")
-    if not given:
+def _rules(args: argparse.Namespace, settings: AdapterSettings) -> dict[str, SharingRule]:
+    flags = [(name, value) for name in _SHARING if (value := getattr(args, name)) is not None]
+    if not flags:
         return dict(RULES)
-    rule = rule_from(args)
-    assert rule is not None, "only a plan's file stands for no rule"
-    others = "".join(f" --{name} {value}" for name, value in given if name != "share")
-    return {rule.share + others: rule}
+    assert settings.rule is not None, "only a plan's file stands for no rule"
+    others = "".join(f" --{name} {value}" for name, value in flags if name != "share")
+    return {settings.rule.share + others: settings.rule}

@@ -14,10 +14,10 @@ from sharelora.flags.sharing import parse_modules
 from sharelora.memory.estimate import BYTES, FACTORED, STATES, estimate
 from sharelora.models.known import meta_model
 from sharelora.reporting.figures.adapters import draw_adapters, read_spectra
-from sharelora.reporting.figures.experiments import Drawn, Experiment, read_experiments
+from sharelora.reporting.figures.experiments import Experiment, read_experiments
 from sharelora.reporting.figures.memory import draw_memory
 from sharelora.reporting.figures.scores import draw_parameters, draw_seeds, draw_steps
-from sharelora.reporting.pictures import require_matplotlib
+from sharelora.reporting.pictures import Drawn, require_matplotlib
 from sharelora.support.errors import UserError
 from sharelora.tuner.sites import find_sites
 

@@ -8,25 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 from sharelora import convert
 from sharelora.cli import figures, similarity
 from sharelora.cli.budget import add_budget_flags, budget_from, plans_within
 from sharelora.flags.parser import Parser, positive
-from sharelora.flags.sharing import add_share_flags, add_sharing_flags, parse_parts, plan_from, rule_from
+from sharelora.flags.sharing import adapter_settings, add_share_flags, add_sharing_flags, enabled_slices, sharing_of
 from sharelora.memory.estimate import BYTES, FACTORED, STATES, estimate
 from sharelora.memory.machine import machine
 from sharelora.models.known import meta_model
-from sharelora.plan.rule import SharingRule
 from sharelora.reporting.compare import compare
 from sharelora.reporting.figures.adapters import draw_spectra
 from sharelora.reporting.pictures import require_matplotlib
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from torch import nn
+from sharelora.support.files import write_json
 
 MODEL = "a folder, a hub id, or a known name such as llama3-8b, roberta-base, gpt2-medium"
 
@@ -40,22 +36,15 @@ def _plan_flags(parser: Parser) -> None:
     )
 
 
-def _named_model(args: argparse.Namespace) -> tuple[argparse.Namespace, nn.Module]:
-    """Return the model that the flags name, on the meta device, and the flags as they are meant for it."""
-    from sharelora.models.vision import confined
-
-    model = meta_model(args.model)
-    return confined(args, model), model
-
-
 def _plan(args: argparse.Namespace) -> None:
     budget = budget_from(args)
-    args, model = _named_model(args)
+    model = meta_model(args.model)
+    settings = adapter_settings(args).confined_to_language(model)
     if budget is None:
-        plan = plan_from(args, model)
+        plan = settings.plan(model)
         print(plan.table())
     else:
-        text, plan = plans_within(args, model, budget)
+        text, plan = plans_within(args, settings, model, budget)
         print(text)
     if args.json:
         write_json(args.json, plan.to_json())
@@ -77,18 +66,19 @@ def _estimate_flags(parser: Parser) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    args, model = _named_model(args)
+    model = meta_model(args.model)
+    settings = adapter_settings(args).confined_to_language(model)
     there = machine(args.output_dir)
     need = estimate(
         model,
-        plan_from(args, model),
+        settings.plan(model),
         args.bits,
         args.dtype,
         args.batch,
         args.tokens,
         args.optim,
         not args.no_checkpointing,
-        lora_dropout=args.lora_dropout,
+        lora_dropout=settings.dropout,
         eval_batch=args.eval_batch or 0,
         device=args.device or there.device,
     )
@@ -139,14 +129,9 @@ def _source_flags(parser: Parser) -> None:
     add_sharing_flags(parser)
 
 
-def _sharing(args: argparse.Namespace) -> tuple[SharingRule | dict[str, Any], dict[str, list[bool]] | None]:
-    parts = parse_parts(args.enable_lora) if args.enable_lora else None
-    return rule_from(args) or read_json(args.share_plan), parts
-
-
 def _import(args: argparse.Namespace) -> None:
-    sharing, parts = _sharing(args)
-    done = convert.import_lora(args.source, args.out, sharing, args.base, args.lora_alpha, parts)
+    sharing, enabled = sharing_of(args), enabled_slices(args)
+    done = convert.import_lora(args.source, args.out, sharing, args.base, args.lora_alpha, enabled)
     print(f"wrote {done.folder}: {done.sites} sites, {done.elements:,} elements")
 
 
@@ -166,9 +151,9 @@ def _compress_flags(parser: Parser) -> None:
 def _compress(args: argparse.Namespace) -> None:
     if args.plot:
         require_matplotlib()
-    sharing, parts = _sharing(args)
+    sharing, enabled = sharing_of(args), enabled_slices(args)
     size = convert.Size(args.rank, args.energy)
-    done = convert.compress(args.source, args.out, sharing, size, args.base, args.lora_alpha, parts)
+    done = convert.compress(args.source, args.out, sharing, size, args.base, args.lora_alpha, enabled)
     print(done.table(args.per_site))
     if args.plot:
         files = draw_spectra(done.spectra, done.ranks, Path(args.plot))

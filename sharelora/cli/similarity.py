@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sharelora.evaluation.commands import Options
 from sharelora.flags.fields import add_fields, take
-from sharelora.flags.grouping import TEXTS, add_choice_flags, choice_from
+from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
-from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingChoice, Similarity, read_similarity, show
+from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingSettings, Similarity, read_similarity, show
 from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
     from sharelora.evaluation.subject import Subject
     from sharelora.layer_groups.images import ImageSample
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> None:
     from sharelora.evaluation.subject import locate_subject
     from sharelora.support.files import require_writable
 
-    choice = choice_from(args)
+    choice = grouping_choice(args)
     BatchSize(args.batch_size, 1)
     subject = locate_subject(take(Options, args))
     sample = _sample(args)
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     from sharelora.evaluation.subject import data_root
     from sharelora.layer_groups.images import read_image_sample
-    from sharelora.layer_groups.sample import read_sample
+    from sharelora.layer_groups.texts import read_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
@@ -88,7 +88,7 @@ def _sample(args: argparse.Namespace) -> Sample | ImageSample:
 
 
 def _measure(args: argparse.Namespace, subject: Subject, sample: Sample | ImageSample) -> Similarity:
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
 
     return (
         _measure_texts(args, subject, sample) if isinstance(sample, Sample) else _measure_images(args, subject, sample)
@@ -98,7 +98,8 @@ def _measure(args: argparse.Namespace, subject: Subject, sample: Sample | ImageS
 def _measure_images(args: argparse.Namespace, subject: Subject, sample: ImageSample) -> Similarity:
     from sharelora.evaluation.batching import BatchSize
     from sharelora.layer_groups.images import measure_with_images
-    from sharelora.models.vision import load_vision_base, open_writer
+    from sharelora.models.vision import load_vision_base
+    from sharelora.models.vision import open_writer
 
     writer = open_writer(subject.base, None)
     model = subject.load(take(Options, args), load_vision_base)
@@ -108,15 +109,16 @@ def _measure_images(args: argparse.Namespace, subject: Subject, sample: ImageSam
 
 
 def _measure_texts(args: argparse.Namespace, subject: Subject, sample: Sample) -> Similarity:
-    from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
-    from sharelora.models.adapter import attach_adapter
+    from sharelora.layer_groups.measure import load_any
+    from sharelora.layer_groups.texts import MAX_LENGTH, measure
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base)
     model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **_devices())
     if subject.adapter is not None:
         # PEFT's own wrapper runs the head as well.
-        model = attach_adapter(model, subject.adapter).get_base_model()
+        model = load_adapter(model, subject.adapter).get_base_model()
     size = _batch_size(args, model)
     return measure(model, tokenizer, sample, subject.base, max_length=args.max_length or MAX_LENGTH, batch_size=size)
 
@@ -129,13 +131,13 @@ def _devices() -> dict[str, Any]:
 
 def _batch_size(args: argparse.Namespace, model: Any) -> int:
     from sharelora.evaluation.batching import BatchSize, most_that_fit
-    from sharelora.layer_groups.measure import MAX_LENGTH
+    from sharelora.layer_groups.texts import MAX_LENGTH
 
     most = most_that_fit(model.config, model.dtype, model.device, args.max_length or MAX_LENGTH)
     return BatchSize(args.batch_size, most).most
 
 
-def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
+def by_every_method(found: Similarity, choice: GroupingSettings) -> str:
     """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
 
     Args:
@@ -152,7 +154,7 @@ def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
     return show.render(rows)
 
 
-def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
+def _draw(found: Similarity, file: Path, choice: GroupingSettings) -> list[Path]:
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("note: matplotlib is not installed, so nothing is drawn; pip install matplotlib")
         return []
@@ -161,7 +163,7 @@ def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
     return draw(found, file.with_suffix(""), choice.measure, _groups(found, choice).groups)
 
 
-def _groups(found: Similarity, choice: GroupingChoice) -> Grouping:
+def _groups(found: Similarity, choice: GroupingSettings) -> Grouping:
     """Return the groups, none where no two layers are similar enough: a picture can be drawn all the same."""
     if choice.distinct is not None:
         return choice.apply(found)
@@ -181,7 +183,7 @@ def run_groups(args: argparse.Namespace) -> None:
     Raises:
         UserError: the file is missing or damaged, or no two layers are similar enough.
     """
-    choice, found = choice_from(args), read_similarity(args.file)
+    choice, found = grouping_choice(args), read_similarity(args.file)
     print(by_every_method(found, choice))
     print(f"--share_groups {choice.apply(found).text()!r}")
     if args.draw:

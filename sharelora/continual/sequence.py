@@ -58,7 +58,7 @@ class Task:
         return ["--dataset", self.dataset, "--dataset_format", self.format]
 
 
-# Lengths as in the scripts that tune LLaMA 3 on each alone (scripts/recipes/llama3_*.sh).
+# Lengths as in the scripts that tune LLaMA 3 on each alone (scripts/tasks.yaml).
 TASKS: dict[str, Task] = {
     "alpaca": Task("alpaca", "alpaca", 512, 512),
     "gsm8k": Task("gsm8k", "GSM8K", 1024, 512),

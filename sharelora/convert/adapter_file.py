@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharelora.models.adapter import locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json
@@ -107,7 +107,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     Raises:
         UserError: no adapter there, one of another kind, or one that was truncated or altered.
     """
-    place = locate_adapter(folder)
+    place = resolve_adapter(folder)
     config = read_json(place / CONFIG_FILE)
     if config.get("peft_type") != OWN_TYPE:
         raise UserError(

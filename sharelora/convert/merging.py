@@ -24,13 +24,13 @@ from transformers.pytorch_utils import Conv1D
 from sharelora.convert.adapter_file import Adapter, new_folder, read_adapter
 from sharelora.convert.exporting import refuse_rewritten_base
 from sharelora.models.known import meta_model
-from sharelora.models.load import locate_model
+from sharelora.models.load import resolve_model
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.tensor_header import tensor_shapes
 from sharelora.support.text import size
-from sharelora.tuner.quantization import has_bitsandbytes, quiet_bitsandbytes
+from sharelora.tuner.quantization import has_bitsandbytes
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,6 @@ def quantization_error(base: BaseFolder, kind: str, paths: Iterable[str]) -> flo
     """Return how far quantised weights are from the base's, relative to their norm; None without bitsandbytes."""
     if not has_bitsandbytes() or kind not in ("nf4", "fp4"):
         return None
-    quiet_bitsandbytes()
     from bitsandbytes import functional
 
     wrong = whole = 0.0
@@ -317,7 +316,7 @@ class BaseFolder:
 
 
 def _download(name_or_path: str) -> Path:
-    place = Path(locate_model(name_or_path))
+    place = Path(resolve_model(name_or_path))
     if place.is_dir():
         return place
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*"]

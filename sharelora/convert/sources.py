@@ -24,7 +24,7 @@ from sharelora.convert.adapter_file import (
     read_adapter,
 )
 from sharelora.convert.exporting import refuse_rewritten_base
-from sharelora.models.adapter import locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import is_encoder, meta_classifier, meta_model, model_config
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
@@ -195,7 +195,7 @@ def read_source(source: str | Path, alpha: float | None = None, own: bool = Fals
         return _from_loralib(Path(source), alpha)
     if alpha is not None:
         raise UserError(f"found --lora_alpha, but {source} is a PEFT folder, which says its alpha; drop the flag")
-    place = locate_adapter(source)
+    place = resolve_adapter(source)
     if own and read_json(place / CONFIG_FILE).get("peft_type") == OWN_TYPE:
         return source_of(read_adapter(place))
     return _from_peft(place)

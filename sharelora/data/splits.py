@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts, without_calculator
-from sharelora.data.readers import Row
-from sharelora.data.sources import Source, find_source
+from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts
+from sharelora.data.gsm8k import without_calculator
+from sharelora.data.instructions import Source, find_source
+from sharelora.data.rows import Row
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -108,9 +109,9 @@ def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups
         return train, []
     count = int(size) if size >= 1 else max(1, round(size * len(train)))
     if 2 * count > len(train):
-        asked, count = count, max(1, int(SMALL_FRACTION * len(train)))
+        wanted, count = count, max(1, int(SMALL_FRACTION * len(train)))
         logger.warning(
-            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", asked, len(train), count
+            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", wanted, len(train), count
         )
     if count >= len(train):
         raise UserError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sharelora.data.gsm8k import Problem, examples, load_gsm8k
+from sharelora.data.gsm8k import WordProblem, examples, load_gsm8k
 from sharelora.evaluation.commands import Gsm8kOptions
 from sharelora.evaluation.generation.job import TEXTS, generate_texts, prepare_generation, write_texts
 from sharelora.evaluation.generation.settings import Generated, Prompt
@@ -48,7 +48,7 @@ def run(options: Gsm8kOptions, began: float) -> None:
     print(f"{result.line()}\nwrote {options.output}")
 
 
-def write_prompts(problems: Sequence[Problem], shots: int) -> list[Prompt]:
+def write_prompts(problems: Sequence[WordProblem], shots: int) -> list[Prompt]:
     """Write every problem behind the worked examples; its random numbers depend on its text, not on its index."""
     prefix = examples(shots)
     return [Prompt(prefix, problem.prompt, problem.question) for problem in problems]
@@ -63,7 +63,7 @@ class Gsm8kReport:
         texts: one for each.
     """
 
-    problems: Sequence[Problem]
+    problems: Sequence[WordProblem]
     texts: Sequence[Generated]
 
     @property
@@ -114,7 +114,7 @@ class Gsm8kReport:
         return accuracy.accuracy([prediction == problem.answer for prediction, problem in pairs])
 
 
-def text_row(problem: Problem, text: Generated) -> dict[str, Any]:
+def text_row(problem: WordProblem, text: Generated) -> dict[str, Any]:
     """The record of a problem whose text is not scored."""
     return {
         "question": problem.question,

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora import sandbox
-from sharelora.data.humaneval import Task, load_humaneval
-from sharelora.data.items import parse_rows
-from sharelora.data.readers import BadCell, Row, cell, read_rows, summary
+from sharelora.data.humaneval import CodeProblem, load_humaneval
+from sharelora.data.rows import BadCell, Row, cell, parse_rows, read_rows, summary
 from sharelora.evaluation.commands import HumanEvalOptions
 from sharelora.evaluation.generation.job import (
     GenerationResult,
@@ -130,7 +129,7 @@ class Sample:
         details: further facts for its record.
     """
 
-    task: Task
+    task: CodeProblem
     completion: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -144,12 +143,12 @@ class Sample:
         return {"task_id": self.task.task_id, "completion": self.completion, **self.details}
 
 
-def write_prompts(tasks: Sequence[Task]) -> list[Prompt]:
+def write_prompts(tasks: Sequence[CodeProblem]) -> list[Prompt]:
     """The tasks as prompts; a task's random numbers depend on its name, not on its index."""
     return [Prompt("", task.prompt, task.task_id) for task in tasks]
 
 
-def samples_of(tasks: Sequence[Task], texts: Sequence[Generated], each: int) -> list[Sample]:
+def samples_of(tasks: Sequence[CodeProblem], texts: Sequence[Generated], each: int) -> list[Sample]:
     """Assign generated texts to their tasks.
 
     Args:
@@ -163,7 +162,7 @@ def samples_of(tasks: Sequence[Task], texts: Sequence[Generated], each: int) -> 
     ]
 
 
-def _samples_of_file(options: HumanEvalOptions, tasks: Sequence[Task], every: Sequence[Task]) -> list[Sample]:
+def _samples_of_file(options: HumanEvalOptions, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]) -> list[Sample]:
     """Read the samples of the chosen tasks, out of all, from the file that the flags name."""
     assert options.samples_file is not None
     samples, others = read_samples(options.samples_file, tasks, every)
@@ -174,11 +173,11 @@ def _samples_of_file(options: HumanEvalOptions, tasks: Sequence[Task], every: Se
     return samples
 
 
-def read_samples(path: str | Path, tasks: Sequence[Task], every: Sequence[Task]) -> tuple[list[Sample], int]:
+def read_samples(path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]) -> tuple[list[Sample], int]:
     """Read samples: rows with `task_id` and `completion`, as this project and OpenAI's human-eval write them.
 
     Args:
-        path: a file of rows, see `sharelora.data.readers`.
+        path: a file of rows, see `sharelora.data.rows`.
         tasks: those that are scored.
         every: all that there are.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg import Group
-from sharelora.data.nlg.convert import read_predictions, text_of
-from sharelora.data.readers import read_text
+from sharelora.data.nlg.token_files import read_predictions, text_of
+from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 
 NUMBERED = "reference"

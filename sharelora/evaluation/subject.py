@@ -15,14 +15,14 @@ from transformers import AutoConfig
 from sharelora import ShareLoraConfig, SharingPlan
 from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.commands import NO_ADAPTER, PREDICTIONS, Options
-from sharelora.models.adapter import WEIGHTS, attach_adapter, locate_adapter, recorded_base
-from sharelora.models.load import load_base, locate_model
+from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.load import load_base, resolve_model
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.results import describe_plan, plan_facts, write_result
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256, write_json_lines
 from sharelora.tiny import ensure_tiny, tiny_data
-from sharelora.tuner.config import CONFIG_FILE
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Subject:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
-        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS)
+        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS_FILE)
         return {"base": Path(self.base).name, "adapter_sha256": weights}
 
     def context(self, max_length: int | None) -> int | None:
@@ -60,11 +60,11 @@ class Subject:
             load: loads the base; takes the options of `load_base`.
 
         Raises:
-            UserError: see `load_base` and `attach_adapter`.
+            UserError: see `load_base` and `load_adapter`.
         """
         devices = "auto" if torch.cuda.is_available() else None
         base = load(self.base, bits=options.bits, dtype=options.dtype, device_map=devices)
-        return base if self.adapter is None else attach_adapter(base, self.adapter)
+        return base if self.adapter is None else load_adapter(base, self.adapter)
 
 
 def locate_subject(options: Options, tiny: str = "llama") -> Subject:
@@ -78,7 +78,7 @@ def locate_subject(options: Options, tiny: str = "llama") -> Subject:
         UserError: one is missing, or neither is named.
     """
     named = options.adapter if (options.adapter or NO_ADAPTER).lower() != NO_ADAPTER else None
-    adapter = None if named is None else locate_adapter(named)
+    adapter = None if named is None else resolve_adapter(named)
     recorded = None if adapter is None else recorded_base(adapter)
     base = options.model or recorded
     if base is None and adapter is None and options.tiny:
@@ -88,7 +88,7 @@ def locate_subject(options: Options, tiny: str = "llama") -> Subject:
         raise UserError(f"found {what}; need a base model; add --model DIR")
     if recorded and Path(recorded).name != Path(base).name:
         logger.info("note: the adapter says that it was trained on %s; it is now put on %s", recorded, base)
-    return Subject(locate_model(base), adapter)
+    return Subject(resolve_model(base), adapter)
 
 
 def data_root(folder: str | None, tiny: bool) -> Path | None:

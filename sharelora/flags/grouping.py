@@ -1,19 +1,23 @@
-"""The flags that say how layers are grouped by their similarity."""
+"""Groups of similar layers on the command line: the flags, and the measurement that they name."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sharelora.flags.parser import Parser, positive
-from sharelora.layer_groups import EXPANSIONS, FILE, MEASURES, METHODS, Grouping, GroupingChoice, read_similarity
+from sharelora.layer_groups.grouping import EXPANSIONS, Grouping
+from sharelora.layer_groups.settings import METHODS, GroupingSettings
+from sharelora.layer_groups.similarity import FILE, MEASURES, Similarity, read_similarity
 from sharelora.support.errors import UserError
 
 AUTO = "auto"  # measured by the run itself
 TEXTS = 256  # the paper's
 _ENDING = ".json"
-# Flags and the fields of `GroupingChoice` that they give.
+# Flags and the fields of `GroupingSettings` that they give.
 _FIELDS = {
     "grouping": "method",
     "similarity_threshold": "threshold",
@@ -25,8 +29,8 @@ FLAGS = (*_FIELDS, "similarity_sample", "similarity_texts")
 
 
 def add_choice_flags(group: Any) -> None:
-    """Add the flags that make groups of similarities, to a parser or a group of its flags."""
-    plain, add = GroupingChoice(), group.add_argument
+    """Add the flags that group layers by their similarity, to a parser or a group of its flags."""
+    plain, add = GroupingSettings(), group.add_argument
     add("--grouping", default=plain.method, metavar="METHOD", help=f"of similar layers: {', '.join(METHODS)}")
     add(
         "--similarity_threshold", type=float, default=plain.threshold, metavar="S",
@@ -50,79 +54,92 @@ def add_auto_flags(parser: Parser) -> None:
     group.add_argument("--similarity_texts", type=positive, default=TEXTS, metavar="N", help="texts that are drawn")
 
 
-def choice_from(args: argparse.Namespace) -> GroupingChoice:
+def grouping_choice(args: argparse.Namespace) -> GroupingSettings:
     """Return what the flags of `add_choice_flags` say.
 
     Raises:
         UserError: an unknown method or measure, or a threshold that the measure cannot have.
     """
-    return GroupingChoice(**{field: getattr(args, flag) for flag, field in _FIELDS.items()})
+    return GroupingSettings(**{field: getattr(args, flag) for flag, field in _FIELDS.items()})
 
 
-def refuse_idle(args: argparse.Namespace) -> None:
-    """Refuse flags of `add_choice_flags` where no similarities are to be grouped.
+@dataclass(frozen=True)
+class MeasuredGroups:
+    """Groups of layers that follow from a measurement of the base.
+
+    Attributes:
+        file: where the similarities are, or will be written.
+        choice: how they are turned into groups.
+        similarity: what `file` holds; None until the run has measured it.
+    """
+
+    file: Path
+    choice: GroupingSettings
+    similarity: Similarity | None
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """The groups.
+
+        Raises:
+            UserError: nothing has been measured yet, or no two layers are similar enough.
+        """
+        if self.similarity is None:
+            raise UserError(
+                f"found no {self.file}; need the similarity of the model's layers; run sharelora similarity --model "
+                f"DIR --sample FILE --output DIR, and pass --share_groups DIR/{FILE}"
+            )
+        return self.choice.apply(self.similarity)
+
+    def check(self, config: Any) -> None:
+        """Refuse similarities of another model.
+
+        Args:
+            config: the model's, of transformers.
+
+        Raises:
+            UserError: they are of a model of another shape.
+        """
+        if self.similarity is not None:
+            self.similarity.check(config, self.file)
+
+
+def measured_groups(args: argparse.Namespace, measures: bool) -> MeasuredGroups | None:
+    """Read the measurement that `--share_groups` names; None if it names layers, or nothing.
+
+    `auto` stands for the file that a run writes into its output folder, so that a resumed run keeps its groups.
+
+    Args:
+        args: flags of `add_choice_flags`, and of `add_auto_flags` if the command measures.
+        measures: whether the command measures by itself for `auto`; the result then has no similarities yet.
 
     Raises:
-        UserError: the first of them that is not at its default.
+        UserError: a flag about similarities without any, no texts to measure them on, a damaged file, or no two
+            layers that are similar enough.
     """
-    if similarity_file(args) is not None:
-        return
-    default = GroupingChoice()
+    text = (args.share_groups or "").strip()
+    auto = text == AUTO
+    if measures and auto and args.similarity_sample is None:
+        raise UserError(f"found --share_groups {AUTO}; need texts to compare layers on; pass --similarity_sample FILE")
+    if measures and not auto and args.similarity_sample is not None:
+        raise UserError(f"found --similarity_sample without --share_groups {AUTO}; need both or neither; drop it")
+    if not auto and not text.endswith(_ENDING):
+        _refuse_idle(args)
+        return None
+    file = Path(getattr(args, "output_dir", ".")) / FILE if auto else Path(text)
+    file, pending = file.expanduser(), measures and auto
+    similarity = read_similarity(file) if file.is_file() and not pending else None
+    measured = MeasuredGroups(file, grouping_choice(args), similarity)
+    if not pending:
+        _ = measured.grouping  # whether there are any is said before anything is loaded
+    return measured
+
+
+def _refuse_idle(args: argparse.Namespace) -> None:
+    default = GroupingSettings()
     for flag, field in _FIELDS.items():
         if getattr(args, flag) != getattr(default, field):
             raise UserError(
                 f"found --{flag} {getattr(args, flag)} without similarities to group; need --share_groups FILE of "
                 f"sharelora similarity, or {AUTO}; drop --{flag} or add that"
             )
-
-
-def without_sharing(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the flags of the same adapter without sharing: LoRA's."""
-    default = GroupingChoice()
-    groups = {flag: getattr(default, field) for flag, field in _FIELDS.items()}
-    rule = {"share": "none", "share_modules": None, "share_across": None, "share_groups": None}
-    return argparse.Namespace(**{**vars(args), **groups, **rule})
-
-
-def similarity_file(args: argparse.Namespace) -> Path | None:
-    """Return the file of similarities that `--share_groups` means; None if it means something else.
-
-    `auto` stands for the file that the run itself writes into its output folder, so that a run that goes on has the
-    groups that it began with.
-    """
-    text = (args.share_groups or "").strip()
-    if text == AUTO:
-        return Path(getattr(args, "output_dir", ".")).expanduser() / FILE
-    return Path(text).expanduser() if text.endswith(_ENDING) else None
-
-
-def grouping_from(args: argparse.Namespace) -> Grouping | None:
-    """Return the groups that the flags make of measured similarities; None if no file of these is meant.
-
-    Raises:
-        UserError: the file is missing or damaged, or no two layers are similar enough.
-    """
-    file = similarity_file(args)
-    if file is None:
-        return None
-    if not file.is_file():
-        raise UserError(
-            f"found no {file}; need the similarity of the model's layers; run sharelora similarity --model DIR "
-            f"--sample FILE --output DIR, and pass --share_groups DIR/{FILE}"
-        )
-    return choice_from(args).apply(read_similarity(file))
-
-
-def check_model(args: argparse.Namespace, config: Any) -> None:
-    """Refuse similarities of another model.
-
-    Args:
-        args: the command line.
-        config: of the model, of transformers.
-
-    Raises:
-        UserError: they are of a model of another shape.
-    """
-    file = similarity_file(args)
-    if file is not None and file.is_file():
-        read_similarity(file).check(config, file)

@@ -1,31 +1,28 @@
-"""The flags that say what is adapted and what is shared, the same for every entry point."""
+"""The flags that say what is adapted and what is shared, the same for every entry point, and how they are read."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from sharelora.flags.grouping import add_choice_flags, check_model, grouping_from, refuse_idle
+from sharelora.flags.adapter import AdapterSettings
+from sharelora.flags.grouping import MeasuredGroups, add_choice_flags, measured_groups
 from sharelora.flags.parser import Parser, boolean, positive
-from sharelora.layer_groups import expanded_rank
-from sharelora.plan.plan import SharingPlan
-from sharelora.plan.rows import plan_from_rows
-from sharelora.plan.rule import ODD_EVEN, SharingRule, rule_fields
+from sharelora.plan.rule import ODD_EVEN, SharingRule
+from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
-from sharelora.tuner.sites import ALL_LINEAR, PATTERN, find_sites
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sharelora.tuner.config import ShareLoraConfig
 
 Groups = tuple[tuple[int, ...], ...] | str
+PATTERN = "re:"  # what follows it is a regular expression of whole paths
 SYNTAX = 'ranges with commas ("0-3,4-7"), lists with semicolons ("0,1;2,3,5-6"), or odd_even'
 # They say together what is shared, and a hand-written plan says all of it.
 _RULE_FLAGS = ("share", "share_modules", "share_across", "share_groups")
 _MOST_LAYERS = 10_000
+# Stands for groups that are still to be measured: whether groups go with the other flags does not depend on which.
+_ANY_GROUPS = ((0, 1),)
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -137,76 +134,61 @@ def add_sharing_flags(parser: Parser) -> None:
     share.add_argument("--enable_lora", metavar="PARTS", help="slices of fused layers: c_attn=1,0,1 is GPT-2's q and v")
 
 
-def rule_from(args: argparse.Namespace) -> SharingRule | None:
-    """Return the rule that the flags say; None if a plan's file says it.
-
-    Raises:
-        UserError: an unknown value, or a plan's file together with another sharing flag.
-    """
-    given = {name: value for name in _RULE_FLAGS if (value := getattr(args, name)) is not None}
-    if args.share_plan:
-        if given:
-            raise UserError(f"found --share_plan and --{next(iter(given))}; a plan says all that is shared; drop one")
-        return None
-    return SharingRule(
-        args.share or "a",
-        _names(args.share_modules) if args.share_modules else None,
-        args.share_across or "layers",
-        _groups(args),
-    )
-
-
-def _groups(args: argparse.Namespace) -> Groups | None:
-    refuse_idle(args)
-    measured = grouping_from(args)
-    if measured is not None:
-        return measured.groups
-    return parse_groups(args.share_groups) if args.share_groups else None
-
-
-def rank_from(args: argparse.Namespace) -> int:
-    """Return the rank that the flags give: `--lora_r`, or the larger one that measured groups leave room for."""
-    measured = grouping_from(args)
-    return int(args.lora_r) if measured is None else expanded_rank(measured, args.lora_r, args.expand_rank)
-
-
-def plan_from(args: argparse.Namespace, model: nn.Module) -> SharingPlan:
-    """Return the plan that the flags give on a model, which may be on the meta device.
-
-    Raises:
-        UserError: flags that do not fit the model.
-    """
-    rule = rule_from(args)
-    check_model(args, getattr(model, "config", None))
-    enable = parse_parts(args.enable_lora) if args.enable_lora else None
-    sites = find_sites(model, parse_modules(args.lora_modules), enable)
-    if rule is None:
-        return plan_from_rows(read_json(args.share_plan), sites, args.lora_r)
-    return SharingPlan.build(sites, rule, rank_from(args))
-
-
-def config_from(args: argparse.Namespace, **options: Any) -> ShareLoraConfig:
-    """Return the flags as a configuration for `peft.get_peft_model`.
+def adapter_settings(args: argparse.Namespace, measures: bool = False) -> AdapterSettings:
+    """Read the flags of `add_share_flags`.
 
     Args:
-        args: flags of `add_share_flags`.
-        options: more fields of the configuration, e.g. `task_type`.
+        args: the parsed command line.
+        measures: whether the command measures similarities itself for `--share_groups auto` (`add_auto_flags`).
 
     Raises:
-        UserError: an unknown or contradictory value.
+        UserError: an unknown value, flags that contradict each other, or a file that cannot be read.
     """
-    from sharelora.tuner.config import ShareLoraConfig
-
-    rule = rule_from(args)
-    sharing: dict[str, Any] = {"share_plan": read_json(args.share_plan)} if rule is None else rule_fields(rule)
-    return ShareLoraConfig(
-        r=rank_from(args),
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
+    sharing, measured = _sharing(args, measures)
+    return AdapterSettings(
+        modules=parse_modules(args.lora_modules) if args.lora_modules else None,
+        r=args.lora_r,
+        alpha=args.lora_alpha,
+        dropout=args.lora_dropout,
         use_rslora=args.use_rslora,
         use_dora=args.use_dora,
-        target_modules=parse_modules(args.lora_modules),
-        enable_lora=parse_parts(args.enable_lora) if args.enable_lora else None,
-        **sharing,
-        **options,
+        enabled=enabled_slices(args),
+        sharing=sharing,
+        measured=measured,
     )
+
+
+def sharing_of(args: argparse.Namespace) -> SharingRule | Mapping[str, Any]:
+    """Read the flags of `add_sharing_flags`: a rule, or a hand-written plan as data.
+
+    Raises:
+        UserError: see `adapter_settings`.
+    """
+    return _sharing(args, measures=False)[0]
+
+
+def enabled_slices(args: argparse.Namespace) -> dict[str, list[bool]] | None:
+    """Read which slices of fused modules are adapted; None if nothing is said about them.
+
+    Raises:
+        UserError: another form than `c_attn=1,0,1`.
+    """
+    return parse_parts(args.enable_lora) if args.enable_lora else None
+
+
+def _sharing(args: argparse.Namespace, measures: bool) -> tuple[SharingRule | Mapping[str, Any], MeasuredGroups | None]:
+    flags = {name: value for name in _RULE_FLAGS if (value := getattr(args, name)) is not None}
+    if args.share_plan:
+        if flags:
+            raise UserError(f"found --share_plan and --{next(iter(flags))}; a plan says all that is shared; drop one")
+        return read_json(args.share_plan), None
+    modules = _names(args.share_modules) if args.share_modules else None
+    measured = measured_groups(args, measures)
+    groups: Groups | None
+    if measured is None:
+        groups = parse_groups(args.share_groups) if args.share_groups else None
+    elif measured.similarity is None:
+        groups = _ANY_GROUPS
+    else:
+        groups = measured.grouping.groups
+    return SharingRule(args.share or "a", modules, args.share_across or "layers", groups), measured

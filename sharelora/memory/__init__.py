@@ -2,3 +2,36 @@
 
 May import: tuner, plan, support. Begin with `estimate`.
 """
+
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.memory.estimate import (
+        BYTES,
+        FACTORED,
+        KEPT_BLOCKS,
+        RUNTIME,
+        STATES,
+        Estimate,
+        Item,
+        base_bytes,
+        estimate,
+        optimizer_bytes,
+    )
+
+__all__ = [
+    "BYTES",
+    "FACTORED",
+    "KEPT_BLOCKS",
+    "RUNTIME",
+    "STATES",
+    "Estimate",
+    "Item",
+    "base_bytes",
+    "estimate",
+    "optimizer_bytes",
+]
+
+make_lazy(__name__)

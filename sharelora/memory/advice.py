@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -60,25 +59,35 @@ class Need(Protocol):
         """Estimate again.
 
         Args:
-            lora: sharing flags that are otherwise.
+            lora: settings of the adapter that are otherwise, `r` or `share`.
             settings: arguments of `sharelora.memory.estimate.estimate` that are otherwise.
         """
 
 
-def changes(settings: Mapping[str, Any], accumulation: int, flags: Namespace, names: Names, need: Need) -> list[Change]:
+def changes(
+    settings: Mapping[str, Any],
+    accumulation: int,
+    rows: Mapping[str, int],
+    names: Names,
+    need: Need,
+    rank: int | None,
+    shares: bool,
+) -> list[Change]:
     """Return what could be changed, in the order of its price: first what leaves the result as it is.
 
     Args:
         settings: arguments of `estimate`, with `batch`, `tokens`, `bits`, `dtype`, `checkpointing`.
         accumulation: forward passes per update.
-        flags: the command line, for the sharing flags and the lengths of rows.
+        rows: values of the flags whose sum is the tokens of a row.
         names: of the flags.
         need: estimates again.
+        rank: of the adapter; None if a hand-written plan says it for every layer.
+        shares: whether the adapter shares already.
     """
     return [
         *_same_result(settings, accumulation, names, need),
         *(_other_precision(settings, need) if names.bits else ()),
-        *_less_learned(settings["tokens"], flags, names, need),
+        *_less_learned(settings["tokens"], rows, need, rank, shares),
     ]
 
 
@@ -103,14 +112,12 @@ def _other_precision(settings: Mapping[str, Any], need: Need) -> Iterator[Change
         yield Change("--bits 4 --bf16 true", "a base of 4 bits", need(bits=4, dtype="bf16"))
 
 
-def _less_learned(tokens: int, flags: Namespace, names: Names, need: Need) -> Iterator[Change]:
-    # A plan that is written by hand has its ranks in it.
-    if flags.share_plan is None and flags.lora_r > 1:
-        rank = flags.lora_r // 2
-        yield Change(f"--lora_r {rank}", "half the rank", need(lora={"lora_r": rank}))
-    if flags.share_plan is None and flags.share == "none":
+def _less_learned(tokens: int, rows: Mapping[str, int], need: Need, rank: int | None, shares: bool) -> Iterator[Change]:
+    if rank is not None and rank > 1:
+        yield Change(f"--lora_r {rank // 2}", "half the rank", need(lora={"r": rank // 2}))
+    if not shares:
         yield Change("--share a", "one A for all layers", need(lora={"share": "a"}))
-    halves = {name: getattr(flags, name) // 2 for name in names.rows}
+    halves = {name: length // 2 for name, length in rows.items()}
     if all(halves.values()):
         words = " ".join(f"--{name} {half}" for name, half in halves.items())
         yield Change(words, "longer rows are cut off", need(tokens=ceil_half(tokens)))

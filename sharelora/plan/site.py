@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
+
 
 @dataclass(frozen=True)
 class Site:

@@ -22,13 +22,11 @@ from transformers import (
 
 from sharelora.data.vision import IMAGE
 from sharelora.support.errors import UserError
-from sharelora.tiny.drawings import caption_documents
-from sharelora.tiny.looking import caption_of_pictures, llava_config, llava_processor
-from sharelora.tiny.objectives import Objective, masked_token, next_token, next_token_of_rows
-from sharelora.tiny.recipe import Recipe as Recipe
-from sharelora.tiny.restaurants import decoder_documents
+from sharelora.tiny.nlg import decoder_documents
+from sharelora.tiny.objectives import Objective, Recipe, masked_token, next_token, next_token_of_rows
 from sharelora.tiny.scenes import encoder_documents
 from sharelora.tiny.text import Document, documents
+from sharelora.tiny.vision import caption_documents, caption_of_pictures, llava_config, llava_processor
 from sharelora.tiny.world import World
 
 BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"

@@ -14,10 +14,11 @@ import yaml
 from transformers import TrainingArguments
 
 from sharelora.data import DataArguments
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
 from sharelora.flags.parser import Parser, tiny_environment, unknown_flag
-from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
 from sharelora.training.options import GenerationArguments, MmluArguments, ModelArguments, RunArguments
@@ -99,7 +100,8 @@ class Arguments:
     Attributes:
         model, data, mmlu, generation, run: the flags by what they are about.
         train: the Trainer's settings, by their present names.
-        flags: all flags as parsed; the sharing flags are read from here (`sharelora.flags.sharing`).
+        adapter_settings: what is adapted and shared.
+        flags: all flags as parsed.
         given: the flags that the command line or the configuration file has, without dashes.
         notices: what was renamed, dropped or decided, one line each.
     """
@@ -110,6 +112,7 @@ class Arguments:
     generation: GenerationArguments
     run: RunArguments
     train: dict[str, Any]
+    adapter_settings: AdapterSettings
     flags: argparse.Namespace
     given: frozenset[str]
     notices: tuple[str, ...]
@@ -171,6 +174,7 @@ def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[s
         generation=take(GenerationArguments, flags),
         run=take(RunArguments, flags),
         train={name: getattr(flags, name) for name in sorted(names)},
+        adapter_settings=adapter_settings(flags, measures=True),
         flags=flags,
         given=given,
         notices=tuple(notices),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharelora.flags.sharing import plan_from
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, Names
 from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
@@ -53,13 +52,20 @@ class Outlook:
 
 
 def look_at(
-    model: nn.Module, flags: Namespace, settings: Mapping[str, Any], accumulation: int, names: Names, folder: Any
+    model: nn.Module,
+    adapter: AdapterSettings,
+    rows: Mapping[str, int],
+    settings: Mapping[str, Any],
+    accumulation: int,
+    names: Names,
+    folder: Any,
 ) -> Outlook:
     """Plan the adapters of a model, estimate the memory, and look at this machine.
 
     Args:
         model: on the meta device.
-        flags: the sharing flags, and those that `names` names.
+        adapter: what is adapted and shared.
+        rows: values of the flags that `names.rows` names.
         settings: arguments of `sharelora.memory.estimate.estimate`.
         accumulation: forward passes per update.
         names: what the command calls its flags.
@@ -68,17 +74,18 @@ def look_at(
     Raises:
         UserError: sharing flags that do not fit the model.
     """
-    plan = plan_from(flags, model)
+    plan = adapter.plan(model)
+    rank = None if adapter.rule is None else adapter.r
 
     def need(lora: Mapping[str, Any] | None = None, **other: Any) -> int:
-        changed = plan_from(Namespace(**{**vars(flags), **lora}), model) if lora else plan
+        changed = adapter.changed(**lora).plan(model) if lora else plan
         return estimate(model, changed, **{**settings, **other}).own
 
     return Outlook(
         plan,
         estimate(model, plan, **settings),
         machine(folder),
-        lambda: remedies.changes(settings, accumulation, flags, names, need),
+        lambda: remedies.changes(settings, accumulation, rows, names, need, rank, adapter.shares),
     )
 
 
@@ -103,13 +110,15 @@ def outlook(args: Arguments, place: str, precision: Precision, names: Names, bes
         "tokens": args.data.row_len,
         "optimizer": known_optimizer(train),
         "checkpointing": train["activation_checkpointing"],
-        "lora_dropout": args.flags.lora_dropout,
+        "lora_dropout": args.adapter_settings.dropout,
         "double_quant": args.model.double_quant,
         "extra_trainable": sum(p.numel() for name, p in model.named_parameters() if set(beside) & set(name.split("."))),
         "eval_batch": train["per_device_eval_batch_size"] if evaluates(args) else 0,
         "device": "cuda" if on_gpu(train["use_cpu"]) else "cpu",
     }
-    return look_at(model, args.flags, settings, train["gradient_accumulation_steps"], names, args.output_dir)
+    rows = {name: getattr(args.flags, name) for name in names.rows}
+    accumulation = train["gradient_accumulation_steps"]
+    return look_at(model, args.adapter_settings, rows, settings, accumulation, names, args.output_dir)
 
 
 def known_optimizer(train: Mapping[str, Any]) -> str:

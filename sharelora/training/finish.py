@@ -11,13 +11,13 @@ from typing import Any
 from peft import PeftModel
 from safetensors import SafetensorError
 
-from sharelora.models.adapter import WEIGHTS
 from sharelora.reporting.history import CSV
 from sharelora.support.errors import UserError, hide
 from sharelora.support.files import atomic_folder, read_json, write_json
-from sharelora.trainer.adapter import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.generate import PREDICTIONS
 from sharelora.training.output import ADAPTER, MODEL
+from sharelora.tuner.files import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def write_metrics(folder: Path, run_name: str | None, metrics: Mapping[str, Any]
 
 def result_files(folder: Path, trained: Path | None) -> dict[str, Path]:
     """Return the files that a result describes, as far as they exist."""
-    model = {} if trained is None else {"adapter": trained / WEIGHTS, "model": trained / "model.safetensors"}
+    model = {} if trained is None else {"adapter": trained / WEIGHTS_FILE, "model": trained / "model.safetensors"}
     every = {**model, "loss": folder / CSV, "predictions": folder / PREDICTIONS}
     return {name: path for name, path in every.items() if path.is_file()}
 

@@ -14,9 +14,9 @@ from transformers.trainer_utils import TrainOutput
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import write_history
 from sharelora.reporting.results import plan_facts, write_result
-from sharelora.trainer.adapter import AdapterTrainer
-from sharelora.trainer.dealing import require_same_start
+from sharelora.trainer.guards import require_same_start
 from sharelora.trainer.signals import listening
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.finish import course, result_files, save_trained, write_metrics
 from sharelora.training.model import count
 from sharelora.training.output import begin, finish

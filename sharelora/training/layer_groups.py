@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 
 import torch
 
-from sharelora.flags.grouping import AUTO, choice_from, grouping_from, similarity_file, without_sharing
-from sharelora.layer_groups import Grouping, Similarity, read_similarity
-from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure, model_name
-from sharelora.layer_groups.sample import Sample, read_sample
+from sharelora.flags.adapter import AdapterSettings
+from sharelora.flags.grouping import AUTO
+from sharelora.layer_groups import Similarity, read_similarity
+from sharelora.layer_groups.measure import load_any, model_name
 from sharelora.layer_groups.show import render
+from sharelora.layer_groups.texts import MAX_LENGTH, Sample, measure, read_sample
 from sharelora.models.load import load_tokenizer
-from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import device_map, processes
 from sharelora.training.place import data_root
@@ -55,13 +54,13 @@ def with_groups(args: Any, place: str, started: bool, **options: Any) -> Any:
         options: of `load_base`: precision and devices.
 
     Returns:
-        The command line; LoRA's in a dry run that would have to measure.
+        The command line with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
 
     Raises:
         UserError: flags that contradict each other, texts that cannot be used, several processes, or no two layers that
             are similar enough.
     """
-    flags: Namespace = args.flags
+    flags = args.flags
 
     def read() -> Sample:
         return read_sample(flags.similarity_sample, flags.similarity_texts, SAMPLE_SEED, data_root(args.run))
@@ -88,45 +87,31 @@ def with_measured(
         max_length: most tokens of a part of the sample.
 
     Returns:
-        The command line; LoRA's in a dry run that would have to measure.
+        The command line with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
 
     Raises:
         UserError: see `with_groups`.
     """
-    flags: Namespace = args.flags
-    _check(flags, started)
-    file = similarity_file(flags)
-    if flags.share_groups != AUTO or file is None:
+    settings: AdapterSettings = args.adapter_settings
+    measured = settings.measured
+    if args.flags.share_groups != AUTO or measured is None:
         return args
-    sample = read()
-    if not _is_measured(file, place, sample.digest, max_length):
-        if args.run.dry_run:
-            logger.info("note: groups are measured when the run starts; the plan is LoRA's, without groups")
-            return replace(args, flags=without_sharing(flags))
-        _require_one_process(file)
-        compare(sample).write(file)
-    logger.info("layers that share:\n%s", render({f"{flags.grouping}, {file}": _grouped(flags)}))
-    return args
-
-
-def _grouped(flags: Namespace) -> Grouping:
-    found = grouping_from(flags)
-    assert found is not None, "the file was found or written above"
-    return found
-
-
-def _check(flags: Namespace, started: bool) -> None:
-    auto = flags.share_groups == AUTO
-    if auto:
-        choice_from(flags)
-        # Whether groups go with the other sharing flags does not depend on which they are.
-        SharingRule(flags.share or "a", across=flags.share_across or "layers", groups=((0, 1),))
-    if auto and started:
+    if started:
         raise UserError(f"found --share_groups {AUTO} and an adapter to start from, which has its own groups; drop one")
-    if auto and flags.similarity_sample is None:
-        raise UserError(f"found --share_groups {AUTO}; need texts to compare layers on; pass --similarity_sample FILE")
-    if not auto and flags.similarity_sample is not None:
-        raise UserError(f"found --similarity_sample without --share_groups {AUTO}; need both or neither; drop it")
+    sample, file = read(), measured.file
+    if _is_measured(file, place, sample.digest, max_length):
+        similarity = read_similarity(file)
+    elif args.run.dry_run:
+        logger.info("note: groups are measured when the run starts; the plan is LoRA's, without groups")
+        return replace(args, adapter_settings=settings.without_sharing())
+    else:
+        _require_one_process(file)
+        similarity = compare(sample)
+        similarity.write(file)
+    settings = settings.with_similarity(similarity)
+    assert settings.measured is not None
+    logger.info("layers that share:\n%s", render({f"{measured.choice.method}, {file}": settings.measured.grouping}))
+    return replace(args, adapter_settings=settings)
 
 
 def _is_measured(file: Path, place: str, digest: str, max_length: int) -> bool:

@@ -11,11 +11,10 @@ from typing import Any
 from peft import get_peft_model
 from torch import nn
 
-from sharelora.flags.sharing import config_from
-from sharelora.models.adapter import attach_adapter
+from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base
 from sharelora.trainer.devices import Precision, device_map, require_on_gpu
-from sharelora.trainer.engines import engine_of
+from sharelora.trainer.launch import engine_of
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import MODEL
 from sharelora.training.place import base_name
@@ -81,7 +80,7 @@ def load_model(
         beside: modules of the base that are trained as a whole and saved with the adapter.
 
     Raises:
-        UserError: see `load_base`, `attach_adapter` and `ShareLoraConfig`; or the model does not fit.
+        UserError: see `load_base`, `load_adapter` and `ShareLoraConfig`; or the model does not fit.
     """
     full = trained is not None and trained.name == MODEL
     base = _base(args, str(trained) if full else place, precision, load)
@@ -89,10 +88,10 @@ def load_model(
     if training and _reentrant(args):
         base.enable_input_require_grads()
     if trained is not None and not full:
-        return attach_adapter(base, trained, trainable=training)
+        return load_adapter(base, trained, trainable=training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
     if (training and not args.model.full_finetune) or (precision.bits < 16 and trained is None):
-        config = config_from(args.flags, task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
+        config = args.adapter_settings.config(task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
         model = get_peft_model(base, config)
         model.peft_config["default"].base_model_name_or_path = base_name(args, place)
         return model
@@ -103,7 +102,7 @@ def _base(args: Arguments, place: str, precision: Precision, load: Callable[...,
     model = args.model
     options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
     if engine_of() == "fsdp2" and precision.bits == 4:
-        options["cuttable"] = True
+        options["shardable"] = True
     base = load(
         place,
         bits=precision.bits,

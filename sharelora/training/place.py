@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sharelora.data.sources import DATA_FOLDER
-from sharelora.models.load import locate_model
+from sharelora.data.find import DATA_FOLDER
+from sharelora.models.load import resolve_model
 from sharelora.training.arguments import Arguments
 from sharelora.training.options import RunArguments
 
@@ -26,7 +26,7 @@ def locate_base(args: Arguments, tiny: str = "llama") -> str:
         from sharelora.tiny import ensure_tiny
 
         return str(ensure_tiny(tiny))
-    return locate_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
+    return resolve_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
 
 
 def base_name(args: Arguments, place: str) -> str:

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharelora.models.adapter import locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_precision, on_gpu
-from sharelora.trainer.engine_rules import refuse_engine
 from sharelora.trainer.lock import Lock
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import Earlier, open_folder, resume_point
 from sharelora.training.settings import check_settings, deciding_settings, engine_setup
@@ -67,7 +67,7 @@ def _task(args: Arguments, precision: Precision, lock: Lock) -> Task:
     model, training = args.model, bool(args.train["do_train"])
     earlier = _output_folder(args, training, lock)
     if model.adapter not in (None, BARE) and not (training and earlier.trained):
-        earlier = replace(earlier, trained=locate_adapter(str(model.adapter)))
+        earlier = replace(earlier, trained=resolve_adapter(str(model.adapter)))
         return Task(training, _resume(args, earlier) if training else None, earlier.trained, precision)
     if training and earlier.trained is None:
         return Task(True, _resume(args, earlier), None, precision)

@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_optimizer, processes
-from sharelora.trainer.engine_rules import refuse_engine
-from sharelora.trainer.engines import Setup, deepspeed, engine_of, setup
+from sharelora.trainer.launch import Setup, deepspeed, engine_of, setup
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments
 
 # The package that a place to report to needs; of the first ones either will do.
@@ -168,7 +168,7 @@ def engine_setup(args: Arguments) -> Setup:
     """Describe a run to the rules of engines."""
     return setup(
         args.train,
-        shares=args.flags.share != "none" or args.flags.share_plan is not None,
+        shares=args.adapter_settings.shares,
         reentrant=reentrant(args.train),
         bits=args.model.bits,
         full=args.model.full_finetune,

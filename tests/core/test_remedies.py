@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,20 +12,21 @@ from sharelora.memory.advice import Change, Names, advice, changes, cheapest
 GB = 10**9
 NAMES = Names("batch_size", "accumulation", ("source", "target"))
 SETTINGS = {"batch": 8, "tokens": 1280, "bits": 16, "dtype": "bf16", "checkpointing": False}
-FLAGS = Namespace(share="none", share_plan=None, lora_r=64, source=1024, target=256)
+RANK = 64
+ROWS = {"source": 1024, "target": 256}
 
 
 def need(lora: Mapping[str, Any] | None = None, **settings: Any) -> int:
     """A run of a base, of activations that grow with batch and tokens, and of adapters that grow with the rank."""
     now = {**SETTINGS, **settings}
-    sharing = {"lora_r": FLAGS.lora_r, "share": FLAGS.share, **(lora or {})}
+    adapter = {"r": RANK, "share": "none", **(lora or {})}
     base = GB * now["bits"]
     activations = now["batch"] * now["tokens"] * 10**6 // (4 if now["checkpointing"] else 1)
-    return base + activations + GB * sharing["lora_r"] // (16 if sharing["share"] == "none" else 32)
+    return base + activations + GB * adapter["r"] // (16 if adapter["share"] == "none" else 32)
 
 
 def words(**settings: Any) -> list[str]:
-    return [change.flags for change in changes({**SETTINGS, **settings}, 2, FLAGS, NAMES, need)]
+    return [change.flags for change in changes({**SETTINGS, **settings}, 2, ROWS, NAMES, need, RANK, shares=False)]
 
 
 def test_all_changes_in_the_order_of_their_price() -> None:
@@ -58,18 +58,17 @@ def test_what_is_done_already_is_not_advised(settings: dict[str, Any], absent: s
 
 
 def test_a_plan_by_hand_keeps_its_ranks_and_a_command_without_bits_its_precision() -> None:
-    flags = Namespace(**{**vars(FLAGS), "share_plan": "plan.json"})
     names = Names("b", "a", ("source",), bits=False)
-    found = [change.flags for change in changes(SETTINGS, 1, flags, names, need)]
+    found = [change.flags for change in changes(SETTINGS, 1, {"source": 1024}, names, need, None, shares=True)]
     assert found == ["--b 4 --a 2", "--gradient_checkpointing true", "--source 512"]
     assert "--bits" not in names.general() and "--source" in names.general()
 
 
 def test_the_needs_are_those_of_the_changed_settings() -> None:
-    found = {change.flags: change.need for change in changes(SETTINGS, 2, FLAGS, NAMES, need)}
+    found = {change.flags: change.need for change in changes(SETTINGS, 2, ROWS, NAMES, need, RANK, shares=False)}
     assert found["--batch_size 4 --accumulation 4"] == need(batch=4)
     assert found["--bits 4 --bf16 true"] == need(bits=4)
-    assert found["--lora_r 32"] == need(lora={"lora_r": 32})
+    assert found["--lora_r 32"] == need(lora={"r": 32})
     assert found["--source 512 --target 128"] == need(tokens=640)
 
 
@@ -92,7 +91,7 @@ def test_where_nothing_saves_much_what_saves_most_comes_first_and_what_saves_not
 
 def test_the_advice_says_flags_savings_and_prices() -> None:
     now = need()
-    assert advice(now, changes(SETTINGS, 2, FLAGS, NAMES, need)) == (
+    assert advice(now, changes(SETTINGS, 2, ROWS, NAMES, need, RANK, shares=False)) == (
         "--batch_size 4 --accumulation 4 (saves 5.12 GB; the same updates), or "
         "--gradient_checkpointing true (saves 7.68 GB; a third more time), or "
         "--bits 4 --bf16 true (saves 12.0 GB; a base of 4 bits)"

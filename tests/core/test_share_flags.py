@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.parser import Parser
-from sharelora.flags.sharing import (
-    add_share_flags,
-    config_from,
-    parse_groups,
-    parse_modules,
-    parse_parts,
-    plan_from,
-    rule_from,
-)
+from sharelora.flags.sharing import adapter_settings, add_share_flags, parse_groups, parse_modules, parse_parts
 from sharelora.models.known import meta_model
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
@@ -27,6 +20,10 @@ def flags(text: str = "") -> argparse.Namespace:
     parser = Parser()
     add_share_flags(parser)
     return parser.parse(text.split())
+
+
+def settings(text: str = "") -> AdapterSettings:
+    return adapter_settings(flags(text))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +71,7 @@ def test_groups_that_could_mean_two_things_or_none_are_refused(text: str, messag
 )
 def test_contradictions_are_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        rule_from(flags(text))
+        settings(text)
 
 
 @pytest.mark.parametrize(
@@ -95,30 +92,31 @@ def test_modules_and_parts() -> None:
 
 
 def test_sharing_a_is_the_default() -> None:
-    assert rule_from(flags()) == SharingRule("a")
+    assert settings().rule == SharingRule("a")
 
 
 def test_the_rule_the_plan_and_the_configuration_agree() -> None:
-    args = flags("--share ab --share_modules c_attn --share_groups 0-5,6-11 --lora_r 4 --lora_modules c_attn,c_fc")
-    rule, config = rule_from(args), config_from(args, task_type="CAUSAL_LM")
+    words = "--share ab --share_modules c_attn --share_groups 0-5,6-11 --lora_r 4 --lora_modules c_attn,c_fc"
+    adapter = settings(words)
+    rule, config = adapter.rule, adapter.config(task_type="CAUSAL_LM")
     assert rule == SharingRule("ab", ("c_attn",), "layers", ((0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)))
     assert config.rule() == rule
     assert (config.r, config.target_modules, config.task_type) == (4, {"c_attn", "c_fc"}, "CAUSAL_LM")
-    plan = plan_from(args, meta_model("gpt2"))
+    plan = adapter.plan(meta_model("gpt2"))
     own = 12 * 4 * (768 + 3072)
     assert plan.num_parameters == own + 2 * 4 * (768 + 3 * 768)
 
 
 def test_slices_of_a_fused_module() -> None:
-    plan = plan_from(flags("--lora_modules c_attn --enable_lora c_attn=1,0,1 --lora_r 4"), meta_model("gpt2"))
+    plan = settings("--lora_modules c_attn --enable_lora c_attn=1,0,1 --lora_r 4").plan(meta_model("gpt2"))
     assert plan.num_parameters == 79872
 
 
 def test_a_plan_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps({"sites": [{"path": "*", "a": "all", "b": "{kind}/{layer}"}]}))
-    args = flags(f"--share_plan {file} --lora_modules query,value --lora_r 8")
-    assert rule_from(args) is None
-    plan = plan_from(args, meta_model("roberta-base"))
+    adapter = settings(f"--share_plan {file} --lora_modules query,value --lora_r 8")
+    assert adapter.rule is None
+    plan = adapter.plan(meta_model("roberta-base"))
     assert plan.num_parameters == 8 * 768 + 12 * 2 * 8 * 768
-    assert config_from(args).share_plan == json.loads(file.read_text())
+    assert adapter.config().share_plan == json.loads(file.read_text())

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from small_data import byte_tokenizer, metaspace_tokenizer
 
 from sharelora.data import DataArguments, SplitReport, TokenRows, TruncationReport
-from sharelora.data.encoding import Encoder, cut_middle, padding_id
-from sharelora.data.formats import gsm8k_demonstrations
+from sharelora.data.gsm8k import demonstrations
+from sharelora.data.tokenise import Encoder, cut_middle, padding_id
 from sharelora.support.errors import UserError
 
 WITH_BOS, WITHOUT_BOS = byte_tokenizer(), byte_tokenizer(bos=None)
@@ -126,7 +126,7 @@ def test_a_tokenizer_without_an_end_token_is_refused() -> None:
 
 
 def gsm8k(limit: int, questions: list[str]) -> tuple[TokenRows, SplitReport]:
-    encoder = Encoder(WITH_BOS, DataArguments(source_max_len=limit), gsm8k_demonstrations())
+    encoder = Encoder(WITH_BOS, DataArguments(source_max_len=limit), demonstrations())
     rows = [{"input": f"Question: {text}\n\nAnswer:", "output": " 1"} for text in questions]
     return encoder.encode(rows, "train")
 
@@ -134,7 +134,7 @@ def gsm8k(limit: int, questions: list[str]) -> tuple[TokenRows, SplitReport]:
 @pytest.mark.parametrize("limit", [60, 150, 400, 900])
 def test_worked_examples_are_dropped_whole_and_never_the_question(limit: int) -> None:
     rows, report = gsm8k(limit, ["How many?", "How many apples does Mira have?"])
-    every = gsm8k_demonstrations()
+    every = demonstrations()
     for index, text in enumerate(["How many?", "How many apples does Mira have?"]):
         prompt = WITH_BOS.decode(rows[index]["input_ids"][1 : rows.source_lengths[index]])
         question = f"Question: {text}\n\nAnswer:"

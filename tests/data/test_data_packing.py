@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from sharelora.data import PackedRows, TokenRows, TrainCollator, check_isolation
-from sharelora.data.token_rows import best_fit
+from sharelora.data.packing import best_fit
 from sharelora.support.errors import UserError
 
 VOCABULARY = 64

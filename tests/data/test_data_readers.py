@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from sharelora.data.readers import EXTENSIONS, read_rows
+from sharelora.data.rows import EXTENSIONS, read_rows
 from sharelora.support.errors import UserError
 
 ROWS = [{"input": 'a, "b"\n\tc\u2028d', "output": "é!"}, {"input": "", "output": "x"}]

@@ -13,10 +13,10 @@ import pytest
 from small_data import alpaca_rows
 
 from sharelora.data import DataArguments
+from sharelora.data.find import find_splits
 from sharelora.data.formats import FORMATS
-from sharelora.data.hub import from_hub
+from sharelora.data.instructions import find_source
 from sharelora.data.registry import KNOWN, known
-from sharelora.data.sources import find_source
 from sharelora.support.errors import UserError
 
 Write = Callable[..., Path]
@@ -52,7 +52,10 @@ def test_a_folder_is_searched_by_name(tmp_path: Path, write_rows: Write, monkeyp
 def test_the_training_sets_of_several_tasks_are_one_and_missing_ones_are_named(
     tmp_path: Path, write_rows: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UserError, match=r"looked for commonsense/commonsense_170k, commonsense/boolq/train, .*--tiny"):
+    with pytest.raises(
+        UserError,
+        match=r"commonsense_170k, commonsense/train, commonsense/boolq/train, .*--tiny",
+    ):
         find_source(DataArguments(dataset="commonsense"), tmp_path)
     for task, count in (("boolq", 2), ("openbookqa", 3)):
         write_rows(f"commonsense/{task}/train.jsonl", alpaca_rows(count))
@@ -152,9 +155,9 @@ def test_the_splits_of_the_hub_keep_their_meaning() -> None:
         name: datasets.Dataset.from_list([{"input": name, "output": "x"}]) for name in ("train", "validation", "test")
     }
     hub = Hub(datasets.DatasetDict(rows))
-    found = from_hub(KNOWN["longform"], "longform", hub)
+    found = find_splits(KNOWN["longform"], load=hub)
     assert hub.asked == {"path": "akoksal/LongForm"}
-    assert {split: part[0]["input"] for split, part in found.items()} == {
+    assert {split: source.rows()[0]["input"] for split, source in found.items()} == {
         "train": "train",
         "eval": "validation",
         "test": "test",
@@ -166,14 +169,14 @@ def test_a_failure_of_the_hub_is_reported_with_its_true_reason() -> None:
     error = datasets.exceptions.DatasetGenerationError("An error occurred")
     error.__cause__ = cause
     with pytest.raises(UserError, match=r"DatasetGenerationError: An error occurred \(PermissionError: 403 for this"):
-        from_hub(KNOWN["alpaca"], "alpaca", Hub(error))
+        find_splits(KNOWN["alpaca"], load=Hub(error))
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_failure_of_the_hub() -> None:
     with pytest.raises(KeyError):
-        from_hub(KNOWN["alpaca"], "alpaca", Hub(KeyError("bug")))
+        find_splits(KNOWN["alpaca"], load=Hub(KeyError("bug")))
 
 
 def test_an_empty_hub_data_set_is_refused() -> None:
-    with pytest.raises(UserError, match="has no rows in train"):
-        from_hub(KNOWN["alpaca"], "alpaca", Hub({"other": []}))
+    with pytest.raises(UserError, match="has no rows for train, eval, test; set SHARELORA_DATA"):
+        find_splits(KNOWN["alpaca"], load=Hub({"other": []}))

@@ -19,7 +19,7 @@ from sharelora.data.nlg import (
     text_records,
     token_rows,
 )
-from sharelora.data.nlg.encoding import Encoded, encode_records
+from sharelora.data.nlg.tokens import Encoded, encode_records
 from sharelora.support.errors import UserError
 
 RECORDS = [Record("name : Cotto", "Cotto is a café ."), Record("name : Blue Spice | near : it", "Blue .")]

@@ -25,8 +25,8 @@ from nlg_rows import (
 )
 
 from sharelora.data.nlg import Record, grouped
-from sharelora.data.nlg.forms import records_of
-from sharelora.data.nlg.sources import read_file
+from sharelora.data.nlg.load import read_file
+from sharelora.data.nlg.schemas import records_of
 from sharelora.support.errors import UserError
 
 

@@ -47,7 +47,7 @@ def test_paths_are_files_or_folders_of_files(root: Path) -> None:
         ("e2", "train", "unknown data set e2; need one of e2e, webnlg, dart, or a file; did you mean e2e"),
         ("no/such.csv", "train", "no/such.csv not found; need a file of rows there"),
         ("e2e", "best", "found the split best; need one of train, valid, test"),
-        ("e2e", "test", "no data set e2e for test in .*looked for testset_w_refs, test as"),
+        ("e2e", "test", "no data set e2e for test in .*looked for e2e/testset_w_refs, e2e/test, .* as .csv"),
     ],
 )
 def test_what_is_not_there_is_said(root: Path, name: str, split: str, words: str) -> None:

@@ -18,7 +18,7 @@ from sandboxes import skip_without_bubblewrap
 from toy import make_model, make_tokenizer
 
 from sharelora import sandbox
-from sharelora.data.humaneval import STOP, Task, load_humaneval
+from sharelora.data.humaneval import STOP, CodeProblem, load_humaneval
 from sharelora.evaluation.generation.settings import GenerationSettings
 from sharelora.evaluation.humaneval import HumanEvalReport, Sample, write_prompts
 from sharelora.evaluation.programs import OutcomeStore, Program, digest, judge
@@ -44,7 +44,7 @@ def make_row(number: int) -> dict[str, str]:
     }
 
 
-TASKS = [Task(*make_row(number).values()) for number in range(4)]
+TASKS = [CodeProblem(*make_row(number).values()) for number in range(4)]
 
 
 PASSED, FAILED = Outcome(True, "passed", "", 0.1), Outcome(False, "failed", "AssertionError", 0.1)
@@ -287,7 +287,10 @@ def test_pass_at_k_is_the_mean_over_tasks() -> None:
         (("--max_length", "30"), "found 4 of 4 prompts with more than 24 tokens"),
         (("--generate_only", "--samples_file", "x"), "found --generate_only with --samples_file"),
         (("--samples_file", "nowhere.jsonl"), "found no file nowhere.jsonl; need samples to score"),
-        (("--data_root", "nowhere"), "no humaneval test split in nowhere; need one of humaneval/HumanEval.jsonl"),
+        (
+            ("--data_root", "nowhere"),
+            "no data set humaneval for test in nowhere: looked for humaneval/HumanEval, humaneval/test as .jsonl",
+        ),
         (("--sample", "3"), "did you mean --samples"),
     ],
 )

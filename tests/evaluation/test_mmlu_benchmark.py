@@ -13,7 +13,8 @@ import pytest
 from commands import write_rows
 from toy import WORDS, make_model, make_tokenizer
 
-from benchmarks import mmlu, mmlu_ways, timing
+from benchmarks.harness import load
+from benchmarks.speed import mmlu, mmlu_ways
 from sharelora import UserError
 from sharelora.data.questions import Question
 from sharelora.evaluation.exam_prompts import PromptWriter, prepare
@@ -127,7 +128,7 @@ def test_the_tokens_of_the_whole_test_are_counted_without_a_model(data: Path) ->
 def test_the_report_of_a_whole_comparison(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(load, "others_now", lambda: 0.0)
     flags = ["--model", str(model), "--data_root", str(data), "--items", "10", "--ways", "qlora,ours"]
     monkeypatch.setattr(sys, "argv", ["mmlu.py", *flags, "--save", str(tmp_path / "out")])
     mmlu.main()

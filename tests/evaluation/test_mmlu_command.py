@@ -200,7 +200,7 @@ def test_qlora_prompt_text() -> None:
         (("--batch_size", "0"), "batch size 0"),
         (("--spilt", "val"), "did you mean --split"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
-        (("--data_root", "nowhere"), "no MMLU test split in nowhere"),
+        (("--data_root", "nowhere"), "no data set MMLU for test in nowhere"),
         (("--max_length", "9"), "with more than 9 tokens.* or pass --skip_too_long"),
         (("--subjects", "anatomie"), "found subject 'anatomie'; need one of the 3 that .*; did you mean anatomy"),
         (("--subjects", "anatomy,xyz"), "found subject 'xyz'; .*there are anatomy, sociology, virology"),

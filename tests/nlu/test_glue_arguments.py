@@ -124,7 +124,11 @@ def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
         ("--method lora --lora_r 4", "lora"),
     ],
 )
-def test_switches_methods_and_sharing_flags_mean_one_method(words: str, expected: str) -> None:
+def test_switches_methods_and_sharing_flags_mean_one_method(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text('{"sites": [{"path": "*", "a": "all", "b": "{kind}/{layer}"}]}')
     assert method(*words.split()) == expected
 
 

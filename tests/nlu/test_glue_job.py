@@ -165,7 +165,7 @@ def test_what_each_method_trains(encoder: Path, method: str, trained: int) -> No
 
     args = parse(["--method", method, "--lora_modules", "query,value"] if method in LOW_RANK else ["--method", method])
     base = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
-    found = count(build(Base(base, ("classifier",), False, ""), args.method, args.flags), ("classifier",))
+    found = count(build(Base(base, ("classifier",), False, ""), args.method, args.build_settings), ("classifier",))
     assert (found.trained, found.head) == (trained, 32 * 32 + 32 + 2 * 32 + 2)
     assert found.total == 21218 + (0 if method == "bitfit" else trained)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 FROM_OUTSIDE = (
     *(
@@ -55,5 +57,8 @@ def resolve(script: str, *arguments: str, **settings: str) -> list[str]:
 
 
 def value(words: list[str], flag: str) -> str:
-    """The value that the last occurrence of a flag has."""
+    """The value that a flag has in the end: that of its last occurrence, or what the configuration file says."""
+    if flag not in words and "--config" in words:
+        config = yaml.load(Path(value(words, "--config")).read_text(), Loader=yaml.BaseLoader)
+        return str(config[flag.removeprefix("--")])
     return words[len(words) - 1 - words[::-1].index(flag) + 1]

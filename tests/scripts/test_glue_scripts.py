@@ -169,14 +169,6 @@ def test_without_the_start_the_message_says_how_to_get_it(tmp_path: Path) -> Non
     assert "run scripts/share/roberta_base_mnli.sh --tiny first" in line and "INIT=none" in line
 
 
-def test_a_task_that_the_table_lacks_is_refused(tmp_path: Path) -> None:
-    script = tmp_path / "roberta_base_wnli.sh"
-    script.write_text(f"set -euo pipefail\nmodel=roberta_base task=wnli share=a\nsource {SCRIPTS}/common/glue.sh\n")
-    done = subprocess.run(["bash", str(script)], env=environment(PRINT_COMMAND="1"), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "error: found no task wnli in scripts/recipes/roberta_base.sh; need a line for it; add one\n"
-
-
 def test_a_tiny_run_is_short_names_no_model_and_leaves_the_last_word_to_the_user(command: Command) -> None:
     words = command("share/deberta_v2_xxlarge_mnli.sh", "--tiny", "--num_train_epochs", "1")
     assert "--model_name_or_path" not in words

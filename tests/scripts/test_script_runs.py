@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, environment
 
-from sharelora.trainer.state import load_state
+from sharelora.trainer.serialization import load_state
 
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 SHORT = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "128")

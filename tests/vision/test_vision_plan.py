@@ -29,7 +29,7 @@ def llava_7b() -> Any:
 
 
 def test_the_counts_are_the_papers(llava_7b: Any) -> None:
-    sites = find_sites(llava_7b, parse_modules(language_modules(llava_7b, "all")))
+    sites = find_sites(llava_7b, language_modules(llava_7b, parse_modules("all")))
     assert len(sites) == 7 * 32
     assert {site.kind for site in sites} == {
         *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -46,7 +46,7 @@ def test_the_larger_rank_is_that_of_the_papers_table() -> None:
 def test_names_mean_modules_of_the_language_model(llava_7b: Any) -> None:
     assert language_path(llava_7b) == "model.language_model"
     wide = find_sites(llava_7b, ["q_proj", "v_proj"])
-    confined = find_sites(llava_7b, parse_modules(language_modules(llava_7b, "q_proj, self_attn.v_proj")))
+    confined = find_sites(llava_7b, language_modules(llava_7b, parse_modules("q_proj, self_attn.v_proj")))
     assert len(wide) == 2 * (32 + 24) and len(confined) == 2 * 32
     assert all(site.path.startswith("model.language_model.layers.") for site in confined)
 

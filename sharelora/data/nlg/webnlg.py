@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from sharelora.data.nlg.linearise import linearise_triples
 from sharelora.data.nlg.records import Record
-from sharelora.data.readers import BadCell, Row, read_text, summary
+from sharelora.data.rows import BadCell, Row, read_text, summary
 from sharelora.support.errors import UserError
 
 # The categories of the training set; the test set has five more.

@@ -2,3 +2,16 @@
 
 Begin with `settings`, then `search`.
 """
+
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.evaluation.beam.decoding import Decoded, decode
+    from sharelora.evaluation.beam.search import Hypothesis
+    from sharelora.evaluation.beam.settings import BeamSettings
+
+__all__ = ["BeamSettings", "Decoded", "Hypothesis", "decode"]
+
+make_lazy(__name__)

@@ -11,7 +11,7 @@ from sharelora.evaluation.commands import NO_ADAPTER
 from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import Parser, positive, tiny_environment
 from sharelora.flags.upstream import Rule, dropped, modernise
-from sharelora.models.known import CARDS
+from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
 
 _PROCESSES = "one process decodes, on the GPU if there is one"
@@ -33,7 +33,7 @@ ALIASES = {
 class ModelOptions:
     """The flags of the model."""
 
-    model_card: str | None = help_field(None, "a size of GPT-2", choices=tuple(CARDS))
+    model_card: str | None = help_field(None, "a size of GPT-2", choices=tuple(MODEL_CARDS))
     model_name_or_path: str | None = help_field(None, "any base model: folder or hub id; by default the adapter's own")
     adapter: str | None = help_field(None, f"an adapter, or the folder of its run; {NO_ADAPTER}: the base alone")
     lora_dim: int | None = help_field(None, "the adapter's rank; checked, not set")

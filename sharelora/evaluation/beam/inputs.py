@@ -13,17 +13,18 @@ from typing import Any
 import torch
 
 from sharelora.data.nlg import NlgReport
-from sharelora.data.nlg.encoded import load_encoded
-from sharelora.data.nlg.encoding import Ids, cut_prompts
+from sharelora.data.nlg.token_files import load_encoded
+from sharelora.data.nlg.tokens import Ids, cut_prompts
 from sharelora.evaluation.beam.arguments import BeamOptions
 from sharelora.evaluation.commands import NO_ADAPTER
 from sharelora.evaluation.subject import Subject
-from sharelora.models.adapter import CONFIG, attach_adapter, locate_adapter, recorded_base
-from sharelora.models.known import CARDS
-from sharelora.models.load import load_base, locate_model
+from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.known import MODEL_CARDS
+from sharelora.models.load import load_base, resolve_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
 from sharelora.tiny import ensure_tiny
+from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def locate(options: BeamOptions) -> Subject:
     """
     adapter = _locate_adapter(options)
     recorded = None if adapter is None else recorded_base(adapter)
-    card = None if options.model_card is None else CARDS.get(options.model_card)
+    card = None if options.model_card is None else MODEL_CARDS.get(options.model_card)
     base = options.model_name_or_path or card or recorded
     if base is None and adapter is None and options.tiny:
         return Subject(str(ensure_tiny("gpt2")), None)
@@ -47,7 +48,7 @@ def locate(options: BeamOptions) -> Subject:
         raise UserError(f"found {what}; need one; add --model_card gpt2.md or --model_name_or_path DIR")
     if recorded and Path(recorded).name != Path(base).name:
         logger.warning("warning: the adapter says that it was trained on %s; it is now put on %s", recorded, base)
-    return Subject(locate_model(base), adapter)
+    return Subject(resolve_model(base), adapter)
 
 
 def _locate_adapter(options: BeamOptions) -> Path | None:
@@ -65,8 +66,8 @@ def _locate_adapter(options: BeamOptions) -> Path | None:
             f"{options.adapter} is a file; need an adapter's folder; `sharelora import FILE OUT --base MODEL "
             "--lora_alpha ALPHA` makes one of a loralib checkpoint"
         )
-    adapter = locate_adapter(options.adapter)
-    config = read_json(adapter / CONFIG)
+    adapter = resolve_adapter(options.adapter)
+    config = read_json(adapter / CONFIG_FILE)
     for flag, value, recorded in (
         ("--lora_dim", options.lora_dim, config.get("r")),
         ("--lora_alpha", options.lora_alpha, config.get("lora_alpha")),
@@ -86,12 +87,12 @@ def load(subject: Subject, dtype: str) -> Any:
         dtype: as `--dtype`.
 
     Raises:
-        UserError: see `load_base` and `attach_adapter`.
+        UserError: see `load_base` and `load_adapter`.
     """
     devices = "auto" if torch.cuda.is_available() else None
     model: Any = load_base(subject.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
     if subject.adapter is not None:
-        model = attach_adapter(model, subject.adapter)
+        model = load_adapter(model, subject.adapter)
     return model.double() if dtype == "fp64" else model
 
 
@@ -126,7 +127,7 @@ def load_prompts(
 
     Args:
         tokenizer: the model's.
-        data: name of a set, or a file of text or token ids, see `sharelora.data.nlg.encoded.load_encoded`.
+        data: name of a set, or a file of text or token ids, see `sharelora.data.nlg.token_files.load_encoded`.
         split: of a set.
         seq_len: most tokens of prompt and text together; a prompt that is too long loses its first tokens.
         eval_len: most tokens of the text.

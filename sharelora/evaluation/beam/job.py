@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.nlg.convert import text_of
+from sharelora.data.nlg.token_files import text_of
 from sharelora.evaluation.beam.arguments import BeamOptions
 from sharelora.evaluation.beam.decoding import Decoded, decode
 from sharelora.evaluation.beam.inputs import Prompts, end_tokens, load, load_prompts, locate

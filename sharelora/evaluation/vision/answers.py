@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from sharelora.data import padding_id
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, Record
+from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.encoding import tokenise
+from sharelora.data.vision.tokens import tokenise
 from sharelora.data.vision.images import open_image
 from sharelora.evaluation.batching import BatchRunner, BatchSize, Listener, evaluating
 from sharelora.evaluation.generation.engine import TextStore
@@ -39,7 +39,7 @@ class ImagePrompts:
     """
 
     writer: ConversationWriter
-    records: Sequence[Record]
+    records: Sequence[Conversation]
     ids: Sequence[Sequence[int]]
 
     @property
@@ -67,7 +67,7 @@ class ImagePrompts:
 
 
 def prompts(
-    writer: ConversationWriter, records: Sequence[Record], settings: GenerationSettings, context: int | None
+    writer: ConversationWriter, records: Sequence[Conversation], settings: GenerationSettings, context: int | None
 ) -> ImagePrompts:
     """Tokenise questions; nothing is ever cut.
 

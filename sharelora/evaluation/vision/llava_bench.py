@@ -60,7 +60,7 @@ def _answer(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQ
     max_new_tokens = options.max_new_tokens or (TINY_NEW_TOKENS if options.tiny else MAX_NEW_TOKENS)
     settings = GenerationSettings(max_new_tokens, seed=options.seed)
     writer = open_writer(subject.base, options.chat_template)
-    records = [question.record for question in questions]
+    records = [question.conversation for question in questions]
     image_prompts = prompts(writer, records, settings, subject.context(options.max_length))
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(questions))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from sharelora.flags.sharing import plan_from
 from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json, write_text
@@ -100,7 +99,7 @@ def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
 def _cost(args: Arguments, place: str) -> float:
     """Return operations of a training: 4 per token and weight of the frozen base, 6 per weight of an adapter."""
     model = meta_model(place, args.model.trust_remote_code)
-    plan = plan_from(args.flags, model)
+    plan = args.adapter_settings.plan(model)
     base = sum(parameter.numel() for parameter in model.parameters())
     train = args.train
     by_steps = train["max_steps"] * train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]

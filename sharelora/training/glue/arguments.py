@@ -11,16 +11,17 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
 from sharelora.flags.parser import Parser, tiny_environment
-from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.upstream import modernise
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import CONFIG, given_fields, with_config
 from sharelora.training.arguments import WITHOUT_FLAG as DECIDED
 from sharelora.training.glue.choice import choose_method, with_sharing
-from sharelora.training.glue.methods import Method
+from sharelora.training.glue.methods import BuildSettings, Method
 from sharelora.training.glue.options import DataArguments, MethodArguments, ModelArguments
 from sharelora.training.glue.renames import RULES
 from sharelora.training.options import RunArguments
@@ -74,6 +75,7 @@ class GlueArguments:
         model, data, how, run: the flags by what they are about.
         method: what is trained, unless an adapter that is given says otherwise.
         train: the Trainer's settings, by their present names.
+        adapter_settings: what is adapted and shared, the method's sharing among it.
         flags: all flags as parsed, with the sharing that the method stands for.
         given: the flags that the command line or the configuration file has, without dashes.
         notices: what was renamed, dropped or decided, one line each.
@@ -85,6 +87,7 @@ class GlueArguments:
     run: RunArguments
     method: Method
     train: dict[str, Any]
+    adapter_settings: AdapterSettings
     flags: argparse.Namespace
     given: frozenset[str]
     notices: tuple[str, ...]
@@ -98,6 +101,11 @@ class GlueArguments:
     def tiny_base(self) -> bool:
         """Whether the encoder is the one that the project makes itself."""
         return self.run.tiny and self.model.model_name_or_path is None
+
+    @property
+    def build_settings(self) -> BuildSettings:
+        """What a method is built with."""
+        return BuildSettings(self.adapter_settings, self.how.adapter_size, self.how.prefix_length)
 
     def to_json(self) -> dict[str, Any]:
         """Return every setting by its flag's name; no token is among them."""
@@ -151,6 +159,7 @@ def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[s
         run=take(RunArguments, flags),
         method=method,
         train={name: getattr(flags, name) for name in sorted(names)},
+        adapter_settings=adapter_settings(flags, measures=True),
         flags=flags,
         given=given,
         notices=tuple(notices),

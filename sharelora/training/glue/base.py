@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from sharelora.data.glue import GlueTask
-from sharelora.models.encoders import most_tokens, set_head_dropout
+from sharelora.models.encoders import max_input_length, set_head_dropout
 from sharelora.models.known import meta_classifier, model_config
-from sharelora.models.load import load_base, locate_model
+from sharelora.models.load import load_base, resolve_model
 from sharelora.support.errors import UserError
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.head import head_modules, head_of_other_shape, is_head, named_labels, reorder
@@ -57,7 +57,7 @@ def locate_encoder(args: GlueArguments) -> str:
     model = args.model
     if model.model_name_or_path is None:
         raise UserError("no model is named; need an encoder; pass --model_name_or_path DIR, or add --tiny")
-    return locate_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
+    return resolve_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
 
 
 def encoder_name(args: GlueArguments, place: str) -> str:
@@ -78,7 +78,7 @@ def sequence_length(args: GlueArguments, config: Any, recorded: int | None = Non
     Raises:
         UserError: more are asked for than the model takes.
     """
-    limit, asked = most_tokens(config), args.data.max_seq_length
+    limit, asked = max_input_length(config), args.data.max_seq_length
     if recorded is not None and "max_seq_length" not in args.given:
         asked = recorded
     if limit is None or asked <= limit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +9,32 @@ from typing import Any
 
 from peft import get_peft_model
 
-from sharelora.flags.sharing import config_from
-from sharelora.trainer.adapter import save_weights
+from sharelora.flags.adapter import AdapterSettings
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.glue.bottleneck import insert_bottlenecks
 from sharelora.training.glue.prefix import insert_prefixes
 from sharelora.training.glue.store import FILE, put_weights, read_weights, trained_weights, write_weights
 from sharelora.training.output import ADAPTER, MODEL
 
 Head = Sequence[str]  # paths of the modules that make up the head
-Build = Callable[[Any, Head, argparse.Namespace], Any]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What methods are built with.
+
+    Attributes:
+        adapter: of those that train low-rank matrices.
+        adapter_size: width of bottlenecks.
+        prefix_length: keys and values in each layer.
+    """
+
+    adapter: AdapterSettings
+    adapter_size: int
+    prefix_length: int
+
+
+Build = Callable[[Any, Head, BuildSettings], Any]
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,8 @@ def _only(model: Any, head: Head) -> None:
         model.get_submodule(path).requires_grad_(True)
 
 
-def _low_rank(model: Any, head: Head, flags: argparse.Namespace) -> Any:
-    return adapted(model, head, config_from(flags))
+def _low_rank(model: Any, head: Head, settings: BuildSettings) -> Any:
+    return adapted(model, head, settings.adapter.config())
 
 
 def adapted(model: Any, head: Head, config: Any) -> Any:
@@ -69,11 +85,11 @@ def adapted(model: Any, head: Head, config: Any) -> Any:
     return made
 
 
-def _every_weight(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+def _every_weight(model: Any, head: Head, settings: BuildSettings) -> Any:
     return model.requires_grad_(True)
 
 
-def _biases(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+def _biases(model: Any, head: Head, settings: BuildSettings) -> Any:
     _only(model, head)
     for name, weight in model.named_parameters():
         weight.requires_grad_(weight.requires_grad or "bias" in name)
@@ -81,18 +97,18 @@ def _biases(model: Any, head: Head, flags: argparse.Namespace) -> Any:
 
 
 def _bottlenecks(kind: str) -> Build:
-    def build(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+    def build(model: Any, head: Head, settings: BuildSettings) -> Any:
         _only(model, head)
-        for adapter in insert_bottlenecks(model, kind, flags.adapter_size):
+        for adapter in insert_bottlenecks(model, kind, settings.adapter_size):
             adapter.requires_grad_(True)
         return model
 
     return build
 
 
-def _prefix(model: Any, head: Head, flags: argparse.Namespace) -> Any:
+def _prefix(model: Any, head: Head, settings: BuildSettings) -> Any:
     _only(model, head)
-    for prefix in insert_prefixes(model, flags.prefix_length):
+    for prefix in insert_prefixes(model, settings.prefix_length):
         prefix.requires_grad_(True)
     return model
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from sharelora.convert.adapter_file import load_tensors
-from sharelora.models.adapter import WEIGHTS
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.training.glue.base import Base
 from sharelora.training.glue.head import Shape, head_of_other_shape, head_shapes, is_head, misfits
-from sharelora.training.glue.methods import Head, Method, adapted
+from sharelora.training.glue.methods import BuildSettings, Head, Method, adapted
 from sharelora.training.glue.record import check_base
 from sharelora.training.glue.start import Start
 from sharelora.training.glue.store import FILE, put_weights, trained_weights
+from sharelora.tuner.files import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +67,18 @@ def count(model: nn.Module, head: Head) -> Counts:
     return Counts(trained, of_head, total)
 
 
-def build(base: Base, method: Method, flags: Namespace) -> Any:
+def build(base: Base, method: Method, settings: BuildSettings) -> Any:
     """Turn an encoder into the model that the method trains."""
-    return method.build(base.model, base.head, flags)
+    return method.build(base.model, base.head, settings)
 
 
-def start_from(base: Base, start: Start, flags: Namespace, new_head: bool, training: bool) -> Any:
+def start_from(base: Base, start: Start, settings: BuildSettings, new_head: bool, training: bool) -> Any:
     """Put saved weights on an encoder.
 
     Args:
         base: what they were trained on.
         start: the saved weights.
-        flags: the command line.
+        settings: what the command line says.
         new_head: leave out their head.
         training: they will be trained on; otherwise they are evaluated, and need a head.
 
@@ -90,13 +89,13 @@ def start_from(base: Base, start: Start, flags: Namespace, new_head: bool, train
         check_base(start.record, base.fingerprint, start.folder)
     need = head_shapes(base.model, base.head)
     low_rank = start.method.storage.load is None
-    stored = load_tensors(start.folder / (WEIGHTS if low_rank else FILE))
+    stored = load_tensors(start.folder / (WEIGHTS_FILE if low_rank else FILE))
     kept = _keeps_head(base, start, need, stored, new_head, training)
     given = {name: value for name, value in stored.items() if kept or not is_head(plain(name), base.head)}
     if low_rank:
-        return _attach(base, start, flags, given)
-    settings = start.record.settings if start.record else {}
-    model = build(base, start.method, Namespace(**{**vars(flags), **settings}))
+        return _attach(base, start, settings.adapter.dropout, given)
+    recorded = start.record.settings if start.record else {}
+    model = build(base, start.method, replace(settings, **recorded))
     fresh = {name: value for name, value in trained_weights(model).items() if is_head(plain(name), base.head)}
     put_weights(model, given if kept else {**given, **fresh}, start.source)
     return model
@@ -141,11 +140,11 @@ def _check_sites(model: Any, plan: SharingPlan, source: str) -> None:
             )
 
 
-def _attach(base: Base, start: Start, flags: Namespace, given: Mapping[str, Tensor]) -> Any:
+def _attach(base: Base, start: Start, dropout: float, given: Mapping[str, Tensor]) -> Any:
     """Put a low-rank adapter on, and prove that every weight that is given found its place."""
     config: Any = PeftConfig.from_pretrained(str(start.folder))
     config.base_model_name_or_path, config.inference_mode = None, False
-    config.lora_dropout = flags.lora_dropout
+    config.lora_dropout = dropout
     if config.plan is not None:
         _check_sites(base.model, SharingPlan.from_json(config.plan), start.source)
     model = adapted(base.model, base.head, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import Base, encoder_config, sequence_length
 from sharelora.training.glue.data import TaskRows
 from sharelora.training.glue.head import head_modules
-from sharelora.training.glue.methods import Method
+from sharelora.training.glue.methods import BuildSettings, Method
 from sharelora.training.glue.model import Counts, build, count
-from sharelora.training.glue.session import complete_flags
+from sharelora.training.glue.session import complete_adapter
 from sharelora.training.glue.start import Start
 
 logger = logging.getLogger(__name__)
@@ -44,20 +43,20 @@ def look_ahead(args: GlueArguments, place: str, rows: TaskRows, start: Start | N
     elif method.sharing is not None:
         return _show_plan(args, config, length)
     else:
-        logger.info("%s", _counts(config, method, args.flags))
+        logger.info("%s", _counts(config, method, args.build_settings))
     return None
 
 
-def _counts(config: Any, method: Method, flags: Namespace) -> Counts:
+def _counts(config: Any, method: Method, settings: BuildSettings) -> Counts:
     model = meta_classifier(config)
     with torch.device("meta"):
         base = Base(model, head_modules(model), False, "")
-        return count(build(base, method, flags), base.head)
+        return count(build(base, method, settings), base.head)
 
 
 def _show_plan(args: GlueArguments, config: Any, length: int) -> Outlook:
     model, train = meta_classifier(config), args.train
-    flags = complete_flags(args.flags, config)
+    adapter = complete_adapter(args.adapter_settings, config)
     settings = {
         "bits": 32,
         "dtype": "bf16" if train["bf16"] else "fp16" if train["fp16"] else "fp32",
@@ -65,10 +64,18 @@ def _show_plan(args: GlueArguments, config: Any, length: int) -> Outlook:
         "tokens": length,
         "optimizer": known_optimizer(train),
         "checkpointing": train["activation_checkpointing"],
-        "lora_dropout": flags.lora_dropout,
+        "lora_dropout": adapter.dropout,
         "device": "cuda" if on_gpu(train["use_cpu"]) else "cpu",
     }
-    found = look_at(model, flags, settings, train["gradient_accumulation_steps"], NAMES, args.output_dir)
+    found = look_at(
+        model,
+        adapter,
+        {"max_seq_length": args.flags.max_seq_length},
+        settings,
+        train["gradient_accumulation_steps"],
+        NAMES,
+        args.output_dir,
+    )
     head = sum(value.numel() for path in head_modules(model) for value in model.get_submodule(path).parameters())
     total = sum(value.numel() for value in model.parameters()) + found.plan.num_parameters
     logger.info("%s\n\n%s", found.plan.table(), Counts(found.plan.num_parameters, head, total))

@@ -11,7 +11,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sharelora.data.glue import write_predictions
-from sharelora.models.adapter import WEIGHTS
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import CSV
 from sharelora.reporting.results import plan_facts, write_result
@@ -22,9 +21,10 @@ from sharelora.training.glue.record import Record
 from sharelora.training.glue.session import Session
 from sharelora.training.glue.store import FILE
 from sharelora.training.output import MODEL
+from sharelora.tuner.files import WEIGHTS_FILE
 
 PREDICTIONS = "predictions"
-WEIGHT_FILES = (WEIGHTS, FILE, "model.safetensors")
+WEIGHT_FILES = (WEIGHTS_FILE, FILE, "model.safetensors")
 # How GLUE names the second half of MNLI.
 _FILE_NAMES = {"dev_mismatched": "{task}-mm"}
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments, set_seed
 
 from sharelora.data.glue import GlueTask
+from sharelora.flags.adapter import AdapterSettings
+from sharelora.flags.sharing import parse_modules
 from sharelora.models.encoders import default_modules
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
@@ -19,7 +20,7 @@ from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.base import Base, encoder_config, load_encoder, sequence_length
 from sharelora.training.glue.data import HELD_OUT, TaskData, TaskRows, tokenize
 from sharelora.training.glue.losses import Consistency
-from sharelora.training.glue.methods import Method
+from sharelora.training.glue.methods import BuildSettings, Method
 from sharelora.training.glue.model import Counts, build, count, start_from
 from sharelora.training.glue.preflight import Plan
 from sharelora.training.glue.record import check_record, read_record
@@ -80,9 +81,11 @@ class Session:
         return bool(self.trainer.is_world_process_zero())
 
 
-def complete_flags(flags: Namespace, config: Any) -> Namespace:
-    """Return the flags with query and value of the architecture where no modules are named."""
-    return Namespace(**{**vars(flags), "lora_modules": flags.lora_modules or default_modules(config.model_type)})
+def complete_adapter(adapter: AdapterSettings, config: Any) -> AdapterSettings:
+    """Return the settings with query and value of the architecture where no modules are named."""
+    if adapter.modules is not None:
+        return adapter
+    return adapter.with_modules(parse_modules(default_modules(config.model_type)))
 
 
 def open_session(
@@ -106,8 +109,10 @@ def open_session(
     settings.eval_on_start = settings.eval_on_start and plan.resume is None
     set_seed(settings.seed)
     base = load_encoder(args, place, rows.task, own_head=start is None)
-    flags = complete_flags(args.flags, config) if method.sharing is not None else args.flags
-    model = _model(args, plan, place, base, start, flags)
+    build_settings = args.build_settings
+    if method.sharing is not None:
+        build_settings = replace(build_settings, adapter=complete_adapter(args.adapter_settings, config))
+    model = _model(args, plan, place, base, start, build_settings)
     counts = count(model, base.head)
     speed = Speed({})
     trainer = _trainer(args, model, settings, data, speed, method, tokenizer, plan.training)
@@ -131,11 +136,13 @@ def _tokenizer(args: GlueArguments, place: str) -> Any:
     return load_tokenizer(name, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
 
 
-def _model(args: GlueArguments, plan: Plan, place: str, base: Base, start: Start | None, flags: Namespace) -> Any:
+def _model(
+    args: GlueArguments, plan: Plan, place: str, base: Base, start: Start | None, build_settings: BuildSettings
+) -> Any:
     if start is not None:
-        return start_from(base, start, flags, args.model.new_head, plan.training)
+        return start_from(base, start, build_settings, args.model.new_head, plan.training)
     if plan.training:
-        return build(base, args.method, flags)
+        return build(base, args.method, build_settings)
     if not base.trained_head:
         raise UserError(
             f"model {place} has no head for this task, and nothing is to be trained; need a trained head; pass "

@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_optimizer, choose_precision, on_gpu, processes
-from sharelora.trainer.engine_rules import refuse_engine
-from sharelora.trainer.engines import setup
+from sharelora.trainer.launch import setup
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.methods import Method
 from sharelora.training.settings import BESIDE, BESIDE_PREFIXES, check_reporters, checkpointing, reentrant
@@ -79,7 +79,7 @@ def check_settings(args: GlueArguments) -> None:
     """
     check_reporters(args.train["report_to"])
     method = args.method
-    shares = method.sharing is not None and args.flags.share != "none"
+    shares = method.sharing is not None and args.adapter_settings.shares
     full = method.name == "full"
     refuse_engine(setup(args.train, job="glue", shares=shares, reentrant=reentrant(args.train), full=full, bits=32))
     if not any(args.train[name] for name in ("do_train", "do_eval", "do_predict")):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharelora.convert.importing import import_lora
-from sharelora.flags.sharing import parse_modules, parse_parts, rule_from
-from sharelora.models.adapter import CONFIG, locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256
@@ -22,6 +20,7 @@ from sharelora.training.glue.record import Record, read_record
 from sharelora.training.glue.store import FILE as TRAINED_FILE
 from sharelora.training.output import ADAPTER, MODEL
 from sharelora.tuner.config import verify_weights
+from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +62,16 @@ def find_start(args: GlueArguments, source: str, place: str, workspace: Path) ->
     if path.is_file():
         alpha = args.flags.lora_alpha if "lora_alpha" in args.given else None
         return _imported(args, path, place, workspace, alpha)
-    folder = _folder(path) if path.is_dir() else locate_adapter(source)
+    folder = _folder(path) if path.is_dir() else resolve_adapter(source)
     record = read_record(folder)
     if (folder / TRAINED_FILE).is_file():
         return _recorded(args, folder, source, record)
-    kind = read_json(folder / CONFIG).get("peft_type")
+    kind = read_json(folder / CONFIG_FILE).get("peft_type")
     if kind == PLAIN:
         return _imported(args, folder, place, workspace, None)
     if kind != OURS:
         raise UserError(f"{folder} is an adapter of type {kind!r}; need a low-rank one; give another --lora_path")
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG_FILE)
     verify_weights(folder, config.get("weights_sha256"))
     _check_flags(args, config, folder)
     return Start(folder, source, method_of(_sharing(config)), record)
@@ -83,12 +82,12 @@ def _folder(path: Path) -> Path:
     for candidate in (path, path / ADAPTER):
         if (candidate / TRAINED_FILE).is_file():
             return candidate
-        if (candidate / CONFIG).is_file():
-            return locate_adapter(candidate)  # checks what lies beside it
+        if (candidate / CONFIG_FILE).is_file():
+            return resolve_adapter(candidate)  # checks what lies beside it
     whole = next((folder for folder in (path, path / MODEL) if (folder / "config.json").is_file()), None)
     if whole is not None:
         raise UserError(f"{path} holds a whole model, no adapter; pass --model_name_or_path {whole}")
-    return locate_adapter(path)  # says what is there instead
+    return resolve_adapter(path)  # says what is there instead
 
 
 def _recorded(args: GlueArguments, folder: Path, source: str, record: Record | None) -> Start:
@@ -142,7 +141,7 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
             raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {getattr(flags, flag)}; drop the flag")
     targets = config.get("target_modules")
     if flags.lora_modules and isinstance(targets, list):
-        asked = parse_modules(flags.lora_modules)
+        asked = args.adapter_settings.modules
         if isinstance(asked, list) and sorted(asked) != sorted(targets):
             raise UserError(
                 f"{folder} adapts {', '.join(sorted(targets))}; found --lora_modules {flags.lora_modules}; drop it"
@@ -155,24 +154,18 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
 
 
 def _same_sharing(args: GlueArguments, config: Mapping[str, Any]) -> bool:
-    rule = rule_from(args.flags)
+    rule = args.adapter_settings.rule
     names = ("share", "share_modules", "share_across", "share_groups")
     return rule is not None and all(rule_fields(rule)[name] == config.get(name) for name in names)
 
 
 def _imported(args: GlueArguments, source: Path, place: str, workspace: Path, alpha: float | None) -> Start:
     """Bring a plain LoRA into the project's form; its own matrices, unless the command line names a plan they fit."""
-    flags = args.flags
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{source} is a low-rank adapter; found the method {args.method.name}; drop the flag")
     chosen = args.method if _chosen(args) else METHODS["lora"]
-    sharing = rule_from(flags) if _chosen(args) else rule_from(_plain(flags))
+    settings = args.adapter_settings if _chosen(args) else args.adapter_settings.without_sharing()
     folder = workspace / "imported"
-    parts = parse_parts(flags.enable_lora) if flags.enable_lora else None
-    done = import_lora(source, folder, sharing or read_json(flags.share_plan), place, alpha, parts)
+    done = import_lora(source, folder, settings.sharing, place, alpha, settings.enabled)
     logger.info("note: took over %s: %d sites, %s elements", source, done.sites, f"{done.elements:,}")
     return Start(folder, str(source), chosen, read_record(source) if source.is_dir() else None)
-
-
-def _plain(flags: Namespace) -> Namespace:
-    return Namespace(**{**vars(flags), **dict.fromkeys(SHARING_FLAGS), "share": "none"})

@@ -14,9 +14,9 @@ from sharelora.data import DataArguments
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
 from sharelora.flags.parser import Parser, tiny_environment
-from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.upstream import modernise
-from sharelora.models.known import CARDS
+from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
 from sharelora.training import arguments as common
 from sharelora.training.arguments import CONFIG, Arguments, given_fields, with_config
@@ -159,7 +159,7 @@ def _settle(flags: argparse.Namespace, given: frozenset[str]) -> list[str]:
     notices = []
     _check_numbers(flags)
     if flags.model_name_or_path is None:
-        flags.model_name_or_path = CARDS[flags.model_card]
+        flags.model_name_or_path = MODEL_CARDS[flags.model_card]
     if str(flags.model_name_or_path).endswith(_PICKLED):
         raise UserError(
             f"found the pickled weights {flags.model_name_or_path}, which can run code when loaded; need a folder with "
@@ -201,6 +201,7 @@ def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[s
         generation=GenerationArguments(),
         run=take(RunArguments, flags),
         train={name: getattr(flags, name) for name in sorted(names)},
+        adapter_settings=adapter_settings(flags, measures=True),
         flags=flags,
         given=given,
         notices=tuple(notices),

@@ -14,7 +14,7 @@ from sharelora.data import DataArguments
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
 from sharelora.flags.parser import Parser, tiny_environment
-from sharelora.flags.sharing import add_share_flags
+from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.upstream import modernise
 from sharelora.support.errors import UserError
 from sharelora.training import arguments as common
@@ -121,6 +121,7 @@ def _arguments(flags: argparse.Namespace, given: frozenset[str], notices: list[s
         generation=GenerationArguments(),
         run=take(RunArguments, flags),
         train={name: getattr(flags, name) for name in sorted(names)},
+        adapter_settings=adapter_settings(flags, measures=True),
         flags=flags,
         given=given,
         notices=tuple(notices),

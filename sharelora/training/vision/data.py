@@ -11,13 +11,13 @@ from typing import Any
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
+    Conversation,
     ConversationWriter,
     EncodingReport,
     ImageTextCollator,
     ImageTextRows,
-    Record,
     encode,
-    read_records,
+    read_conversations,
     require_images,
 )
 from sharelora.support.errors import UserError
@@ -36,8 +36,8 @@ class VisionRecords:
         origin: where they were found.
     """
 
-    train: Sequence[Record]
-    eval: Sequence[Record]
+    train: Sequence[Conversation]
+    eval: Sequence[Conversation]
     origin: str
 
 
@@ -69,12 +69,12 @@ def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval
         UserError: rows or images that cannot be used, or a part that is needed and has no rows.
     """
     path = data_path(options, tiny)
-    records = read_records(path, options.image_folder)
+    records = read_conversations(path, options.image_folder)
     held = set() if options.eval_data_path else _held_out(records, options, path)
     train = [record for place, record in enumerate(records) if place not in held]
     evaluated = [record for place, record in enumerate(records) if place in held]
     if options.eval_data_path and need_eval:
-        evaluated = read_records(options.eval_data_path, options.image_folder)
+        evaluated = read_conversations(options.eval_data_path, options.image_folder)
     if need_eval and not evaluated:
         raise UserError("found no rows to evaluate on; pass --eval_data_path or --eval_dataset_size, or evaluate never")
     found = VisionRecords(_drawn(train, options) if need_train else (), evaluated if need_eval else (), str(path))
@@ -91,7 +91,7 @@ def data_path(options: VisionOptions, tiny: bool) -> Path:
     return Path(str(options.data_path)).expanduser()
 
 
-def _held_out(records: Sequence[Record], options: VisionOptions, path: Path) -> set[int]:
+def _held_out(records: Sequence[Conversation], options: VisionOptions, path: Path) -> set[int]:
     size = options.eval_dataset_size
     if 2 * size > len(records):
         raise UserError(
@@ -101,7 +101,7 @@ def _held_out(records: Sequence[Record], options: VisionOptions, path: Path) -> 
     return set(random.Random(options.data_seed).sample(range(len(records)), size))
 
 
-def _drawn(records: Sequence[Record], options: VisionOptions) -> list[Record]:
+def _drawn(records: Sequence[Conversation], options: VisionOptions) -> list[Conversation]:
     most = options.max_train_samples
     if most is None or most >= len(records):
         return list(records)
@@ -117,7 +117,7 @@ def encode_records(found: VisionRecords, writer: ConversationWriter, options: Vi
     """
     reports: list[EncodingReport] = []
 
-    def rows(records: Sequence[Record], split: str) -> ImageTextRows | None:
+    def rows(records: Sequence[Conversation], split: str) -> ImageTextRows | None:
         if not records:
             return None
         made, report = encode(writer, records, options.model_max_length, split)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.models.known import meta_model
-from sharelora.models.vision import PROJECTOR, confined, load_vision_base, require_sight
+from sharelora.models.vision import PROJECTOR, load_vision_base, require_vision
 from sharelora.trainer.devices import Precision
 from sharelora.training.model import load_model
 from sharelora.training.vision.arguments import VisionArguments
@@ -26,8 +26,8 @@ def in_language_model(args: VisionArguments, place: str) -> VisionArguments:
     Raises:
         UserError: the model cannot see, or its language model has no such modules.
     """
-    require_sight(place)
-    return replace(args, flags=confined(args.flags, meta_model(place)))
+    require_vision(place)
+    return replace(args, adapter_settings=args.adapter_settings.confined_to_language(meta_model(place)))
 
 
 def load_seeing(args: VisionArguments, place: str, precision: Precision, trained: Path | None, training: bool) -> Any:

@@ -1,0 +1,160 @@
+"""An adapter's settings, parsed once from the flags: which modules, what rank, what is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sharelora.flags.grouping import MeasuredGroups
+from sharelora.layer_groups.grouping import expanded_rank
+from sharelora.layer_groups.similarity import Similarity
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rows import plan_from_rows
+from sharelora.plan.rule import SharingRule, rule_fields
+from sharelora.plan.site import Site
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sharelora.tuner.config import ShareLoraConfig
+
+# Imports inside the methods load torch and PEFT: a parser must not wait for them.
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Everything that the command line says about an adapter.
+
+    Attributes:
+        modules: as PEFT's `target_modules` takes them; None until the architecture's own are known (`with_modules`).
+        r: rank of every adapted layer, before measured groups expand it (`rank`).
+        alpha: the adapter counts alpha / r.
+        dropout: of the adapter's input.
+        use_rslora: divide alpha by sqrt(r) instead.
+        use_dora: DoRA's magnitudes.
+        enabled: fused module -> which of its equal output slices are adapted.
+        sharing: the rule, or a hand-written plan as data (`sharelora.plan.rows`).
+        measured: where the rule's groups are from, if they were measured.
+    """
+
+    modules: str | Sequence[str] | None
+    r: int
+    alpha: float
+    dropout: float
+    use_rslora: bool
+    use_dora: bool
+    enabled: Mapping[str, Sequence[bool]] | None
+    sharing: SharingRule | Mapping[str, Any]
+    measured: MeasuredGroups | None = None
+
+    @property
+    def rule(self) -> SharingRule | None:
+        """The rule; None if a hand-written plan says what is shared."""
+        return self.sharing if isinstance(self.sharing, SharingRule) else None
+
+    @property
+    def shares(self) -> bool:
+        """Whether matrices may be shared at all: false for LoRA."""
+        return self.rule is None or self.rule.share != "none"
+
+    @property
+    def rank(self) -> int:
+        """The rank: `r`, or the larger one that measured groups leave room for.
+
+        Raises:
+            UserError: the groups are still to be measured.
+        """
+        if self.measured is None:
+            return self.r
+        return expanded_rank(self.measured.grouping, self.r, self.measured.choice.expansion)
+
+    def sites(self, model: nn.Module) -> list[Site]:
+        """Return what is adapted in a model, which may be on the meta device.
+
+        Raises:
+            UserError: modules or slices that the model does not have.
+        """
+        from sharelora.tuner.sites import find_sites
+
+        assert self.modules is not None, "with_modules() first: they depend on the architecture"
+        return find_sites(model, self.modules, self.enabled)
+
+    def plan(self, model: nn.Module) -> SharingPlan:
+        """Return the plan on a model, which may be on the meta device.
+
+        Raises:
+            UserError: settings that do not fit the model, or groups that are still to be measured.
+        """
+        if self.measured is not None:
+            self.measured.check(getattr(model, "config", None))
+        sites = self.sites(model)
+        if isinstance(self.sharing, SharingRule):
+            return SharingPlan.build(sites, self.sharing, self.rank)
+        return plan_from_rows(self.sharing, sites, self.r)
+
+    def config(self, **options: Any) -> ShareLoraConfig:
+        """Return a configuration for `peft.get_peft_model`.
+
+        Args:
+            options: more of its fields, e.g. `task_type`.
+
+        Raises:
+            UserError: settings that contradict each other, or groups that are still to be measured.
+        """
+        from sharelora.tuner.config import ShareLoraConfig
+
+        rule = self.rule
+        alpha: Any = self.alpha  # PEFT annotates an int and takes a float
+        enabled = {name: list(slices) for name, slices in (self.enabled or {}).items()}
+        return ShareLoraConfig(
+            r=self.rank,
+            lora_alpha=alpha,
+            lora_dropout=self.dropout,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            target_modules=self.modules if self.modules is None or isinstance(self.modules, str) else [*self.modules],
+            enable_lora=enabled or None,
+            **({"share_plan": self.sharing} if rule is None else rule_fields(rule)),
+            **options,
+        )
+
+    def changed(self, r: int | None = None, share: str | None = None) -> AdapterSettings:
+        """Return the same adapter with another rank, or with other sides shared; None leaves it."""
+        rule = self.rule
+        return replace(
+            self,
+            r=self.r if r is None else r,
+            sharing=self.sharing if share is None or rule is None else replace(rule, share=share),
+        )
+
+    def with_modules(self, modules: str | Sequence[str]) -> AdapterSettings:
+        """Return the same adapter on other modules."""
+        return replace(self, modules=modules)
+
+    def with_similarity(self, similarity: Similarity) -> AdapterSettings:
+        """Return the settings with the groups that a measurement gives.
+
+        Raises:
+            UserError: no two layers are similar enough.
+        """
+        assert self.measured is not None and self.rule is not None, "only these settings wait for a measurement"
+        measured = replace(self.measured, similarity=similarity)
+        return replace(self, sharing=replace(self.rule, groups=measured.grouping.groups), measured=measured)
+
+    def without_sharing(self) -> AdapterSettings:
+        """Return the settings of LoRA: every layer has matrices of its own."""
+        return replace(self, sharing=SharingRule("none"), measured=None)
+
+    def confined_to_language(self, model: nn.Module) -> AdapterSettings:
+        """Return the settings with modules of the language model alone, if the model reads images too.
+
+        Raises:
+            UserError: the language model has no such modules.
+        """
+        from sharelora.models.vision import language_modules
+
+        if getattr(getattr(model, "config", None), "vision_config", None) is None:
+            return self
+        assert self.modules is not None, "vision-language models have no default modules"
+        return self.with_modules(language_modules(model, self.modules))
