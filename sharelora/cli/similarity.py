@@ -98,8 +98,7 @@ def _measure(args: argparse.Namespace, subject: Subject, sample: Sample | ImageS
 def _measure_images(args: argparse.Namespace, subject: Subject, sample: ImageSample) -> Similarity:
     from sharelora.evaluation.batching import BatchSize
     from sharelora.layer_groups.images import measure_with_images
-    from sharelora.models.vision import load_vision_base
-    from sharelora.models.vision import open_writer
+    from sharelora.models.vision import load_vision_base, open_writer
 
     writer = open_writer(subject.base, None)
     model = subject.load(take(Options, args), load_vision_base)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shlex
-import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from sharelora.continual.sequence import TaskSequence
 from sharelora.continual.stages import ShareResult
 from sharelora.metrics.continual import Matrix, Summary, summarise
 from sharelora.reporting.compare import layout
-from sharelora.reporting.environment import git_commit, machine_facts, versions
+from sharelora.reporting.document import opening, provenance
 from sharelora.reporting.pictures import new_figure, save_figure
 from sharelora.reporting.results import write_result
 from sharelora.support.files import read_json, require_writable, write_text
@@ -80,7 +77,7 @@ def document(sequence: TaskSequence, results: Sequence[ShareResult], pictures: S
     score = SCORES[sequence.score]
     better = "lower" if score.lower_is_better else "higher"
     parts = [
-        _opening(),
+        opening(provenance("Tasks learnt one after the other")),
         f"One adapter learns {', then '.join(sequence.tasks)}; after every stage all are scored. Score: {score.title}; "
         f"{better} is better. Flags of every stage: `{' '.join(sequence.words) or '(none)'}`.",
         summary_table(sequence, results),
@@ -114,17 +111,6 @@ def matrix_table(tasks: Sequence[str], result: ShareResult) -> str:
     names = ("untouched", *(f"after {name}" for name in tasks))
     rows = [(name, *(f"{score:.4f}" for score in row)) for name, row in zip(names, result.matrix, strict=True)]
     return layout([("stage", *tasks), *rows], markdown=True)
-
-
-def _opening() -> str:
-    machine = machine_facts()
-    where = ", ".join([*machine["gpu"], machine["cpu"], f"{machine['cores']} cores"])
-    used = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
-    command = shlex.join([Path(sys.executable).name, *sys.argv])
-    return (
-        f"# Tasks learnt one after the other, {datetime.now().astimezone():%Y-%m-%d %H:%M}\n\n"
-        f"- command: `{command}`\n- machine: {where}\n- versions: {used}\n- commit: {git_commit() or '-'}"
-    )
 
 
 def gains(matrix: Matrix, lower_is_better: bool) -> list[list[float]]:

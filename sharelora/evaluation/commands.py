@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from sharelora.data import gsm8k, humaneval
@@ -203,7 +203,9 @@ class Command:
     def parser(self, skip: Collection[str] = ()) -> Parser:
         """Return the parser with every flag of this command, but for fields of its options to skip."""
         parser = Parser(f"{self.name}.py", self.description)
-        add_fields(parser, self.options, "flags", skip)
+        add_fields(parser, Options, "model, data and output")
+        shared = {field.name for field in fields(Options)}
+        add_fields(parser, self.options, "this benchmark", {*shared, *skip})
         parser.set_defaults(output=f"runs/{self.name}", **self.defaults)
         return parser
 

@@ -61,7 +61,7 @@ class Exam(Command):
     def parser(self, skip: Collection[str] = ()) -> Parser:
         """Return the parser with every flag of this exam."""
         parser = super().parser((*skip, "shots", "split"))
-        add = parser.add_argument
+        add = parser.add_argument_group("questions").add_argument
         about = "solved examples before every question" + (
             f"; by default {MOST_SHOTS} if there are any, else 0" if self.shots is None else ""
         )

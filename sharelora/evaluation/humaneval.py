@@ -162,7 +162,9 @@ def samples_of(tasks: Sequence[CodeProblem], texts: Sequence[Generated], each: i
     ]
 
 
-def _samples_of_file(options: HumanEvalOptions, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]) -> list[Sample]:
+def _samples_of_file(
+    options: HumanEvalOptions, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
+) -> list[Sample]:
     """Read the samples of the chosen tasks, out of all, from the file that the flags name."""
     assert options.samples_file is not None
     samples, others = read_samples(options.samples_file, tasks, every)
@@ -173,7 +175,9 @@ def _samples_of_file(options: HumanEvalOptions, tasks: Sequence[CodeProblem], ev
     return samples
 
 
-def read_samples(path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]) -> tuple[list[Sample], int]:
+def read_samples(
+    path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
+) -> tuple[list[Sample], int]:
     """Read samples: rows with `task_id` and `completion`, as this project and OpenAI's human-eval write them.
 
     Args:

@@ -17,8 +17,8 @@ import torch
 from sharelora.data import padding_id
 from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.tokens import tokenise
 from sharelora.data.vision.images import open_image
+from sharelora.data.vision.tokens import tokenise
 from sharelora.evaluation.batching import BatchRunner, BatchSize, Listener, evaluating
 from sharelora.evaluation.generation.engine import TextStore
 from sharelora.evaluation.generation.sampling import StoppingCriteria, end_tokens
