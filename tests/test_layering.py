@@ -161,7 +161,7 @@ def test_no_modules_import_each_other() -> None:
     [
         ("sharelora.plan.plan", "sharelora.training.arguments", "stands above"),
         ("sharelora.data.prompts", "sharelora.evaluation", "stands above"),
-        ("sharelora.evaluation.exam", "sharelora.training.job", "stands above"),
+        ("sharelora.evaluation.exams", "sharelora.training.job", "stands above"),
         ("sharelora.metrics.glue", "sharelora.plan.plan", "knows of support, data alone"),
         ("sharelora.training.job", "sharelora.cli.main", "stands above"),
         ("eval.mmlu", "qlora_share.qlora_share", "the entry point"),

@@ -7,8 +7,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharelora.evaluation import command
+from sharelora.evaluation.commands import Options
 from sharelora.flags import program
+from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
 from sharelora.layer_groups.grouping import Grouping
@@ -20,6 +21,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import require_writable
 
 if TYPE_CHECKING:
+    from sharelora.evaluation.subject import Subject
     from sharelora.layer_groups.images import ImageSample
     from sharelora.layer_groups.texts import Sample
 
@@ -36,7 +38,7 @@ PAIRS, LONGEST_PAIR = 8, 2048
 
 def add_similarity_flags(parser: Parser) -> None:
     """Add the flags of `sharelora similarity`."""
-    command.add_flags(parser, OUTPUT, "texts")
+    add_fields(parser, Options, "model and output")
     parser.add_argument(
         "--sample", metavar="NAME", help="texts: a text file, a table with a column text, or a data set's name"
     )
@@ -46,7 +48,7 @@ def add_similarity_flags(parser: Parser) -> None:
         help="images of a sample in LLaVA's json, for a vision-language model",
     )
     add_choice_flags(parser.add_argument_group("groups"))
-    parser.set_defaults(limit=TEXTS, batch_size=8)
+    parser.set_defaults(output=OUTPUT, limit=TEXTS, batch_size=8)
 
 
 def run_similarity(args: argparse.Namespace) -> None:
@@ -60,10 +62,11 @@ def run_similarity(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from sharelora.evaluation.batching import BatchSize
+    from sharelora.evaluation.subject import locate_subject
 
     choice = grouping_choice(args)
     BatchSize(args.batch_size, 1)
-    subject = command.locate(args)
+    subject = locate_subject(take(Options, args))
     sample = _sample(args)
     if args.dry_run:
         logger.info("dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample), args.sample)
@@ -77,6 +80,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
+    from sharelora.evaluation.subject import data_root
     from sharelora.layer_groups.images import read_image_sample
     from sharelora.layer_groups.texts import read_sample
 
@@ -85,23 +89,22 @@ def _sample(args: argparse.Namespace) -> Sample | ImageSample:
         raise UserError("found no --sample; need texts to compare the layers on; pass --sample FILE, or a data set")
     if args.image_folder is not None:
         return read_image_sample(name, args.image_folder, args.limit, args.seed)
-    return read_sample(name, args.limit, args.seed, command.data_root(args))
+    return read_sample(name, args.limit, args.seed, data_root(args.data_root, args.tiny))
 
 
-def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: Any) -> Similarity:
+def _measure_images(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
     from sharelora.evaluation.batching import BatchSize
     from sharelora.layer_groups.images import measure_with_images
-    from sharelora.models.vision import load_vision_base
-    from sharelora.training.vision.data import open_writer
+    from sharelora.models.vision import load_vision_base, open_writer
 
     writer = open_writer(subject.base, None)
-    model = command.load_model(args, subject, load_vision_base)
+    model = subject.load(take(Options, args), load_vision_base)
     body = model if subject.adapter is None else model.get_base_model()
     size = BatchSize(args.batch_size, PAIRS).most
     return measure_with_images(body, writer, sample, subject.base, args.max_length or LONGEST_PAIR, size)
 
 
-def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Any) -> Similarity:
+def _measure_texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
     import torch
 
     from sharelora.evaluation.batching import BatchSize, most_that_fit
