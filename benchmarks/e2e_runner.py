@@ -57,7 +57,7 @@ def execute(experiment: Experiment, root: Path, run: Run) -> float:
 
 
 def _train(experiment: Experiment, run: Run, folder: Path) -> None:
-    from sharelora.training.nlg.arguments import parse
+    from sharelora.training.nlg.job import parse
     from sharelora.training.nlg.job import run as train
 
     train(parse(experiment.training(run, folder)))

@@ -66,8 +66,7 @@ def execute(words: Sequence[str], start: Start) -> float:
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from sharelora.training.glue.arguments import parse
-    from sharelora.training.glue.job import run
+    from sharelora.training.glue.job import parse, run
 
     disable_progress_bar()
     began = time.monotonic()

@@ -49,8 +49,8 @@ def execute(experiment: Experiment, ways: Mapping[str, Way], root: Path, run: Ru
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from sharelora.training.arguments import parse
-    from sharelora.training.job import run as train
+    from sharelora.training.instructions.job import parse
+    from sharelora.training.instructions.job import run as train
 
     disable_progress_bar()
     began, folder = time.monotonic(), root / run.name

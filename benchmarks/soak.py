@@ -78,8 +78,7 @@ def train(given: argparse.Namespace, folder: Path) -> None:
     from benchmarks.run_log import logged
     from benchmarks.soak_watch import FILE, Watch
     from sharelora import UserError
-    from sharelora.training.arguments import parse
-    from sharelora.training.job import run
+    from sharelora.training.instructions.job import parse, run
 
     if given.windows < 8 or given.steps % given.windows:
         raise UserError(

@@ -71,7 +71,7 @@ def read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UserError: a flag that neither has, a value without a flag, or a flag that this command sets itself.
     """
     from sharelora.flags.upstream import RULES
-    from sharelora.training.arguments import build_parser
+    from sharelora.training.instructions.job import build_parser
 
     own = parser()
     args, words = own.parse_known_args(list(argv))

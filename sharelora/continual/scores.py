@@ -24,10 +24,9 @@ from sharelora.models.known import model_config
 from sharelora.reporting.progress import Progress
 from sharelora.sandbox import require_sandbox, run_many
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import Arguments
-from sharelora.training.job import Main
-from sharelora.training.mmlu import mmlu_exam
-from sharelora.training.place import data_root
+from sharelora.training.instructions.job import InstructionArguments, InstructionSession
+from sharelora.training.instructions.mmlu import mmlu_exam
+from sharelora.training.resolve import data_root
 
 Item = TypeVar("Item")
 
@@ -45,7 +44,7 @@ class Asked:
     """
 
     name: str
-    args: Arguments
+    args: InstructionArguments
     place: str
     tokenizer: Any
     limit: int | None = None
@@ -55,7 +54,7 @@ class Asked:
         return [items[place] for place in spread([""] * len(items), self.limit, self.args.data.data_seed)]
 
 
-Measure = Callable[[Main], float]
+Measure = Callable[[InstructionSession], float]
 Prepare = Callable[[Asked], Measure]
 
 
@@ -88,7 +87,7 @@ def answer_loss(asked: Asked) -> Measure:
             f"{report.longest_target}; need whole answers to score; raise --target_max_len"
         )
 
-    def measure(session: Main) -> float:
+    def measure(session: InstructionSession) -> float:
         prefix = f"eval_{asked.name}"
         return float(session.trainer.evaluate(data.eval, metric_key_prefix=prefix)[f"{prefix}_loss"])
 
@@ -97,7 +96,10 @@ def answer_loss(asked: Asked) -> Measure:
 
 def mmlu_accuracy(asked: Asked) -> Measure:
     """The accuracy on MMLU's validation questions, all alike: instructions have no right answers of their own."""
-    exam = mmlu_exam(asked.args, asked.tokenizer, asked.place)
+    args, root = asked.args, data_root(asked.args.run)
+    exam = mmlu_exam(
+        args.mmlu, asked.tokenizer, asked.place, args.data.data_seed, root, args.model.trust_remote_code
+    )  # fmt: skip
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
 
@@ -118,7 +120,7 @@ def pass_at_1(asked: Asked) -> Measure:
     tasks = asked.chosen(load_humaneval(data_root(asked.args.run)))
     write = _writer(asked, humaneval.write_prompts(tasks), CODE_STOP)
 
-    def measure(session: Main) -> float:
+    def measure(session: InstructionSession) -> float:
         pairs = zip(tasks, write(session), strict=True)
         outcomes = run_many([(task.program(text.text), task.check) for task, text in pairs])
         return sum(outcome.passed for outcome in outcomes) / len(outcomes)
@@ -126,7 +128,9 @@ def pass_at_1(asked: Asked) -> Measure:
     return measure
 
 
-def _writer(asked: Asked, prompts: Sequence[Prompt], stop: tuple[str, ...]) -> Callable[[Main], Sequence[Generated]]:
+def _writer(
+    asked: Asked, prompts: Sequence[Prompt], stop: tuple[str, ...]
+) -> Callable[[InstructionSession], Sequence[Generated]]:
     """Return what lets a model write after prompts; texts are on disk as they end, so a killed run goes on.
 
     Raises:
@@ -137,7 +141,7 @@ def _writer(asked: Asked, prompts: Sequence[Prompt], stop: tuple[str, ...]) -> C
     require_room(encode(asked.tokenizer, prompts), told, context_length(config))
     deciding = {**told.deciding(), **fingerprint(prompts)}
 
-    def write(session: Main) -> Sequence[Generated]:
+    def write(session: InstructionSession) -> Sequence[Generated]:
         kept = TextStore(session.args.output_dir / f"texts_{asked.name}", deciding)
         return generate(session.model, asked.tokenizer, prompts, told, store=kept, listener=Progress(asked.name))
 

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import torch
 
+from sharelora.memory.machine import out_of_memory
 from sharelora.support.errors import UserError
 
 # Of the memory that is free, the part that the estimate may use.
@@ -20,7 +21,7 @@ MOST_FILL = 64
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return out_of_memory(error)
 
 
 def no_memory() -> UserError:

@@ -27,7 +27,7 @@ from benchmarks.glue_experiment import (
 from benchmarks.glue_plot import plot
 from benchmarks.glue_start import Start
 from sharelora import UserError
-from sharelora.training.glue.arguments import parse
+from sharelora.training.glue.job import parse
 
 TWO_TASKS = {name: TASKS[name] for name in ("cola", "sst2")}
 EXPERIMENT = Experiment("encoder", TWO_TASKS, ("lora", "share_a"), seeds=(0, 1, 2), rates=(1e-3, 3e-3))

@@ -15,7 +15,7 @@ from benchmarks.glue_document import NOTES
 from benchmarks.soak_table import compose, plot, table, trend, verdict
 from benchmarks.soak_watch import Watch
 from sharelora import UserError
-from sharelora.training.arguments import parse
+from sharelora.training.instructions.job import parse
 
 
 def windows(resident: list[float], count: int = 16) -> list[dict[str, Any]]:

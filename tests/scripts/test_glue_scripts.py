@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from script_commands import SCRIPTS, Command, environment, value
 
-from sharelora.training.glue.arguments import parse
+from sharelora.training.glue.job import parse
 
 TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 FROM_MNLI = ("mrpc", "rte", "stsb")
@@ -63,7 +63,7 @@ def settings(words: list[str]) -> dict[str, Any]:
     at = next(index for index, word in enumerate(words) if word.endswith("run_glue_share.py"))
     found = parse(words[at + 1 :])
     assert found.notices == (), found.notices
-    return {**vars(found.flags), **found.train}
+    return {**found.values, **found.train}
 
 
 def batch(found: dict[str, Any]) -> int:
@@ -189,5 +189,5 @@ def test_a_tiny_run_is_short_names_no_model_and_leaves_the_last_word_to_the_user
 def test_a_tiny_run_has_the_numbers_that_the_job_takes_for_one(command: Command) -> None:
     names = ("num_train_epochs", "max_seq_length", "warmup_steps", "per_device_train_batch_size", "learning_rate")
     script = settings(command("share/deberta_v2_xxlarge_qnli.sh", "--tiny"))
-    flags = parse(["--tiny", "--task_name", "qnli", "--share", "a"]).flags
-    assert {name: script[name] for name in names} == {name: getattr(flags, name) for name in names}
+    flags = parse(["--tiny", "--task_name", "qnli", "--share", "a"]).values
+    assert {name: script[name] for name in names} == {name: flags[name] for name in names}

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, Command
 
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 # LLaVA's is another job: test_vision_scripts.py.
@@ -25,7 +24,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     at = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
     with caplog.at_level(logging.INFO, "sharelora"):
         run(parse(words[at + 1 :]))
-    assert "dry run: nothing was" in caplog.text
+    assert "dry run: no weights were loaded" in caplog.text
     shared = "own" if script.startswith("lora/") else "all"
     assert f"self_attn.q_proj  {shared}" in caplog.text
     assert not folder.exists() or not any(folder.iterdir())

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
@@ -25,6 +24,7 @@ from sharelora.data.vision import (
 from sharelora.models.known import model_config
 from sharelora.models.vision import load_processor, require_sight
 from sharelora.support.errors import UserError
+from sharelora.training.run import Data
 from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
@@ -49,22 +49,8 @@ class VisionRecords:
 
 
 @dataclass(frozen=True)
-class VisionData:
-    """The same as the model reads them; a part that was not asked for is None.
-
-    Attributes:
-        train: rows to learn.
-        eval: rows to evaluate on.
-        collator: makes batches of both.
-        origin: where they were found.
-        reports: what was cut or left out.
-    """
-
-    train: ImageTextRows | None
-    eval: ImageTextRows | None
-    collator: ImageTextCollator
-    origin: str
-    reports: tuple[EncodingReport, ...]
+class VisionData(Data):
+    """The same as the model reads them."""
 
 
 def template(asked: str | None, model_type: str) -> str:
@@ -145,28 +131,25 @@ def _drawn(records: Sequence[Record], options: VisionOptions) -> list[Record]:
     return [records[place] for place in sorted(places)]
 
 
-def encode_records(found: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
-    """Tokenise conversations; what is cut or left out is said.
+def encode_records(records: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
+    """Tokenise conversations; a warning says what is cut or left out.
 
     Raises:
         UserError: see `encode` and `ConversationWriter.pieces`.
     """
     reports: list[EncodingReport] = []
 
-    def rows(records: Sequence[Record], split: str) -> ImageTextRows | None:
-        if not records:
+    def rows(conversations: Sequence[Record], split: str) -> ImageTextRows | None:
+        if not conversations:
             return None
-        made, report = encode(writer, records, options.model_max_length, split)
+        tokens, report = encode(writer, conversations, options.model_max_length, split)
         reports.append(report)
         for line in report.lines():
             logger.warning("%s", line)
-        return made
+        return tokens
 
-    train, held = rows(found.train, "train"), rows(found.eval, "eval")
-    collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
-    return VisionData(train, held, collator, found.origin, tuple(reports))
-
-
-def reports_json(data: VisionData) -> list[dict[str, Any]]:
-    """What was cut or left out, for result files."""
-    return [report.to_json() for report in data.reports]
+    train, held = rows(records.train, "train"), rows(records.eval, "eval")
+    tokenizer = writer.reader.tokenizer
+    collator = ImageTextCollator(writer.reader, padding_id(tokenizer))
+    truncated = [report.to_json() for report in reports]
+    return VisionData(tokenizer, train, held, collator, records.origin, truncated)
