@@ -12,8 +12,7 @@ from __future__ import annotations
 def main() -> None:
     """Parse, run, report."""
     from sharelora.flags.program import start
-    from sharelora.training.vision.arguments import parse
-    from sharelora.training.vision.job import run
+    from sharelora.training.vision.job import parse, run
 
     start(parse, run)
 

@@ -17,11 +17,11 @@ from benchmarks.harness.command import flag_words
 from benchmarks.harness.machine import Peak
 from benchmarks.speed.bases import DTYPES, build_base, stack_config
 from sharelora.data.token_rows import TrainCollator
-from sharelora.trainer.devices import Precision, choose_precision, on_gpu
-from sharelora.training.arguments import Arguments, parse
-from sharelora.training.capacity import Outlook, outlook
-from sharelora.training.job import flag_names
+from sharelora.trainer.devices import choose_precision, on_gpu
+from sharelora.training.capacity import Outlook
+from sharelora.training.instructions.job import JOB, InstructionArguments, parse
 from sharelora.training.model import load_model
+from sharelora.training.run import Run
 from sharelora.training.settings import trainer_settings
 from sharelora.training.trainer import ShareTrainer
 
@@ -87,7 +87,7 @@ class MemoryCell:
         config.dtype, config.architectures = self.stored, ["LlamaForCausalLM"]
         return config
 
-    def arguments(self, bases: Path, device: str) -> Arguments:
+    def arguments(self, bases: Path, device: str) -> InstructionArguments:
         """Return the command line of the main job that trains this."""
         flags = {
             "model_name_or_path": f"{bases}/{self.base}",
@@ -124,9 +124,10 @@ def write_base(cell: MemoryCell, bases: Path) -> None:
         build_base(cell.config(), torch.device("cpu"), cell.stored).save_pretrained(bases / cell.base)
 
 
-def _precision(args: Arguments) -> Precision:
-    gpu = on_gpu(args.train["use_cpu"])
-    return choose_precision(args.model.bits, args.train["bf16"], args.train["fp16"], False, True, gpu)
+def _training(args: InstructionArguments) -> Run[InstructionArguments]:
+    gpu, base = on_gpu(args.train["use_cpu"]), args.model.model_name_or_path
+    precision = choose_precision(args.model.bits, args.train["bf16"], args.train["fp16"], False, True, gpu)
+    return Run(args, args.adapter_settings, precision, True, None, None, base, base, None, args.output_dir)
 
 
 def foreseen(cell: MemoryCell, device: str) -> Outlook:
@@ -134,7 +135,9 @@ def foreseen(cell: MemoryCell, device: str) -> Outlook:
     with tempfile.TemporaryDirectory() as folder:
         args = cell.arguments(Path(folder), device)
         cell.config().save_pretrained(args.model.model_name_or_path)
-        return outlook(args, args.model.model_name_or_path, _precision(args), flag_names(args))
+        outlook = JOB.foresee(_training(args), None)
+        assert outlook is not None, "adapters are trained"
+        return outlook
 
 
 def _rows(cell: MemoryCell, vocabulary: int, count: int) -> list[dict[str, torch.Tensor]]:
@@ -153,9 +156,10 @@ def measure(cell: MemoryCell, bases: Path, device: str) -> dict[str, int]:
     """
     args, torch_device = cell.arguments(bases, device), torch.device(device)
     first = Peak(torch_device)
-    model: Any = load_model(args, args.model.model_name_or_path, _precision(args), None, True)
+    training = _training(args)
+    model: Any = load_model(training)
     peaks = {"before": first.before, "loading": first.read() - first.before}
-    settings, _ = trainer_settings(args, _precision(args))
+    settings, _ = trainer_settings(args, training.precision)
     vocabulary = model.config.vocab_size
     trainer = ShareTrainer(
         model=model,

@@ -77,8 +77,7 @@ def train(args: argparse.Namespace, folder: Path) -> None:
     import torch
 
     from benchmarks.memory.soak_windows import FILE, Watch
-    from sharelora.training.arguments import parse
-    from sharelora.training.job import run
+    from sharelora.training.instructions.job import parse, run
 
     if args.windows < 8 or args.steps % args.windows:
         raise UserError(

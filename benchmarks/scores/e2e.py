@@ -193,7 +193,7 @@ class E2EExperiment(Experiment[Outcome]):
 
 def train(experiment: E2EExperiment, run: Run, folder: Path) -> None:
     """Train a run."""
-    from sharelora.training.nlg.arguments import parse
+    from sharelora.training.nlg.job import parse
     from sharelora.training.nlg.job import run as train_job
 
     train_job(parse(experiment.training(run, folder)))

@@ -246,8 +246,7 @@ def train(flags: list[str], folder: Path, same_start: bool, frozen: bool, dropou
     """Do one run of the GLUE job; see `glue_start.Start` for all but the flags."""
     # In a worker process alone: they load torch and PEFT.
     from benchmarks.scores.glue_start import Start
-    from sharelora.training.glue.arguments import parse
-    from sharelora.training.glue.job import run
+    from sharelora.training.glue.job import parse, run
 
     run(parse(flags), prepare=Start(str(folder), same_start, frozen, dropout))
 

@@ -222,8 +222,8 @@ class Compared:
 def train(experiment: GroupsExperiment, run: Run, folder: Path) -> None:
     """Train a run with the main job."""
     # In a worker process alone: it loads torch and PEFT.
-    from sharelora.training.arguments import parse
-    from sharelora.training.job import run as train_job
+    from sharelora.training.instructions.job import parse
+    from sharelora.training.instructions.job import run as train_job
 
     train_job(parse(experiment.flags(run, folder)))
 

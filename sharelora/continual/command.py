@@ -83,7 +83,7 @@ def read(argv: Sequence[str]) -> tuple[ContinualOptions, list[str]]:
         raise UserError(f"found the value {words[0]!r} without a flag before it; need --flag value; see --help")
     # The flags of the tuning are those of transformers, which `--help` need not wait for.
     from sharelora.flags.upstream import RULES
-    from sharelora.training.arguments import build_parser
+    from sharelora.training.instructions.job import build_parser
 
     flags = build_parser().flags
     for word in (word for word in words if word.startswith("--")):

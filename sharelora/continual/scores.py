@@ -31,10 +31,9 @@ from sharelora.models.known import model_config
 from sharelora.reporting.progress import Progress
 from sharelora.sandbox import require_sandbox, run_many
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import Arguments
-from sharelora.training.job import Main
-from sharelora.training.mmlu import mmlu_exam
-from sharelora.training.place import data_root
+from sharelora.training.instructions.job import InstructionArguments, InstructionSession
+from sharelora.training.instructions.mmlu import mmlu_exam
+from sharelora.training.resolve import data_root
 
 Item = TypeVar("Item")
 
@@ -52,7 +51,7 @@ class TaskSetup:
     """
 
     name: str
-    args: Arguments
+    args: InstructionArguments
     base: str
     tokenizer: Any
     limit: int | None = None
@@ -62,7 +61,7 @@ class TaskSetup:
         return [items[index] for index in spread([""] * len(items), self.limit, self.args.data.data_seed)]
 
 
-Measure = Callable[[Main], float]
+Measure = Callable[[InstructionSession], float]
 Prepare = Callable[[TaskSetup], Measure]
 
 
@@ -95,7 +94,7 @@ def answer_loss(task: TaskSetup) -> Measure:
             f"{report.longest_target}; need whole answers to score; raise --target_max_len"
         )
 
-    def measure(session: Main) -> float:
+    def measure(session: InstructionSession) -> float:
         prefix = f"eval_{task.name}"
         return float(session.trainer.evaluate(data.eval, metric_key_prefix=prefix)[f"{prefix}_loss"])
 
@@ -104,7 +103,10 @@ def answer_loss(task: TaskSetup) -> Measure:
 
 def mmlu_accuracy(task: TaskSetup) -> Measure:
     """The accuracy over all of MMLU's validation questions: instructions have no right answers of their own."""
-    exam = mmlu_exam(task.args, task.tokenizer, task.base)
+    args, root = task.args, data_root(task.args.run)
+    exam = mmlu_exam(
+        args.mmlu, task.tokenizer, task.base, args.data.data_seed, root, args.model.trust_remote_code
+    )  # fmt: skip
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
 
@@ -125,7 +127,7 @@ def pass_at_1(task: TaskSetup) -> Measure:
     functions = task.choose(load_humaneval(data_root(task.args.run)))
     write = _text_writer(task, humaneval.write_prompts(functions), CODE_STOP)
 
-    def measure(session: Main) -> float:
+    def measure(session: InstructionSession) -> float:
         pairs = zip(functions, write(session), strict=True)
         outcomes = run_many([(function.program(text.text), function.check) for function, text in pairs])
         return sum(outcome.passed for outcome in outcomes) / len(outcomes)
@@ -135,7 +137,7 @@ def pass_at_1(task: TaskSetup) -> Measure:
 
 def _text_writer(
     task: TaskSetup, prompts: Sequence[Prompt], stop: tuple[str, ...]
-) -> Callable[[Main], Sequence[Generated]]:
+) -> Callable[[InstructionSession], Sequence[Generated]]:
     """Return a function that lets a model continue prompts; its texts are on disk as they end.
 
     Raises:
@@ -146,7 +148,7 @@ def _text_writer(
     require_room(encode(task.tokenizer, prompts), settings, context_length(config))
     deciding = {**settings.deciding(), **fingerprint(prompts)}
 
-    def write(session: Main) -> Sequence[Generated]:
+    def write(session: InstructionSession) -> Sequence[Generated]:
         store = TextStore(session.args.output_dir / f"texts_{task.name}", deciding)
         return generate(session.model, task.tokenizer, prompts, settings, store=store, listener=Progress(task.name))
 

@@ -11,9 +11,8 @@ from typing import Any
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.text import nearest
-from sharelora.training.arguments import Arguments, parse
+from sharelora.training.instructions.job import JOB, InstructionArguments, parse
 from sharelora.training.output import ADAPTER
-from sharelora.training.settings import deciding_settings
 
 SHARES = ("none", "a", "b", "ab")
 SETTINGS = "sequence.json"
@@ -92,7 +91,7 @@ class TaskSequence:
     def __post_init__(self) -> None:
         require_tasks(self.tasks)
 
-    def arguments(self, task: str, folder: Path, *more: str) -> Arguments:
+    def arguments(self, task: str, folder: Path, *more: str) -> InstructionArguments:
         """Return the main job's command line for one task.
 
         Args:
@@ -110,11 +109,11 @@ class TaskSequence:
             raise UserError("found --do_train false; need stages that are trained; drop the flag")
         return parse([*changeable, *TASKS[task].fixed(), "--output_dir", str(folder), *more])
 
-    def untouched(self) -> Arguments:
+    def untouched(self) -> InstructionArguments:
         """Return the command line that loads the model before the first stage."""
         return self.arguments(self.tasks[0], self.output / UNTOUCHED, "--adapter", "none", "--do_train", "false")
 
-    def stage(self, share: str, number: int, *more: str) -> Arguments:
+    def stage(self, share: str, number: int, *more: str) -> InstructionArguments:
         """Return the command line of a stage, which continues from the adapter of the one before.
 
         Args:
@@ -134,7 +133,7 @@ class TaskSequence:
         settings: dict[str, Any] = {"tasks": ",".join(self.tasks), "score": self.score, "limit": self.limit}
         for name in self.tasks:
             args = self.arguments(name, self.output)
-            deciding = {**deciding_settings(args), **{key: getattr(args.flags, key) for key in _SCORING}}
+            deciding = {**JOB.deciding(args), **{key: args.values[key] for key in _SCORING}}
             settings.update({f"{key} of {name}": value for key, value in deciding.items() if key not in _OF_ONE_SHARE})
         return settings
 

@@ -18,9 +18,8 @@ from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.trainer.devices import processes
-from sharelora.training.arguments import Arguments
-from sharelora.training.job import run
-from sharelora.training.place import locate_base
+from sharelora.training.instructions.job import InstructionArguments, run
+from sharelora.training.model import locate_base
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class _Row:
     seconds: float
 
 
-def _scored(args: Arguments, measures: Measures) -> _Row:
+def _scored(args: InstructionArguments, measures: Measures) -> _Row:
     """Return the scores of a stage, from its file if there is one."""
     file = args.output_dir / SCORED
     if file.is_file():
@@ -119,7 +118,7 @@ def _scored(args: Arguments, measures: Measures) -> _Row:
     return row
 
 
-def _tune_and_score(args: Arguments, measures: Measures) -> _Row:
+def _tune_and_score(args: InstructionArguments, measures: Measures) -> _Row:
     began = time.monotonic()
     session = run(args)
     assert session is not None, "a dry run has no scores"

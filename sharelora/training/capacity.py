@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, FlagNames
 from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
-from sharelora.memory.machine import Machine, machine
-from sharelora.models.known import meta_model
+from sharelora.memory.machine import Machine, machine, out_of_memory
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
-from sharelora.trainer.devices import Precision, choose_optimizer, on_gpu, processes
-from sharelora.training.arguments import Arguments
-from sharelora.training.settings import evaluates
-
-# What allocators say of memory that ran out, where they raise no error of its own kind: torch's of the CPU, CUDA's
-# libraries.
-_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
+from sharelora.trainer.devices import choose_optimizer, processes
 
 
 @dataclass(frozen=True)
@@ -89,38 +81,6 @@ def look_at(
     )
 
 
-def outlook(args: Arguments, place: str, precision: Precision, names: FlagNames, beside: Sequence[str] = ()) -> Outlook:
-    """Plan the adapters on the meta device and estimate the memory.
-
-    Args:
-        args: the command line.
-        place: the base's folder, hub id or known name.
-        precision: of the base.
-        names: what the command calls its flags.
-        beside: modules of the base that are trained as a whole.
-
-    Raises:
-        UserError: sharing flags that do not fit the model.
-    """
-    model, train = meta_model(place, args.model.trust_remote_code), args.train
-    settings = {
-        "bits": precision.bits,
-        "dtype": precision.dtype,
-        "batch": train["per_device_train_batch_size"],
-        "tokens": args.data.row_len,
-        "optimizer": known_optimizer(train),
-        "checkpointing": train["activation_checkpointing"],
-        "lora_dropout": args.adapter_settings.dropout,
-        "double_quant": args.model.double_quant,
-        "extra_trainable": sum(p.numel() for name, p in model.named_parameters() if set(beside) & set(name.split("."))),
-        "eval_batch": train["per_device_eval_batch_size"] if evaluates(args) else 0,
-        "device": "cuda" if on_gpu(train["use_cpu"]) else "cpu",
-    }
-    rows = {name: getattr(args.flags, name) for name in names.rows}
-    accumulation = train["gradient_accumulation_steps"]
-    return look_at(model, args.adapter_settings, rows, settings, accumulation, names, args.output_dir)
-
-
 def known_optimizer(train: Mapping[str, Any]) -> str:
     """Return the optimizer that will be used; AdamW stands for one that the estimate does not know."""
     optimizer, _ = choose_optimizer(train["optim"], train["use_cpu"])
@@ -147,13 +107,6 @@ def require_capacity(found: Outlook, anyway: bool) -> None:
     )
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _RAN_OUT)
-
-
 @contextmanager
 def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
     """Turn an error of the block that says that memory ran out into the estimate and the cheapest ways out.
@@ -168,7 +121,7 @@ def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not out_of_memory(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         advice = found.advice() if found is not None else ""

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.grouping import AUTO
 from sharelora.layer_groups import Similarity, read_similarity
 from sharelora.layer_groups.measure import load_any, model_name
@@ -19,127 +18,85 @@ from sharelora.layer_groups.show import render
 from sharelora.layer_groups.texts import MAX_LENGTH, Sample, measure, read_sample
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
-from sharelora.trainer.devices import device_map, processes
-from sharelora.training.place import data_root
-from sharelora.training.preflight import Task
+from sharelora.trainer.devices import processes
+from sharelora.training.model import base_options
+from sharelora.training.run import Run
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_SEED = 0  # the groups must not differ between runs of different seeds
 
 
-def with_model_groups(args: Any, place: str, task: Task) -> Any:
-    """Do `with_groups` for a language model, loaded as the run loads it."""
-    return with_groups(
-        args,
-        place,
-        started=task.trained is not None,
-        bits=task.precision.bits,
-        dtype=task.precision.dtype,
-        quant_type=args.model.quant_type,
-        double_quant=args.model.double_quant,
-        **device_map(args.model.max_memory_MB, args.train["use_cpu"]),
-    )
-
-
-def with_groups(args: Any, place: str, started: bool, **options: Any) -> Any:
+def group_on_texts(run: Run[Any]) -> Run[Any]:
     """See to it that the similarities which `--share_groups auto` means are in the output folder.
 
-    They are measured once: a run that goes on finds them there, and with them the groups that it began with.
-
-    Args:
-        args: the command line of any of the jobs.
-        place: folder or hub id of the base.
-        started: whether the run goes on from an adapter, whose groups are its own.
-        options: of `load_base`: precision and devices.
+    They are measured once, on texts, with the base loaded as the run loads it: a run that goes on finds them there, and
+    with them the groups that it began with.
 
     Returns:
-        The command line with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
+        The run with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
 
     Raises:
         UserError: flags that contradict each other, texts that cannot be used, several processes, or no two layers that
             are similar enough.
     """
-    flags = args.flags
+    values = run.args.values
 
     def read() -> Sample:
-        return read_sample(flags.similarity_sample, flags.similarity_texts, SAMPLE_SEED, data_root(args.run))
+        return read_sample(values["similarity_sample"], values["similarity_texts"], SAMPLE_SEED, run.data_root)
 
-    return with_measured(args, place, started, read, lambda sample: _measure(args.model, place, sample, options))
+    return with_measured(run, read, lambda sample: _measure(run, sample))
 
 
 def with_measured(
-    args: Any,
-    place: str,
-    started: bool,
-    read: Callable[[], Any],
-    compare: Callable[[Any], Similarity],
-    max_length: int = MAX_LENGTH,
-) -> Any:
-    """Do `with_groups` for a sample of any kind.
+    run: Run[Any], read: Callable[[], Any], compare: Callable[[Any], Similarity], max_length: int = MAX_LENGTH
+) -> Run[Any]:
+    """Do `group_on_texts` for a sample of any kind.
 
     Args:
-        args: the command line of any of the jobs.
-        place: folder or hub id of the base.
-        started: whether the run goes on from an adapter, whose groups are its own.
+        run: an adapter to start from has groups of its own.
         read: reads the sample, which has a `digest`.
         compare: measures the layers on it.
         max_length: most tokens of a part of the sample.
 
-    Returns:
-        The command line with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
-
     Raises:
-        UserError: see `with_groups`.
+        UserError: see `group_on_texts`.
     """
-    settings: AdapterSettings = args.adapter_settings
-    measured = settings.measured
-    if args.flags.share_groups != AUTO or measured is None:
-        return args
-    if started:
+    measured = run.adapter.measured
+    if run.args.values["share_groups"] != AUTO or measured is None:
+        return run
+    if run.trained is not None:
         raise UserError(f"found --share_groups {AUTO} and an adapter to start from, which has its own groups; drop one")
     sample, file = read(), measured.file
-    if _is_measured(file, place, sample.digest, max_length):
+    if _is_measured(file, run.base, sample.digest, max_length):
         similarity = read_similarity(file)
-    elif args.run.dry_run:
+    elif run.args.run.dry_run:
         logger.info("note: groups are measured when the run starts; the plan is LoRA's, without groups")
-        return replace(args, adapter_settings=settings.without_sharing())
-    else:
-        _require_one_process(file)
-        similarity = compare(sample)
-        similarity.write(file)
-    settings = settings.with_similarity(similarity)
-    assert settings.measured is not None
-    logger.info("layers that share:\n%s", render({f"{measured.choice.method}, {file}": settings.measured.grouping}))
-    return replace(args, adapter_settings=settings)
-
-
-def _is_measured(file: Path, place: str, digest: str, max_length: int) -> bool:
-    if not file.is_file():
-        return False
-    before = read_similarity(file)
-    return (before.model, before.digest, before.max_length) == (model_name(place), digest, max_length)
-
-
-def _require_one_process(file: Path) -> None:
-    if processes() > 1:
+        return replace(run, adapter=run.adapter.without_sharing())
+    elif processes() > 1:
         raise UserError(
             f"found {processes()} processes and no {file}; one process measures; run sharelora similarity first, and "
             "pass --share_groups FILE"
         )
+    else:
+        similarity = compare(sample)
+        similarity.write(file)
+        # The run loads the base again, in its own way.
+        gc.collect()
+        torch.cuda.empty_cache()
+    adapter = run.adapter.with_similarity(similarity)
+    assert adapter.measured is not None, "it was, above"
+    logger.info("layers that share:\n%s", render({f"{measured.choice.method}, {file}": adapter.measured.grouping}))
+    return replace(run, adapter=adapter)
 
 
-def _measure(model_args: Any, place: str, sample: Sample, options: dict[str, Any]) -> Similarity:
-    hub = {
-        "revision": model_args.model_revision,
-        "token": model_args.hub_token,
-        "trust_remote_code": model_args.trust_remote_code,
-        "cache_dir": model_args.cache_dir,
-    }
-    model = load_any(place, **hub, **options)
-    found = measure(model, load_tokenizer(place, **hub), sample, place)
-    # The run loads the base again, in its own way.
-    del model
-    gc.collect()
-    torch.cuda.empty_cache()
-    return found
+def _is_measured(file: Path, base: str, digest: str, max_length: int) -> bool:
+    if not file.is_file():
+        return False
+    before = read_similarity(file)
+    return (before.model, before.digest, before.max_length) == (model_name(base), digest, max_length)
+
+
+def _measure(run: Run[Any], sample: Sample) -> Similarity:
+    model = load_any(run.base, **base_options(run))
+    return measure(model, load_tokenizer(run.base, **run.args.model.hub), sample, run.base)

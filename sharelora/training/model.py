@@ -1,8 +1,7 @@
-"""The model of a run: a base, and on it a new adapter, a saved one, or none."""
+"""The model of a run: where its base is, and what is put on it: a new adapter, a saved one, or none."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,43 @@ from peft import get_peft_model
 from torch import nn
 
 from sharelora.models.adapter import load_adapter
-from sharelora.models.load import load_base
-from sharelora.trainer.devices import Precision, device_map, require_on_gpu
+from sharelora.models.load import load_base, resolve_model
+from sharelora.support.errors import UserError
+from sharelora.tiny import ensure_tiny
+from sharelora.trainer.devices import require_on_gpu
 from sharelora.trainer.launch import engine_of
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import MODEL
-from sharelora.training.place import base_name
+from sharelora.training.run import Run
+from sharelora.training.settings import checkpointing
 
-logger = logging.getLogger(__name__)
+
+def locate_base(args: Arguments, tiny: str = "llama") -> str:
+    """Return the base model's folder, or its hub id where the hub has it.
+
+    Args:
+        args: the command line.
+        tiny: kind of the small model that --tiny means.
+
+    Raises:
+        UserError: it is not named, is nowhere, or the hub cannot be reached; said at once.
+    """
+    if args.tiny_base:
+        return str(ensure_tiny(tiny))
+    model = args.model
+    if model.model_name_or_path is None:
+        raise UserError("no model is named; need a base model; pass --model_name_or_path DIR, or add --tiny")
+    return resolve_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
+
+
+def base_name(args: Arguments, base: str) -> str:
+    """Return the base model's name as files record it: the hub id that was asked for, or a folder's whole path.
+
+    A hub model that is in the cache already is loaded from a folder there, whose path means nothing elsewhere.
+    """
+    named = args.model.model_name_or_path
+    from_hub = not args.tiny_base and named is not None and not Path(named).expanduser().is_dir()
+    return str(named) if from_hub else str(Path(base).resolve())
 
 
 @dataclass(frozen=True)
@@ -56,14 +84,24 @@ def _elements(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))  # of all parts that ZeRO-3 has cut
 
 
+def base_options(run: Run[Any]) -> dict[str, Any]:
+    """Return how a run loads its base, as options of `load_base`: precision, hub and devices."""
+    model, precision = run.args.model, run.precision
+    return {
+        "bits": precision.bits,
+        "dtype": precision.dtype,
+        **model.quantisation,
+        **model.hub,
+        **model.devices(run.args.train["use_cpu"]),
+    }
+
+
 def load_model(
-    args: Arguments,
-    place: str,
-    precision: Precision,
-    trained: Path | None,
-    training: bool,
+    run: Run[Any],
     load: Callable[..., Any] = load_base,
-    beside: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    task_type: str = "CAUSAL_LM",
+    **options: Any,
 ) -> Any:
     """Load the base and put on it what the run needs.
 
@@ -71,55 +109,36 @@ def load_model(
     outputs are then fp32 too and are cast back in front of every layer; LLaMA's norms compute in fp32 by themselves.
 
     Args:
-        args: the command line.
-        place: folder or hub id of the base.
-        precision: of the base.
-        trained: a saved adapter, or the `model` folder of a finished full fine-tuning; None for neither.
-        training: whether the model will be trained.
+        run: which base, in which precision, and what to put on it.
         load: loads the base; it takes what `load_base` takes.
-        beside: modules of the base that are trained as a whole and saved with the adapter.
+        whole: modules of the base that are trained as a whole and saved with the adapter.
+        task_type: PEFT's name of what the model does.
+        options: further ones of `load`.
 
     Raises:
         UserError: see `load_base`, `load_adapter` and `ShareLoraConfig`; or the model does not fit.
     """
+    args, trained = run.args, run.trained
     full = trained is not None and trained.name == MODEL
-    base = _base(args, str(trained) if full else place, precision, load)
-    base.requires_grad_(args.model.full_finetune and training)
-    if training and _reentrant(args):
+    options = {**base_options(run), **options}
+    if args.model.attn_implementation:
+        options["attn_implementation"] = args.model.attn_implementation
+    if engine_of() == "fsdp2":
+        options.pop("device_map", None)  # FSDP2 takes a model from the CPU part by part.
+        options.pop("max_memory", None)
+        if run.precision.bits == 4:
+            options["shardable"] = True
+    base = load(str(trained) if full else run.base, **options)
+    require_on_gpu(getattr(base, "hf_device_map", None), args.train["use_cpu"])
+    base.requires_grad_(args.full and run.training)
+    if run.training and checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]:
         base.enable_input_require_grads()
     if trained is not None and not full:
-        return load_adapter(base, trained, trainable=training)
+        return load_adapter(base, trained, trainable=run.training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
-    if (training and not args.model.full_finetune) or (precision.bits < 16 and trained is None):
-        config = args.adapter_settings.config(task_type="CAUSAL_LM", modules_to_save=list(beside) or None)
+    if (run.training and not args.full) or (run.precision.bits < 16 and trained is None):
+        config = run.adapter.config(task_type=task_type, modules_to_save=list(whole) or None)
         model = get_peft_model(base, config)
-        model.peft_config["default"].base_model_name_or_path = base_name(args, place)
+        model.peft_config["default"].base_model_name_or_path = run.base_name
         return model
     return base
-
-
-def _base(args: Arguments, place: str, precision: Precision, load: Callable[..., Any]) -> Any:
-    model = args.model
-    options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
-    if engine_of() == "fsdp2" and precision.bits == 4:
-        options["shardable"] = True
-    base = load(
-        place,
-        bits=precision.bits,
-        dtype=precision.dtype,
-        quant_type=model.quant_type,
-        double_quant=model.double_quant,
-        revision=model.model_revision,
-        token=model.hub_token,
-        trust_remote_code=model.trust_remote_code,
-        cache_dir=model.cache_dir,
-        **options,
-        # FSDP2 takes a model from the CPU part by part.
-        **({} if engine_of() == "fsdp2" else device_map(model.max_memory_MB, args.train["use_cpu"])),
-    )
-    require_on_gpu(getattr(base, "hf_device_map", None), args.train["use_cpu"])
-    return base
-
-
-def _reentrant(args: Arguments) -> bool:
-    return "true" in str(args.train["activation_checkpointing_kwargs"] or "").lower()

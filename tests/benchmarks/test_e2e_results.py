@@ -18,7 +18,7 @@ from benchmarks.scores.e2e import BASE, TITLES, E2EExperiment, quick
 from sharelora import UserError
 from sharelora.evaluation.beam.arguments import parse as parse_decoding
 from sharelora.reporting.document import NOTES
-from sharelora.training.nlg.arguments import parse as parse_training
+from sharelora.training.nlg.job import parse as parse_training
 
 EXPERIMENT = E2EExperiment("gpt2", updates=800, search_updates=200, shares=("none", "a"), rates=(1e-3, 3e-3))
 
@@ -39,7 +39,7 @@ def test_every_way_of_sharing_gets_the_same_search_and_the_same_seeds() -> None:
 def test_the_jobs_take_every_flag_without_a_notice(share: str, phase: str, tmp_path: Path) -> None:
     run = Run(phase, share, 2, 3e-3)
     found = parse_training(EXPERIMENT.training(run, tmp_path))
-    assert found.notices == () and found.flags.share == share
+    assert found.notices == () and found.values["share"] == share
     assert (found.train["learning_rate"], found.train["seed"]) == (3e-3, 2)
     assert found.train["max_steps"] == (200 if phase == SEARCH else 800)
     decoding = parse_decoding(EXPERIMENT.decoding(run, tmp_path))

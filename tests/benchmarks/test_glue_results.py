@@ -18,7 +18,7 @@ from benchmarks.scores.glue import ABLATED, COMPARED, METHODS, TASKS, GlueExperi
 from benchmarks.scores.glue_tables import plot
 from sharelora import UserError
 from sharelora.reporting.document import NOTES, write_document
-from sharelora.training.glue.arguments import parse
+from sharelora.training.glue.job import parse
 
 TWO_TASKS = {name: TASKS[name] for name in ("cola", "sst2")}
 EXPERIMENT = GlueExperiment("encoder", TWO_TASKS, ("lora", "share_a"), seeds=(0, 1, 2), rates=(1e-3, 3e-3))

@@ -18,7 +18,7 @@ from sharelora.layer_groups import FILE, Similarity
 from sharelora.layer_groups.similarity import shape_of
 from sharelora.models.known import meta_model
 from sharelora.reporting.document import NOTES
-from sharelora.training.arguments import parse
+from sharelora.training.instructions.job import parse
 
 EXPERIMENT = GroupsExperiment("llama", 0.9, (0.5, 0.9), rates=(1e-3, 3e-3), seeds=(0, 1))
 

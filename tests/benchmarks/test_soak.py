@@ -15,7 +15,7 @@ from benchmarks.memory import soak
 from benchmarks.memory.soak_windows import Watch, compose, plot, table, trend, verdict
 from sharelora import UserError
 from sharelora.reporting.document import NOTES
-from sharelora.training.arguments import parse
+from sharelora.training.instructions.job import parse
 
 
 def windows(resident: list[float], count: int = 16) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def dealt(batch: int, accumulation: int) -> list[str]:
 def together(
     worker: Worker,
     words: Sequence[str],
-    job: str = "sharelora.training",
+    job: str = "sharelora.training.instructions",
     environment: dict[str, str] | None = None,
     count: int = 2,
     **faults: Any,

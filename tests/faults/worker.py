@@ -173,8 +173,7 @@ def work(request: dict[str, Any]) -> int:
     from sharelora.reporting import history
     from sharelora.support.errors import run_main
 
-    name = request.get("job", "sharelora.training")
-    arguments, job = (importlib.import_module(f"{name}.{part}") for part in ("arguments", "job"))
+    job = importlib.import_module(f"{request.get('job', 'sharelora.training.instructions')}.job")
     log = open(request["log"], "w", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 2)
     os.dup2(log.fileno(), 1)
@@ -182,14 +181,14 @@ def work(request: dict[str, Any]) -> int:
     history._plot = lambda rows: b"no plot in this test"
     apply(request["faults"])
     try:
-        run_main(lambda: program.start(lambda: arguments.parse(request["words"]), job.run))
+        run_main(lambda: program.start(lambda: job.parse(request["words"]), job.run))
     except SystemExit as end:
         return int(end.code or 0)
 
 
 def serve() -> None:
     """Answer requests until stdin ends."""
-    for name in ("sharelora.training.job", *sys.argv[1:]):
+    for name in ("sharelora.training.instructions.job", *sys.argv[1:]):
         importlib.import_module(name)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -11,8 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_gpt2 import Job, write_model, write_rows
 
-from sharelora.training.nlg.arguments import NlgArguments, parse
-from sharelora.training.nlg.job import run
+from sharelora.training.nlg.job import NlgArguments, parse, run
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +46,7 @@ def job(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
 
     def go(*more: str) -> tuple[NlgArguments, dict[str, Any]]:
         args = parse([*words, *more])
-        return args, run(args)
+        session = run(args)
+        return args, {} if session is None else session.metrics
 
     return go

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sharelora.training.nlg.arguments import NlgArguments
+from sharelora.training.nlg.job import NlgArguments
 
 Job = Callable[..., tuple[NlgArguments, dict[str, Any]]]  # runs the job with more flags; its arguments and metrics
 END = "<|endoftext|>"

@@ -9,7 +9,7 @@ import pytest
 
 from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
-from sharelora.training.nlg.arguments import NlgArguments, build_parser, parse
+from sharelora.training.nlg.job import NlgArguments, build_parser, parse
 
 # The README's recipe for GPT-2 medium on E2E, with every flag of LoRA's script that it has.
 RECIPE = (
@@ -56,7 +56,7 @@ OTHERS = ("init_checkpoint", "work_dir", "max_step", "max_epoch")
 def value(args: NlgArguments, flag: str) -> Any:
     """What a flag is, under any of its names."""
     action = build_parser()._option_string_actions[f"--{flag}"]
-    return getattr(args.flags, action.dest)
+    return args.values[action.dest]
 
 
 def test_the_published_recipe_means_what_it_meant() -> None:
@@ -66,8 +66,8 @@ def test_the_published_recipe_means_what_it_meant() -> None:
     assert (train["learning_rate"], train["warmup_steps"], train["num_train_epochs"]) == (2e-4, 500, 5)
     assert (train["max_grad_norm"], train["label_smoothing_factor"], train["seed"]) == (0.0, 0.1, 110)
     assert (train["adam_beta1"], train["adam_beta2"], train["adam_epsilon"]) == (0.9, 0.999, 1e-6)
-    assert (args.flags.lora_r, args.flags.lora_alpha, args.flags.lora_dropout) == (4, 32, 0.1)
-    assert (args.flags.lora_modules, args.flags.enable_lora) == ("c_attn", "c_attn=1,0,1")
+    assert (args.values["lora_r"], args.values["lora_alpha"], args.values["lora_dropout"]) == (4, 32, 0.1)
+    assert (args.values["lora_modules"], args.values["enable_lora"]) == ("c_attn", "c_attn=1,0,1")
     assert args.model.model_name_or_path == MODEL_CARDS["gpt2.md"] and args.nlg.correct_bias
     assert args.output_dir == Path("trained_models/GPT2_M/e2e") and train["save_steps"] == 1000
     assert sorted(args.notices) == [
@@ -82,7 +82,7 @@ def test_every_flag_of_loras_script_is_known_and_keeps_its_default() -> None:
     for flag in OTHERS:
         value(args, flag)
     # LoRA tunes everything by default; here adapters, as its recipe does, and without --share they share A.
-    assert args.flags.lora_r == 4 and args.flags.share is None and args.train["num_train_epochs"] == 5
+    assert args.values["lora_r"] == 4 and args.values["share"] is None and args.train["num_train_epochs"] == 5
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_the_schedule_cycle_says_when_to_end() -> None:
 
 
 def test_other_modules_than_c_attn_have_no_slices() -> None:
-    assert parse(["--lora_modules", "c_attn,c_proj"]).flags.enable_lora == "c_attn=1,0,1"
-    assert parse(["--lora_modules", "c_proj"]).flags.enable_lora is None
-    assert parse(["--lora_modules", "all"]).flags.enable_lora == "c_attn=1,0,1"
+    assert parse(["--lora_modules", "c_attn,c_proj"]).values["enable_lora"] == "c_attn=1,0,1"
+    assert parse(["--lora_modules", "c_proj"]).values["enable_lora"] is None
+    assert parse(["--lora_modules", "all"]).values["enable_lora"] == "c_attn=1,0,1"
 
 
 def test_tiny_runs_are_short_and_what_is_said_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,4 +156,4 @@ def test_a_file_of_settings_stands_behind_the_command_line(tmp_path: Path) -> No
     file = tmp_path / "a.yaml"
     file.write_text("lr: 0.001\nlora_dim: 8\ntrain_data: dart\n")
     args = parse(["--config", str(file), "--train_data", "webnlg"])
-    assert (args.train["learning_rate"], args.flags.lora_r, args.nlg.train_data) == (0.001, 8, "webnlg")
+    assert (args.train["learning_rate"], args.values["lora_r"], args.nlg.train_data) == (0.001, 8, "webnlg")

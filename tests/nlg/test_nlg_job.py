@@ -14,7 +14,7 @@ from small_gpt2 import Job, ids_of, write_rows, write_tokenizer
 
 from sharelora.data.nlg.convert import encode
 from sharelora.support.errors import UserError
-from sharelora.training.nlg.arguments import NlgArguments
+from sharelora.training.nlg.job import NlgArguments
 
 LONG = "--max_step 24 --save_interval 24 --lora_dropout 0".split()
 
@@ -185,7 +185,7 @@ def test_fewer_rows_are_drawn_by_the_seed(job: Job) -> None:
 def test_bad_input_is_said_before_anything_is_loaded(
     job: Job, monkeypatch: pytest.MonkeyPatch, flags: str, said: str
 ) -> None:
-    monkeypatch.setattr("sharelora.training.nlg.session.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(UserError, match=said):
         job(*flags.split())
 
@@ -200,8 +200,7 @@ def test_malformed_rows_are_said_with_their_line(job: Job, tmp_path: Path) -> No
 def test_a_training_file_alone_needs_validation_rows(
     gpt2_folder: Path, rows_file: Path, tmp_path: Path, job: Job
 ) -> None:
-    from sharelora.training.nlg.arguments import parse
-    from sharelora.training.nlg.job import run
+    from sharelora.training.nlg.job import parse, run
 
     words = ["--train_data", str(rows_file), "--init_checkpoint", str(gpt2_folder), "--work_dir", str(tmp_path / "x")]
     with pytest.raises(UserError, match="no validation rows; need some to evaluate on; pass --valid_data"):
@@ -209,7 +208,7 @@ def test_a_training_file_alone_needs_validation_rows(
 
 
 def test_a_dry_run_writes_nothing(job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.training.nlg.session.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with caplog.at_level(logging.INFO, "sharelora"):
         args, metrics = job("--dry_run")
     assert metrics == {} and list(args.output_dir.iterdir()) == []

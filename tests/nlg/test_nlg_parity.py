@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 import sharelora  # noqa: F401
 from sharelora import ShareLoraConfig
-from sharelora.training.nlg.optimizer import UncorrectedAdamW
+from sharelora.training.nlg.trainer import UncorrectedAdamW
 
 lora = pytest.importorskip("loralib")
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from sharelora.training.nlg.optimizer import UncorrectedAdamW
 from sharelora.training.nlg.schedule import constant, cosine, cycle, linear, read_cycle
-from sharelora.training.nlg.trainer import text_loss
+from sharelora.training.nlg.trainer import UncorrectedAdamW, text_loss
 
 
 def test_linear_rises_from_zero_and_falls_to_zero() -> None:

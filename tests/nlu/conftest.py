@@ -13,9 +13,8 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_encoders import Run, write_encoder, write_glue
 
-from sharelora.training.glue.arguments import parse
-from sharelora.training.glue.job import run
-from sharelora.training.glue.session import Session, open_session
+from sharelora.training import runner
+from sharelora.training.glue.job import GlueSession, parse, run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,17 +54,24 @@ def words(encoder: Path, glue_root: Path, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def job(words: list[str]) -> Run:
     """Run the job with more flags; returns its metrics. The plot, tested by itself, is not drawn."""
-    return lambda *more: run(parse([*words, *map(str, more)]))
+
+    def go(*more: object) -> dict[str, Any]:
+        session = run(parse([*words, *map(str, more)]))
+        return {} if session is None else session.metrics
+
+    return go
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[GlueSession]:
     """The sessions of the jobs that the test has run, with their models as they were left."""
-    found: list[Session] = []
+    found: list[GlueSession] = []
 
-    def remember(*args: Any) -> Session:
-        found.append(open_session(*args))
+    own = runner.open_session
+
+    def remember(*args: Any) -> GlueSession:
+        found.append(own(*args))
         return found[-1]
 
-    monkeypatch.setattr("sharelora.training.glue.job.open_session", remember)
+    monkeypatch.setattr(runner, "open_session", remember)
     return found

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharelora.support.errors import UserError
-from sharelora.training.glue.bottleneck import KINDS, Bottleneck, insert_bottlenecks
-from sharelora.training.glue.prefix import insert_prefixes
+from sharelora.training.glue.baselines import KINDS, Bottleneck, insert_bottlenecks, insert_prefixes
 
 # Their layers are built as BERT's.
 LIKE_BERT = ("camembert", "deberta", "xlm-roberta")

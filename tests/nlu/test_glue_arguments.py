@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sharelora.support.errors import UserError
-from sharelora.training.glue.arguments import build_parser, parse
+from sharelora.training.glue.job import build_parser, parse
 from sharelora.training.glue.methods import METHODS
-from sharelora.training.glue.renames import RULES
+from sharelora.training.glue.options import RULES
 
 # LoRA's run_glue.py and the Trainer under it: flag -> default. Where today's Trainer calls it otherwise, the new name.
 UPSTREAM = {
@@ -72,7 +72,7 @@ def method(*words: str) -> str:
 
 
 def test_defaults_are_loras() -> None:
-    flags = vars(parse([]).flags)
+    flags = parse([]).values
     assert {name: flags[name] for name in UPSTREAM} == UPSTREAM
     assert (flags["lora_r"], flags["lora_alpha"], flags["pad_to_max_length"]) == (8, 16, False)
 
@@ -136,7 +136,7 @@ def test_switches_methods_and_sharing_flags_mean_one_method(
 def test_a_method_sets_its_sharing_flags(name: str) -> None:
     args = parse(["--method", name])
     assert args.method is METHODS[name]
-    assert (args.flags.share, args.flags.share_groups) == {
+    assert (args.values["share"], args.values["share_groups"]) == {
         "lora": ("none", None), "share_a": ("a", None), "share_b": ("b", None), "share_ab": ("ab", None),
         "odd_even": ("ab", "odd_even"),
     }.get(name, (None, None))  # fmt: skip

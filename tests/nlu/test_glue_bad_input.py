@@ -205,7 +205,7 @@ def test_a_loralib_file_without_alpha(refused: Refused, tmp_path: Path) -> None:
 
 def test_nothing_to_evaluate(refused: Refused, tmp_path: Path) -> None:
     refused("--do_eval", "has no head for this task", "--lora_path")
-    refused("--do_train false --do_eval false", "nothing is to be done")
+    refused("--do_train false --do_eval false", "there is nothing to do")
 
 
 def test_an_unfinished_run_is_not_evaluated_by_guess(refused: Refused, adapter: Path) -> None:
@@ -223,7 +223,7 @@ def test_no_disk_space(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     for method, place in (
         ("share_a", "peft.peft_model.safe_save_file"),
-        ("bitfit", "sharelora.training.glue.store.save_file"),
+        ("bitfit", "sharelora.training.glue.record.save_file"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)

@@ -15,13 +15,11 @@ from transformers import AutoModelForSequenceClassification
 
 from sharelora.models.encoders import max_input_length
 from sharelora.support.errors import UserError
-from sharelora.training.glue.arguments import parse
 from sharelora.training.glue.base import renew, sequence_length
-from sharelora.training.glue.course import best_entry
 from sharelora.training.glue.head import head_modules
+from sharelora.training.glue.job import GlueSession, parse
 from sharelora.training.glue.record import fingerprint
-from sharelora.training.glue.selection import better
-from sharelora.training.glue.session import Session
+from sharelora.training.glue.selection import best_entry, better
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
 
@@ -57,7 +55,7 @@ def test_a_head_is_everything_outside_the_backbone_and_a_pooler(
 
 
 def test_outputs_follow_the_labels_of_the_checkpoint(
-    job: Run, sessions: list[Session], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    job: Run, sessions: list[GlueSession], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """MNLI models have been published in every order of the three classes."""
     ours = tuned(tmp_path / "a", ("entailment", "neutral", "contradiction"))
@@ -93,7 +91,9 @@ def test_a_head_with_numbers_for_names_is_taken_as_it_is(job: Run, tmp_path: Pat
     assert job("--model_name_or_path", folder, "--do_eval")["dev_loss"] > 0
 
 
-def test_a_new_head_is_small_and_depends_on_the_seed_alone(job: Run, sessions: list[Session], tmp_path: Path) -> None:
+def test_a_new_head_is_small_and_depends_on_the_seed_alone(
+    job: Run, sessions: list[GlueSession], tmp_path: Path
+) -> None:
     for name, more in (("a", ("--share", "a")), ("b", ("--method", "bitfit")), ("c", ("--share", "a", "--seed", "2"))):
         job(*QUICK, "--learning_rate", "1e-12", *more, "--output_dir", str(tmp_path / name))
     trained = [

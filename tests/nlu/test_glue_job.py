@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from small_encoders import Run, write_encoder
 
 from sharelora.support.errors import UserError
-from sharelora.training.glue.arguments import parse
 from sharelora.training.glue.base import Base
+from sharelora.training.glue.job import parse
 from sharelora.training.glue.methods import METHODS
 from sharelora.training.glue.model import build, count
 from sharelora.training.output import ADAPTER, MODEL
@@ -288,8 +288,8 @@ def test_own_files_are_learned(job: Run, words: list[str], tmp_path: Path) -> No
     at = words.index("--task_name")
     own = [*words[:at], *words[at + 2 :], "--train_file", str(tmp_path / "train.json")]
     own += ["--validation_file", str(tmp_path / "dev.json"), "--method", "full", "--num_train_epochs", "8"]
-    found = run(parse(own))
-    assert found["dev_accuracy_selected"] == 1.0
+    session = run(parse(own))
+    assert session is not None and session.metrics["dev_accuracy_selected"] == 1.0
     record = json.loads((tmp_path / "out" / MODEL / "glue_task.json").read_text())
     assert record["labels"] == ["bad", "good"] and record["task"] == "own"
 
@@ -297,12 +297,12 @@ def test_own_files_are_learned(job: Run, words: list[str], tmp_path: Path) -> No
 def test_a_dry_run_loads_and_writes_nothing(
     job: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharelora.training.glue.session.load_encoder", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("sharelora.training.glue.job.load_encoder", lambda *_, **__: pytest.fail("weights were loaded"))
     with caplog.at_level(logging.INFO, "sharelora"):
         for method in METHODS:
             assert job("--dry_run", "--method", method) == {}
     assert list((tmp_path / "out").iterdir()) == []
-    assert caplog.text.count("without the head") == len(METHODS) and "dry run: nothing was" in caplog.text
+    assert caplog.text.count("without the head") == len(METHODS) and "dry run: no weights were loaded" in caplog.text
 
 
 def test_bf16_trains(job: Run) -> None:

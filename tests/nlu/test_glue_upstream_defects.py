@@ -18,7 +18,7 @@ from transformers import RobertaForSequenceClassification
 
 from sharelora.convert import export_loralib
 from sharelora.support.errors import UserError
-from sharelora.training.glue.session import Session
+from sharelora.training.glue.job import GlueSession
 from sharelora.training.output import ADAPTER
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
@@ -26,8 +26,8 @@ QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
 STRONG = (*QUICK, "--learning_rate", "5e-2")
 
 
-def dev_logits(session: Session) -> np.ndarray[Any, Any]:
-    return session.trainer.logits(session.data.tokens[session.rows.dev[0]])
+def dev_logits(session: GlueSession) -> np.ndarray[Any, Any]:
+    return session.trainer.logits(session.data.tokens[session.data.rows.dev[0]])
 
 
 def file_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def file_of(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("share", ["none", "ab"])
 def test_an_adapter_that_is_given_for_evaluation_is_applied(
-    job: Run, sessions: list[Session], tmp_path: Path, share: str
+    job: Run, sessions: list[GlueSession], tmp_path: Path, share: str
 ) -> None:
     """loralib's layers are merged before the file is read: only its head counts (0.67 instead of 0.875 on MNLI)."""
     job("--share", share, *STRONG)
@@ -49,7 +49,7 @@ def test_an_adapter_that_is_given_for_evaluation_is_applied(
 
 
 def test_a_loralib_file_that_is_given_for_evaluation_is_applied(
-    job: Run, sessions: list[Session], tmp_path: Path
+    job: Run, sessions: list[GlueSession], tmp_path: Path
 ) -> None:
     job("--share", "none", *STRONG)
     export_loralib(tmp_path / "out" / ADAPTER, tmp_path / "flat.safetensors")
@@ -63,7 +63,7 @@ def test_a_loralib_file_that_is_given_for_evaluation_is_applied(
 
 
 def test_training_starts_from_the_adapter_and_saves_what_was_trained(
-    job: Run, sessions: list[Session], tmp_path: Path
+    job: Run, sessions: list[GlueSession], tmp_path: Path
 ) -> None:
     """Upstream starts from the base minus the adapter, and the matrices that it saves belong to other weights."""
     first = job("--share", "a", *STRONG, "--save_epoch", "last")
@@ -77,7 +77,7 @@ def test_training_starts_from_the_adapter_and_saves_what_was_trained(
 
 
 def test_saving_after_an_evaluation_and_loading_gives_the_same_logits(
-    job: Run, sessions: list[Session], tmp_path: Path, encoder: Path
+    job: Run, sessions: list[GlueSession], tmp_path: Path, encoder: Path
 ) -> None:
     """Upstream saves weights that evaluation has merged the adapter into, and merges it again after loading."""
     before = (encoder / "model.safetensors").read_bytes()
@@ -96,7 +96,7 @@ def test_saving_after_an_evaluation_and_loading_gives_the_same_logits(
 
 @pytest.mark.parametrize("method", ["share_a", "bitfit"])
 def test_a_head_of_another_shape_is_left_out_with_consent_and_a_word(
-    job: Run, sessions: list[Session], tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+    job: Run, sessions: list[GlueSession], tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     """Upstream's MRPC, RTE and STS-B scripts start from an MNLI file, whose head of three classes stops them."""
     job("--task_name", "mnli", "--method", method, *STRONG, "--save_epoch", "last")
@@ -168,7 +168,7 @@ def test_lora_needs_no_rank_and_no_alpha_on_the_command_line(job: Run, tmp_path:
     assert sorted(config["target_modules"]) == ["query", "value"] and config["modules_to_save"] == ["classifier"]
 
 
-def test_decay_spares_biases_and_norms_alone(job: Run, sessions: list[Session]) -> None:
+def test_decay_spares_biases_and_norms_alone(job: Run, sessions: list[GlueSession]) -> None:
     """As upstream: A, B and the head's matrices decay. A bank's names could hide that."""
     job("--share", "ab", "--weight_decay", "0.1", *QUICK)
     trainer = sessions[0].trainer
@@ -203,7 +203,7 @@ def test_an_adapter_holds_no_copy_of_the_base(job: Run, tmp_path: Path) -> None:
     assert file_of(tmp_path / "out")
 
 
-def test_a_plain_peft_adapter_is_a_start_too(job: Run, sessions: list[Session], tmp_path: Path) -> None:
+def test_a_plain_peft_adapter_is_a_start_too(job: Run, sessions: list[GlueSession], tmp_path: Path) -> None:
     from sharelora.convert import export_lora
 
     job("--share", "none", *STRONG)

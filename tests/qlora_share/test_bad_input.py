@@ -185,7 +185,7 @@ def test_an_adapter_as_output_folder(command: Command, adapter: Path) -> None:
 
 @pytest.mark.parametrize("bits", ["4", "8"])
 def test_quantised_base_without_bitsandbytes(command: Command, monkeypatch: pytest.MonkeyPatch, bits: str) -> None:
-    monkeypatch.setattr("sharelora.training.preflight.has_bitsandbytes", lambda: False)
+    monkeypatch.setattr("sharelora.training.resolve.has_bitsandbytes", lambda: False)
     refused(command(bits=bits), f"--bits {bits}", "bitsandbytes", "--bits 16")
 
 

@@ -20,8 +20,9 @@ from transformers import AutoTokenizer
 from sharelora.data import DataArguments, PredictCollator, TrainCollator, build_data, load_splits
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.trainer.devices import Precision
-from sharelora.training.arguments import Arguments, parse
+from sharelora.training.instructions.job import InstructionArguments, parse
 from sharelora.training.model import count, load_model
+from sharelora.training.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,7 +44,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def arguments(flags: dict[str, str], **changes: str) -> Arguments:
+def arguments(flags: dict[str, str], **changes: str) -> InstructionArguments:
     return parse([word for name, value in {**flags, **changes}.items() for word in (f"--{name}", value)])
 
 
@@ -139,10 +140,16 @@ def test_no_token_and_no_embedding_row_is_added(tmp_path: Path) -> None:
 # --- QLoRA: model
 
 
+def training(args: InstructionArguments, precision: Precision) -> Run[InstructionArguments]:
+    """A run that trains a new adapter."""
+    base = args.model.model_name_or_path
+    return Run(args, args.adapter_settings, precision, True, None, None, base, base, None, args.output_dir)
+
+
 def test_16_bits_are_16_bits(command: Command, flags: dict[str, str]) -> None:
     """QLoRA loads fp32 for --bits 16 without --bf16."""
     args = arguments(flags, bits="16")
-    model = load_model(args, flags["model_name_or_path"], Precision(16, "bf16", None), None, training=True)
+    model = load_model(training(args, Precision(16, "bf16", None)))
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
     assert frozen == {torch.bfloat16}
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
@@ -154,7 +161,7 @@ def four_bit(flags: dict[str, str]) -> Any:
     """An NF4 base with a new adapter, everything set by flags."""
     pytest.importorskip("bitsandbytes")
     args = arguments(flags, bits="4", quant_type="fp4", double_quant="false", share="a")
-    return load_model(args, flags["model_name_or_path"], Precision(4, "bf16", None), None, training=True)
+    return load_model(training(args, Precision(4, "bf16", None)))
 
 
 def test_parameters_of_a_4_bit_model_are_counted_right(four_bit: Any, flags: dict[str, str]) -> None:

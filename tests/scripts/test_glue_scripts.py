@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from script_commands import SCRIPTS, Command, environment, flags_of, value
 
-from sharelora.training.glue.arguments import parse
+from sharelora.training.glue.job import parse
 
 TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 FROM_MNLI = ("mrpc", "rte", "stsb")
@@ -57,7 +57,7 @@ def settings(words: list[str]) -> dict[str, Any]:
     """Parse the command line of the job; every setting by its flag's name."""
     args = parse(flags_of(words, "NLU/run_glue_share.py"))
     assert args.notices == (), args.notices
-    return {**vars(args.flags), **args.train}
+    return {**args.values, **args.train}
 
 
 def batch(numbers: dict[str, Any]) -> int:
@@ -185,5 +185,5 @@ def test_a_tiny_run_is_short_names_no_model_and_leaves_the_last_word_to_the_user
 def test_a_tiny_run_has_the_numbers_that_the_job_takes_for_one(command: Command) -> None:
     names = ("num_train_epochs", "max_seq_length", "warmup_steps", "per_device_train_batch_size", "learning_rate")
     script = settings(command("share/deberta_v2_xxlarge_qnli.sh", "--tiny"))
-    flags = parse(["--tiny", "--task_name", "qnli", "--share", "a"]).flags
-    assert {name: script[name] for name in names} == {name: getattr(flags, name) for name in names}
+    flags = parse(["--tiny", "--task_name", "qnli", "--share", "a"]).values
+    assert {name: script[name] for name in names} == {name: flags[name] for name in names}

@@ -14,7 +14,7 @@ from script_commands import SCRIPTS, Command, environment, flags_of, value
 
 from sharelora.evaluation import nlg_score
 from sharelora.evaluation.beam import arguments as beam
-from sharelora.training.nlg.arguments import NlgArguments, parse
+from sharelora.training.nlg.job import NlgArguments, parse
 
 NAMES = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("[sl]*/gpt2_*.sh"))
 E2E = "share/gpt2_medium_e2e.sh"
@@ -42,7 +42,7 @@ def test_every_entry_point_takes_its_flags_without_a_notice(command: Command, na
     train, decode, score = parsed(command(name, *tiny))
     assert (train.notices, decode.notices) == ((), [])
     assert train.run.tiny is decode.tiny is score.tiny is bool(tiny)
-    assert train.flags.share == ("a" if name.startswith("share/") else "none")
+    assert train.values["share"] == ("a" if name.startswith("share/") else "none")
     data = name.removesuffix(".sh").rpartition("_")[2]
     assert train.nlg.train_data == decode.data == score.data == score.task == data
     assert decode.split == score.split == "test"
@@ -52,14 +52,15 @@ def test_every_entry_point_takes_its_flags_without_a_notice(command: Command, na
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("share/")])
 def test_a_run_is_what_its_sources_say(command: Command, name: str) -> None:
     train, decode, score = parsed(command(name))
-    settings, flags = train.train, train.flags
-    assert (flags.lora_r, flags.lora_alpha, flags.lora_modules, flags.enable_lora) == (4, 32, "c_attn", "c_attn=1,0,1")
+    settings, flags = train.train, train.values
+    assert (flags["lora_r"], flags["lora_alpha"]) == (4, 32)
+    assert (flags["lora_modules"], flags["enable_lora"]) == ("c_attn", "c_attn=1,0,1")
     assert (settings["per_device_train_batch_size"], settings["num_train_epochs"], train.nlg.seq_len) == (8, 5, 512)
     assert (settings["learning_rate"], settings["warmup_steps"], train.nlg.scheduler) == (2e-4, 500, "linear")
     assert (settings["adam_beta1"], settings["adam_beta2"], settings["adam_epsilon"]) == (0.9, 0.999, 1e-6)
     assert (settings["max_grad_norm"], settings["seed"], train.nlg.correct_bias) == (0, 110, True)
     regularised = "dart" not in name
-    regularisation = (settings["weight_decay"], flags.lora_dropout, settings["label_smoothing_factor"])
+    regularisation = (settings["weight_decay"], flags["lora_dropout"], settings["label_smoothing_factor"])
     assert regularisation == ((0.01, 0.1, 0.1) if regularised else (0, 0, 0))
     assert (decode.beam, decode.length_penalty, decode.no_repeat_ngram_size) == (10, 0.8, 4)
     assert (decode.repetition_penalty, decode.eval_len, decode.seq_len, decode.min_length) == (1.0, 64, 512, 0)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, Command, flags_of
 
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 # LLaVA's is another job: test_vision_scripts.py.
@@ -24,7 +23,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     words = command(script, "--tiny", "--dry_run", OUTPUT_DIR=str(folder))
     with caplog.at_level(logging.INFO, "sharelora"):
         run(parse(flags_of(words, "qlora_share/qlora_share.py")))
-    assert "dry run: nothing was" in caplog.text
+    assert "dry run: no weights were loaded" in caplog.text
     shared = "own" if script.startswith("lora/") else "all"
     assert f"self_attn.q_proj  {shared}" in caplog.text
     assert not folder.exists() or not any(folder.iterdir())

@@ -8,7 +8,7 @@ import pytest
 from script_commands import SCRIPTS, Command, flags_of, load
 
 from sharelora.data.registry import known
-from sharelora.training.arguments import Arguments, parse
+from sharelora.training.instructions.job import InstructionArguments, parse
 
 # LLaVA's is another job: test_vision_scripts.py.
 TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*_llama*.sh"))
@@ -19,7 +19,7 @@ CHOICE = sorted(
 )
 
 
-def arguments(words: list[str]) -> Arguments:
+def arguments(words: list[str]) -> InstructionArguments:
     """Parse the command line of the job."""
     return parse(flags_of(words, "qlora_share/qlora_share.py"))
 
@@ -30,7 +30,7 @@ def test_the_parser_takes_every_flag_without_a_notice(command: Command, script: 
     args = arguments(command(script, *tiny))
     assert args.notices == ()
     assert args.run.tiny is bool(tiny)
-    assert args.flags.share == ("a" if script.startswith("share/") else "none")
+    assert args.values["share"] == ("a" if script.startswith("share/") else "none")
     assert args.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
     assert known(args.data.dataset).format == args.data.dataset_format
     assert (len(TRAINING), len(COMMONSENSE)) == (72, 28)
@@ -46,10 +46,10 @@ def test_a_run_is_what_its_sources_say(command: Command, script: str) -> None:
     small = any(size in script for size in ("_7b_", "_13b_"))
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
     assert train["learning_rate"] == (2e-4 if small else 1e-4)
-    assert args.flags.lora_dropout == (0.1 if "_7b_" in script or "_8b_" in script else 0.05)
+    assert args.values["lora_dropout"] == (0.1 if "_7b_" in script or "_8b_" in script else 0.05)
     assert train["max_steps"] == (3000 if "llama3" in script else 1875)
-    assert args.flags.lora_modules == ("q_proj,v_proj" if "llama3" in script else "all")
-    assert (args.flags.lora_r, args.flags.lora_alpha) == (64, 16)
+    assert args.values["lora_modules"] == ("q_proj,v_proj" if "llama3" in script else "all")
+    assert (args.values["lora_r"], args.values["lora_alpha"]) == (64, 16)
     assert (train["lr_scheduler_type"], train["bf16"], train["max_grad_norm"]) == ("constant", True, 0.3)
 
 
@@ -62,8 +62,8 @@ def test_a_commonsense_run_is_what_llm_adapters_says(command: Command, script: s
     assert (train["learning_rate"], train["num_train_epochs"], train["max_steps"]) == (3e-4, 3, -1)
     assert (train["lr_scheduler_type"], train["warmup_steps"], train["max_grad_norm"]) == ("linear", 100, 1.0)
     assert (train["optim"], train["weight_decay"], train["bf16"]) == ("adamw_torch", 0, True)
-    assert args.flags.lora_modules == "q_proj,k_proj,v_proj,up_proj,down_proj"
-    assert (args.flags.lora_r, args.flags.lora_alpha, args.flags.lora_dropout) == (8, 16, 0.05)
+    assert args.values["lora_modules"] == "q_proj,k_proj,v_proj,up_proj,down_proj"
+    assert (args.values["lora_r"], args.values["lora_alpha"], args.values["lora_dropout"]) == (8, 16, 0.05)
     assert (args.data.dataset, args.data.eval_dataset_size, args.data.train_on_source) == ("commonsense", 120, True)
     assert args.data.source_max_len + args.data.target_max_len == 256
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from script_commands import Command, flags_of, value
 
-from sharelora.training.vision.arguments import VisionArguments, parse
-from sharelora.training.vision.job import run
+from sharelora.training.vision.job import VisionArguments, parse, run
 
 SCRIPTS = [f"{variant}/finetune_llava15_7b_full.sh" for variant in ("share", "lora")]
 
@@ -22,10 +21,11 @@ def arguments(words: list[str]) -> VisionArguments:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_run_is_what_the_paper_says(command: Command, script: str) -> None:
     args = arguments(command(script, DATA_PATH="rows.json", IMAGE_FOLDER="my images"))
-    train, flags = args.train, args.flags
+    train, flags = args.train, args.values
     assert args.notices == () and args.model.bits == 16 and train["bf16"]
-    assert flags.share == ("a" if script.startswith("share/") else "none")
-    assert (flags.lora_modules, flags.lora_r, flags.lora_alpha, flags.lora_dropout) == ("all", 64, 128, 0.05)
+    assert flags["share"] == ("a" if script.startswith("share/") else "none")
+    assert (flags["lora_modules"], flags["lora_r"]) == ("all", 64)
+    assert (flags["lora_alpha"], flags["lora_dropout"]) == (128, 0.05)
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 64
     assert (train["num_train_epochs"], train["max_steps"], train["optim"]) == (1, -1, "adamw_torch")
     assert (train["learning_rate"], train["lr_scheduler_type"], train["warmup_steps"]) == (2e-4, "cosine", 0.03)

@@ -11,8 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_llama import write_data, write_model
 
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 
 @pytest.fixture(scope="session")

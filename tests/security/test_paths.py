@@ -17,8 +17,7 @@ from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import damage, find, write_manifest
 from sharelora.training.ablation.grid import folder_name, read_grid
 from sharelora.training.ablation.runs import plan_runs
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 AWAY = ("../away.txt", "/tmp/away.txt", "a/../../away.txt")
 

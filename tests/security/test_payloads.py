@@ -17,8 +17,7 @@ from sharelora.layer_groups.similarity import read_similarity
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import write_manifest
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 # What transformers and PEFT would call them; none is read here.
 FOREIGN = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")

@@ -11,11 +11,10 @@ import pytest
 
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError, hide, redacted, run_main
-from sharelora.training import arguments
-from sharelora.training.glue import arguments as glue
-from sharelora.training.job import run
-from sharelora.training.nlg import arguments as nlg
-from sharelora.training.settings import deciding_settings
+from sharelora.training.glue import job as glue
+from sharelora.training.instructions import job as instructions
+from sharelora.training.instructions.job import run
+from sharelora.training.nlg import job as nlg
 
 TOKEN = "hf_abcdefABCDEF123456"
 PLAIN = "a-secret-without-a-form"
@@ -38,7 +37,7 @@ def test_a_result_has_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(text)["config"]["note"] == "x hf_***"
 
 
-@pytest.mark.parametrize(("module", "more"), [(arguments, []), (nlg, []), (glue, ["--task_name", "cola"])])
+@pytest.mark.parametrize(("module", "more"), [(instructions, []), (nlg, []), (glue, ["--task_name", "cola"])])
 def test_settings_and_notices_have_no_token(module: object, more: list[str]) -> None:
     args = module.parse([*more, "--use_auth_token", PLAIN, "--hub_token", PLAIN])  # type: ignore[attr-defined]
     assert args.model.token == PLAIN  # it is used, and said to be
@@ -47,8 +46,8 @@ def test_settings_and_notices_have_no_token(module: object, more: list[str]) -> 
 
 
 def test_what_decides_has_no_token() -> None:
-    args = arguments.parse(["--token", PLAIN])
-    assert PLAIN not in str(deciding_settings(args))
+    args = instructions.parse(["--token", PLAIN])
+    assert PLAIN not in str(instructions.JOB.deciding(args))
 
 
 def test_a_run_leaves_no_token_anywhere(
@@ -63,7 +62,7 @@ def test_a_run_leaves_no_token_anywhere(
     monkeypatch.setattr(sys, "argv", ["qlora_share.py", *words])
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with caplog.at_level(logging.DEBUG):
-        run(arguments.parse(words))
+        run(instructions.parse(words))
     said = caplog.text + "".join(capfd.readouterr())
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(files) > 10 and "parameters are trained" in said

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from small_llama import Job, write_data, write_model
 
-from sharelora.training.arguments import Arguments, parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import InstructionArguments, parse, run
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +41,7 @@ def job(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
     """Run the job with more flags; returns the parsed arguments. The plot, tested by itself, is not drawn."""
     monkeypatch.setattr("sharelora.reporting.history._plot", lambda rows: b"no plot in this test")
 
-    def go(*more: str) -> Arguments:
+    def go(*more: str) -> InstructionArguments:
         args = parse([*words, *more])
         run(args)
         return args

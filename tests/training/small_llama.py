@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sharelora.training.arguments import Arguments
+from sharelora.training.instructions.job import InstructionArguments
 
-Job = Callable[..., Arguments]  # runs the job with more flags and returns the parsed arguments
+Job = Callable[..., InstructionArguments]  # runs the job with more flags and returns the parsed arguments
 
 WORDS = "red blue green one two three cat dog bird sees likes the a big small".split()
 

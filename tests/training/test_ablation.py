@@ -16,8 +16,9 @@ from sharelora.support.errors import UserError
 from sharelora.training.ablation.command import ablate
 from sharelora.training.ablation.grid import read_grid
 from sharelora.training.ablation.runs import ENDED, execute, in_order, plan_runs
-from sharelora.training.arguments import build_parser, parse, setting_words
-from sharelora.training.job import run as train
+from sharelora.training.arguments import setting_words
+from sharelora.training.instructions.job import build_parser, parse
+from sharelora.training.instructions.job import run as train
 
 
 class Pretend:
@@ -33,8 +34,8 @@ class Pretend:
         self.commands.append(list(words))
         if words[0] == "-m":
             args = parse(words[2:])
-            facts = {"share": args.flags.share, "trainable": 100 * args.flags.lora_r, "hash": "x"}
-            score = args.flags.lora_r + args.train["seed"] / 10
+            facts = {"share": args.values["share"], "trainable": 100 * args.values["lora_r"], "hash": "x"}
+            score = args.values["lora_r"] + args.train["seed"] / 10
             write_result(args.output_dir, "train", args.to_json(), {"score": score}, facts)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sharelora.flags.parser import TINY
 from sharelora.flags.upstream import RULES
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import build_parser, parse
+from sharelora.training.instructions.job import build_parser, parse
 
 # QLoRA's qlora.py: flag -> default. Where today's Trainer calls it something else, the new name.
 QLORA = {
@@ -75,7 +75,7 @@ QLORA = {
 
 
 def test_defaults_are_qloras() -> None:
-    flags = vars(parse([]).flags)
+    flags = parse([]).values
     assert {name: flags[name] for name in QLORA} == QLORA
 
 
@@ -98,7 +98,7 @@ def test_defaults_are_qloras() -> None:
 )
 def test_old_flags_are_mapped_with_a_notice(words: str, name: str, value: object) -> None:
     args = parse(words.split())
-    assert getattr(args.flags, name) == value
+    assert args.values[name] == value
     assert [notice for notice in args.notices if words.split()[0].split("=")[0] in notice]
 
 
@@ -115,7 +115,7 @@ def test_old_flags_are_mapped_with_a_notice(words: str, name: str, value: object
 )
 def test_todays_names_need_no_notice(words: str, name: str, value: object) -> None:
     args = parse([*words.split(), "--lr_scheduler_type", "linear"])
-    assert getattr(args.flags, name) == value
+    assert args.values[name] == value
     assert args.notices == ()
 
 
@@ -172,7 +172,7 @@ def test_a_configuration_file_stands_behind_the_command_line(tmp_path: Path) -> 
     file = tmp_path / "run.yaml"
     file.write_text("lora_r: 8\nevaluation_strategy: steps\nbf16: true\noptim: null\nlabel_names: [labels]\n")
     args = parse(["--lora_r", "4", "--config", str(file)])
-    assert (args.flags.lora_r, args.train["eval_strategy"], args.train["bf16"]) == (4, "steps", True)
+    assert (args.values["lora_r"], args.train["eval_strategy"], args.train["bf16"]) == (4, "steps", True)
     assert args.train["optim"] == "paged_adamw_32bit"
 
 

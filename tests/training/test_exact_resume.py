@@ -15,7 +15,7 @@ from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import checkpoints, damage, step_of, write_manifest
 from sharelora.trainer.exact_state import PARTS
 from sharelora.trainer.serialization import load_state, save_state
-from sharelora.training import session
+from sharelora.training import runner
 
 ADAPTER = "adapter_model/adapter_model.safetensors"
 # Five updates of two an epoch; the log, the evaluations and the checkpoints have different rhythms.
@@ -95,14 +95,14 @@ def test_a_damaged_best_checkpoint_is_said_before_anything_is_trained(job: Job) 
 
 def test_patience_is_counted_over_interruptions(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that stops early stops at the same update, and stays stopped."""
-    own = session._trainer
+    own = runner.open_session
 
     def patient(*args: Any) -> Any:
-        trainer = own(*args)
-        trainer.add_callback(EarlyStoppingCallback(2))
-        return trainer
+        session = own(*args)
+        session.trainer.add_callback(EarlyStoppingCallback(2))
+        return session
 
-    monkeypatch.setattr(session, "_trainer", patient)
+    monkeypatch.setattr(runner, "open_session", patient)
     more = "--max_steps 20 --do_eval --eval_strategy steps --eval_steps 1 --save_steps 1 --load_best_model_at_end"
     more += " --logging_steps 1 --learning_rate 1 --lr_scheduler_type constant_with_warmup --warmup_steps 8"
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -11,8 +11,8 @@ from small_llama import rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharelora.data import DataArguments, DataModule, build_data
-from sharelora.training.generate import predict, write_predictions
-from sharelora.training.options import GenerationArguments
+from sharelora.training.instructions.job import GenerationArguments
+from sharelora.training.instructions.predictions import predict, write_predictions
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from small_llama import Job
 
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import Arguments
+from sharelora.training.instructions.job import InstructionArguments
 
 WEIGHTS = "adapter_model.safetensors"
 
 
-def result(args: Arguments, kind: str = "") -> dict[str, Any]:
+def result(args: InstructionArguments, kind: str = "") -> dict[str, Any]:
     return json.loads((args.output_dir / f"result{kind}.json").read_text())
 
 
@@ -142,7 +142,7 @@ def test_evaluation_loss_does_not_depend_on_the_batch_size(job: Job, tmp_path: P
 def test_a_dry_run_loads_and_writes_nothing(
     job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharelora.training.session.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with caplog.at_level(logging.INFO, "sharelora"):
         args = job("--dry_run", "--share", "a")
     assert list(args.output_dir.iterdir()) == []
@@ -208,7 +208,7 @@ def test_a_model_of_the_hub_is_recorded_by_its_id(
     job: Job, model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It may be loaded from a folder of the cache, whose path means nothing on another machine."""
-    monkeypatch.setattr("sharelora.training.place.resolve_model", lambda *_: str(model_folder))
+    monkeypatch.setattr("sharelora.training.model.resolve_model", lambda *_: str(model_folder))
     args = job("--model_name_or_path", "owner/name")
     config = json.loads((args.output_dir / "adapter_model" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == result(args)["model"] == "owner/name"

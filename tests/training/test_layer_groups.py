@@ -11,8 +11,7 @@ from small_llama import Job, rows, write_model
 from sharelora.cli.main import main
 from sharelora.layer_groups import read_similarity
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import parse
-from sharelora.training.job import run
+from sharelora.training.instructions.job import parse, run
 
 # The random layers of the toy model are hardly similar to each other.
 AUTO = ("--share_layers", "auto", "--similarity_threshold", "0.5", "--share", "ab")

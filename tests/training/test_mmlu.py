@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from small_llama import Job
 
 from sharelora.support.errors import UserError
-from sharelora.training.arguments import Arguments
+from sharelora.training.instructions.job import InstructionArguments
 
 SUBJECTS = ("colours", "numbers")
 
@@ -33,7 +33,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def metrics(args: Arguments) -> dict[str, Any]:
+def metrics(args: InstructionArguments) -> dict[str, Any]:
     return json.loads((args.output_dir / "result.json").read_text())["metrics"]
 
 
@@ -80,7 +80,7 @@ def test_missing_questions_are_found_before_anything_is_loaded(
     job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SHARELORA_DATA", str(tmp_path))
-    monkeypatch.setattr("sharelora.training.session.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(UserError, match="MMLU"):
         job("--do_mmlu_eval")
 

@@ -11,8 +11,9 @@ import torch
 from small_llama import Job
 
 from sharelora.memory.advice import FlagNames
+from sharelora.memory.machine import out_of_memory
 from sharelora.support.errors import UserError
-from sharelora.training.capacity import explained, ran_out
+from sharelora.training.capacity import explained
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to 9")
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
@@ -54,7 +55,7 @@ def test_the_advice_names_what_would_save_something_in_this_run(
 @pytest.mark.parametrize(
     ("where", "flags"),
     [
-        ("sharelora.training.session.load_model", []),
+        ("sharelora.training.job.load_model", []),
         ("sharelora.training.trainer.ShareTrainer.prediction_step", ["--do_eval", "--eval_on_start", "false"]),
     ],
 )
@@ -88,7 +89,7 @@ def test_where_nothing_was_estimated_the_advice_is_general(
     ],
 )
 def test_errors_of_memory_are_told_from_others(error: Exception, is_it: bool) -> None:
-    assert ran_out(error) is is_it
+    assert out_of_memory(error) is is_it
     if not isinstance(error, ValueError):
         with pytest.raises(UserError if is_it else RuntimeError), explained(None, NAMES):
             raise error

@@ -10,9 +10,8 @@ import pytest
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import new_checkpoint
-from sharelora.training import arguments
+from sharelora.training.instructions.job import JOB, parse
 from sharelora.training.output import ADAPTER, begin, finish, look, resume_point
-from sharelora.training.settings import deciding_settings
 
 BEFORE = {"learning_rate": 0.1, "lora_r": 4, "seed": 0, "processes": 1}
 NOW = {"learning_rate": 0.2, "lora_r": 4, "seed": 1, "processes": 2}
@@ -69,7 +68,7 @@ def test_weights_alone_are_no_place_to_go_on_from(folder: Path) -> None:
 
 def test_what_chooses_the_best_checkpoint_decides_the_result() -> None:
     def decides(*more: str) -> set[str]:
-        return set(deciding_settings(arguments.parse(["--eval_strategy", "steps", *more])))
+        return set(JOB.deciding(parse(["--eval_strategy", "steps", *more])))
 
     assert {"eval_steps", "max_eval_samples"} & decides() == set()
     assert {"eval_steps", "save_steps", "max_eval_samples", "mmlu_split"} <= decides("--load_best_model_at_end")

@@ -13,8 +13,7 @@ from small_vision import Job
 from sharelora.data.vision import ConversationWriter, ImageReader, image_reader
 from sharelora.models.vision import load_processor
 from sharelora.tiny import ensure_tiny, tiny_vision_data
-from sharelora.training.vision.arguments import VisionArguments, parse
-from sharelora.training.vision.job import run
+from sharelora.training.vision.job import VisionArguments, parse, run
 
 
 @pytest.fixture(scope="session")

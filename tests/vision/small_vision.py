@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sharelora.training.vision.arguments import VisionArguments
+from sharelora.training.vision.job import VisionArguments
 
 Job = Callable[..., VisionArguments]
 

@@ -19,8 +19,7 @@ from sharelora.models.adapter import load_adapter
 from sharelora.models.vision import PROJECTOR, load_vision_base, projector
 from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny
-from sharelora.training.vision.arguments import parse
-from sharelora.training.vision.job import run
+from sharelora.training.vision.job import parse, run
 
 SHAPE = (4, 7)  # layers, linear modules of each
 
@@ -157,7 +156,7 @@ def test_bad_rows_are_found_before_a_model_is_loaded(job: Job, tmp_path: Path, m
     def never(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("sharelora.training.vision.model.load_vision_base", never)
+    monkeypatch.setattr("sharelora.training.vision.job.load_vision_base", never)
     path = write_rows(tmp_path, row("<image>\nWhat?", "red", image="gone.png"))
     with pytest.raises(UserError, match=r"row 0 of rows.json \(id 7\): .*gone.png is missing"):
         job(data_path=str(path), eval_dataset_size="0", do_eval="false", eval_strategy="no")

@@ -15,9 +15,10 @@ from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json, write_text
 from sharelora.training.ablation.grid import Grid, folder_name
-from sharelora.training.arguments import Arguments, build_parser, parse, setting_words
+from sharelora.training.arguments import setting_words
+from sharelora.training.instructions.job import InstructionArguments, build_parser, parse
+from sharelora.training.model import locate_base
 from sharelora.training.output import ADAPTER
-from sharelora.training.place import locate_base
 
 ENDED = "ablation_run.json"
 LOG = "ablation_run.log"
@@ -96,7 +97,7 @@ def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
     return words
 
 
-def _cost(args: Arguments, place: str) -> float:
+def _cost(args: InstructionArguments, place: str) -> float:
     """Return operations of a training: 4 per token and weight of the frozen base, 6 per weight of an adapter."""
     model = meta_model(place, args.model.trust_remote_code)
     plan = args.adapter_settings.plan(model)

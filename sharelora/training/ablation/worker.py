@@ -6,8 +6,7 @@ from __future__ import annotations
 def main() -> None:
     """Parse, run, report."""
     from sharelora.flags.program import start
-    from sharelora.training.arguments import parse
-    from sharelora.training.job import run
+    from sharelora.training.instructions.job import parse, run
 
     start(parse, run)
 

@@ -17,11 +17,10 @@ from transformers.utils import logging as transformers_logging
 from sharelora.data.glue import GlueTask
 from sharelora.models.encoders import max_input_length, set_head_dropout
 from sharelora.models.known import meta_classifier, model_config
-from sharelora.models.load import load_base, resolve_model
+from sharelora.models.load import load_base
 from sharelora.support.errors import UserError
-from sharelora.training.glue.arguments import GlueArguments
 from sharelora.training.glue.head import head_modules, head_of_other_shape, is_head, named_labels, reorder
-from sharelora.training.glue.options import ModelArguments
+from sharelora.training.glue.options import EncoderArguments, GlueArguments
 from sharelora.training.glue.record import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -42,29 +41,6 @@ class Base:
     head: tuple[str, ...]
     trained_head: bool
     fingerprint: str
-
-
-def locate_encoder(args: GlueArguments) -> str:
-    """Return the encoder's folder, or its hub id where the hub has it.
-
-    Raises:
-        UserError: it is not named, is nowhere, or the hub cannot be reached.
-    """
-    if args.tiny_base:
-        from sharelora.tiny import ensure_tiny
-
-        return str(ensure_tiny("roberta"))
-    model = args.model
-    if model.model_name_or_path is None:
-        raise UserError("no model is named; need an encoder; pass --model_name_or_path DIR, or add --tiny")
-    return resolve_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
-
-
-def encoder_name(args: GlueArguments, place: str) -> str:
-    """Return the encoder's name as files record it: the hub id that was asked for, or a folder's whole path."""
-    named = args.model.model_name_or_path
-    from_hub = named is not None and not Path(named).expanduser().is_dir()
-    return str(named) if from_hub else str(Path(place).resolve())
 
 
 def sequence_length(args: GlueArguments, config: Any, recorded: int | None = None) -> int:
@@ -95,7 +71,7 @@ def encoder_config(args: GlueArguments, place: str, task: GlueTask) -> Any:
     Raises:
         UserError: there is none, or the model has no dropout that --cls_dropout could set.
     """
-    config = _read_config(args.model, place)
+    config = read_config(args.model, place)
     config.num_labels = task.num_labels
     config.id2label = dict(enumerate(task.labels or ("LABEL_0",)))
     config.label2id = {name: index for index, name in config.id2label.items()}
@@ -105,16 +81,18 @@ def encoder_config(args: GlueArguments, place: str, task: GlueTask) -> Any:
     return config
 
 
-def _read_config(model: ModelArguments, place: str) -> Any:
+def read_config(model: EncoderArguments, place: str) -> Any:
+    """Return the encoder's configuration as it was published.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if Path(place).is_dir():
         return model_config(place, model.trust_remote_code)
     try:
         return AutoConfig.from_pretrained(
             place,
-            revision=model.model_revision,
-            token=model.hub_token,
-            cache_dir=model.cache_dir,
-            trust_remote_code=model.trust_remote_code,
+            **model.hub,
         )
     except (OSError, ValueError) as error:
         raise UserError(f"the configuration of {place} cannot be read: {str(error).splitlines()[0]}") from error
@@ -144,7 +122,7 @@ def load_encoder(args: GlueArguments, place: str, task: GlueTask, own_head: bool
         UserError: it is missing or damaged, lacks weights of the backbone, or has a head of another task and no
             --new_head.
     """
-    before = named_labels(_read_config(args.model, place))
+    before = named_labels(read_config(args.model, place))
     config, model = encoder_config(args, place, task), args.model
     meta_classifier(config)  # says so where there is none
     report: dict[str, Any] = {}
@@ -154,10 +132,7 @@ def load_encoder(args: GlueArguments, place: str, task: GlueTask, own_head: bool
         made = load_base(
             place,
             bits=32,
-            revision=model.model_revision,
-            token=model.hub_token,
-            trust_remote_code=model.trust_remote_code,
-            cache_dir=model.cache_dir,
+            **model.hub,
             auto_class=AutoModelForSequenceClassification,
             report=report,
             **options,

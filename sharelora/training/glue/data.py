@@ -12,8 +12,9 @@ from sharelora.data.rows import Row
 from sharelora.data.tokenise import padding_id
 from sharelora.metrics.glue import COMBINED
 from sharelora.support.errors import UserError
-from sharelora.training.glue.arguments import GlueArguments
-from sharelora.training.place import data_root
+from sharelora.training.glue.options import GlueArguments
+from sharelora.training.glue.start import Start
+from sharelora.training.run import Data, Run
 
 logger = logging.getLogger(__name__)
 
@@ -63,46 +64,38 @@ class TaskRows:
 
 
 @dataclass(frozen=True)
-class TaskData:
+class TaskData(Data):
     """The same as tokens.
 
     Attributes:
         rows: as read.
         tokens: split -> tokens.
-        collator: makes batches.
-        truncated: split -> how many rows were cut.
+        max_length: most tokens of a row.
+        start: trained weights to go on from or to evaluate; None for the bare encoder.
     """
 
     rows: TaskRows
     tokens: Mapping[str, GlueRows]
-    collator: GlueCollator
-    truncated: Mapping[str, int]
-
-    def evaluation(self) -> dict[str, GlueRows]:
-        """Return what metrics are computed on."""
-        return {split: self.tokens[split] for split in self.rows.evaluated}
+    max_length: int
+    start: Start | None
 
 
-def read_task(args: GlueArguments, training: bool) -> TaskRows:
-    """Read the task's rows.
-
-    Args:
-        args: the command line.
-        training: whether this run trains.
+def read_task(run: Run[GlueArguments]) -> TaskRows:
+    """Read the task's rows, as far as a run needs them.
 
     Raises:
         UserError: data that are missing or malformed, or a metric to choose by that the task does not have.
     """
-    data = args.data
+    args, data = run.args, run.args.data
     found = load_glue(
         data.task_name,
         train_file=data.train_file,
         validation_file=data.validation_file,
         test_file=data.test_file,
-        data_root=data_root(args.run),
+        data_root=run.data_root,
     )
     splits: dict[str, list[Row]] = {}
-    if training:
+    if run.training:
         rows = take(found.rows(TRAIN), data.max_train_samples)
         # Rows that nothing would be chosen by are trained on.
         amount = data.held_out if args.train["do_eval"] else 0.0
@@ -134,16 +127,17 @@ def _check(args: GlueArguments, rows: TaskRows) -> None:
         raise UserError("found --label_smoothing_factor with scores to predict; only classes are smoothed; drop it")
 
 
-def tokenize(args: GlueArguments, rows: TaskRows, tokenizer: Any, max_length: int) -> TaskData:
+def tokenize(run: Run[GlueArguments], rows: TaskRows, tokenizer: Any, max_length: int, start: Start | None) -> TaskData:
     """Turn every row into tokens, and say how many lost their end.
 
     Args:
-        args: the command line.
+        run: its options.
         rows: what `read_task` returns.
         tokenizer: the model's.
         max_length: most tokens of a row.
+        start: goes with the data.
     """
-    tokens, truncated = {}, {}
+    args, tokens, truncated = run.args, {}, {}
     for split, part in rows.splits.items():
         tokens[split], truncated[split] = encode(part, rows.task, tokenizer, max_length, args.data.pad_to_max_length)
         if truncated[split]:
@@ -156,4 +150,7 @@ def tokenize(args: GlueArguments, rows: TaskRows, tokenizer: Any, max_length: in
             )
     half = args.train["fp16"] or args.train["bf16"]
     collator = GlueCollator(padding_id(tokenizer), HALF_PRECISION_UNIT if half and not args.train["use_cpu"] else 1)
-    return TaskData(rows, tokens, collator, truncated)
+    evaluated = {split: tokens[split] for split in rows.evaluated} or None
+    return TaskData(
+        tokenizer, tokens.get(TRAIN), evaluated, collator, rows.origin, truncated, rows, tokens, max_length, start
+    )  # fmt: skip

@@ -17,9 +17,8 @@ from sharelora.support.errors import UserError
 from sharelora.training.glue.base import Base
 from sharelora.training.glue.head import Shape, head_of_other_shape, head_shapes, is_head, misfits
 from sharelora.training.glue.methods import BuildSettings, Head, Method, adapted
-from sharelora.training.glue.record import check_base
+from sharelora.training.glue.record import WEIGHTS, check_base, put_weights, trained_weights
 from sharelora.training.glue.start import Start
-from sharelora.training.glue.store import FILE, put_weights, trained_weights
 from sharelora.tuner.files import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def start_from(base: Base, start: Start, settings: BuildSettings, new_head: bool
         check_base(start.record, base.fingerprint, start.folder)
     need = head_shapes(base.model, base.head)
     low_rank = start.method.storage.load is None
-    stored = load_tensors(start.folder / (WEIGHTS_FILE if low_rank else FILE))
+    stored = load_tensors(start.folder / (WEIGHTS_FILE if low_rank else WEIGHTS))
     kept = _keeps_head(base, start, need, stored, new_head, training)
     given = {name: value for name, value in stored.items() if kept or not is_head(plain(name), base.head)}
     if low_rank:

@@ -1,26 +1,33 @@
-"""What a file of weights does not say by itself: task, labels, method, and which base it was trained on."""
+"""Trained weights as files, and the record of what they do not say themselves: task, labels, method, and base.
+
+PEFT saves low-rank adapters; of other methods exactly what was trained is saved here, once, as safetensors.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import read_json, sha256, write_json
 from sharelora.tuner.config import library_versions
 
-FILE = "glue_task.json"
+TASK = "glue_task.json"  # describes trained weights
+WEIGHTS = "trained.safetensors"  # of methods that PEFT does not save
 _SAMPLE = 64  # elements of each weight that tell bases apart
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is written beside trained weights.
+    """What is written with trained weights.
 
     Attributes:
         task: its name.
@@ -31,7 +38,7 @@ class Record:
         base_sha256: see `fingerprint`.
         max_seq_length: tokens of a row.
         epoch: when these weights were those of the model.
-        weights_sha256: checksum of weights that PEFT does not save; an adapter's stands in its own configuration.
+        weights_sha256: checksum of weights that PEFT does not save; an adapter's is in its own configuration.
         versions: libraries that wrote them.
     """
 
@@ -46,9 +53,16 @@ class Record:
     weights_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=library_versions)
 
-    def write(self, folder: Path) -> None:
-        """Write the record into a folder of weights."""
-        write_json(folder / FILE, asdict(self))
+    def write(self, folder: Path, epoch: float | None) -> None:
+        """Write the record into a folder of weights, with the checksum of those that PEFT does not save.
+
+        Args:
+            folder: holds the weights already.
+            epoch: when these were the model's weights.
+        """
+        weights = folder / WEIGHTS
+        checksum = sha256(weights) if weights.is_file() else None
+        write_json(folder / TASK, asdict(replace(self, epoch=epoch, weights_sha256=checksum)))
 
 
 def read_record(folder: Path) -> Record | None:
@@ -57,16 +71,16 @@ def read_record(folder: Path) -> Record | None:
     Raises:
         UserError: it is damaged.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / TASK).is_file():
         return None
-    found = read_json(folder / FILE)
+    found = read_json(folder / TASK)
     known = {item.name for item in fields(Record)}
     if not isinstance(found, dict) or not known - {"epoch", "weights_sha256", "versions"} <= found.keys():
-        raise UserError(f"{folder / FILE} lacks what it should say; it is damaged; copy the folder again")
+        raise UserError(f"{folder / TASK} lacks what it should say; it is damaged; copy the folder again")
     return Record(**{**{name: found[name] for name in known & found.keys()}, "labels": tuple(found["labels"])})
 
 
-def fingerprint(model: torch.nn.Module, without: Collection[str] = ()) -> str:
+def fingerprint(model: nn.Module, without: Collection[str] = ()) -> str:
     """Return a checksum that tells bases of the same shape apart: over the beginning of every weight, as fp32.
 
     Args:
@@ -108,3 +122,53 @@ def check_base(record: Record, found: str, where: Path) -> None:
             f"{where} was trained on the weights of {record.base}, and this model has others; need its own base; "
             "change --model_name_or_path"
         )
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy, on the CPU, of every weight that is trained."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    }
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into a model that trains exactly these.
+
+    Raises:
+        UserError: other names or shapes.
+    """
+    own = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    wrong = sorted(own.keys() ^ weights.keys()) or sorted(
+        name for name, value in own.items() if value.shape != weights[name].shape
+    )
+    if wrong:
+        name = wrong[0]
+        found, need = (tuple(part[name].shape) if name in part else "none" for part in (weights, own))
+        raise UserError(
+            f"{source} does not fit this model: {len(wrong)} weights differ, first {name}: found {found}, need {need}; "
+            "need the base, task and method that it was trained with; change --model_name_or_path or --method"
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(weights[name])
+
+
+def write_weights(file: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """Write weights with a few facts in the file's header; the folder is made if it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), file, metadata={"format": "pt", **(facts or {})})
+
+
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read weights and the facts in the file's header.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({error}); need a whole safetensors file; copy it again") from error

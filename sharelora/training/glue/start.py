@@ -13,12 +13,11 @@ from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256
-from sharelora.training.glue.arguments import GlueArguments
-from sharelora.training.glue.choice import SHARING_FLAGS, find_method, method_of
-from sharelora.training.glue.methods import METHODS, Method
-from sharelora.training.glue.record import Record, read_record
-from sharelora.training.glue.store import FILE as TRAINED_FILE
+from sharelora.training.glue.methods import METHODS, SHARING_FLAGS, Method, find_method, method_of
+from sharelora.training.glue.options import GlueArguments
+from sharelora.training.glue.record import WEIGHTS, Record, read_record
 from sharelora.training.output import ADAPTER, MODEL
+from sharelora.training.run import Run
 from sharelora.tuner.config import verify_weights
 from sharelora.tuner.files import CONFIG_FILE
 
@@ -34,8 +33,8 @@ class Start:
     """Trained weights to go on from or to evaluate.
 
     Attributes:
-        folder: where they lie in a form of this project.
-        source: what was asked for, for messages.
+        folder: where they are, in a form of this project.
+        source: as the command line has it, for messages.
         method: what trained them.
         record: what is known about them; None for an adapter from elsewhere.
     """
@@ -46,29 +45,26 @@ class Start:
     record: Record | None
 
 
-def find_start(args: GlueArguments, source: str, place: str, workspace: Path) -> Start:
+def find_start(run: Run[GlueArguments], source: str) -> Start:
     """Find trained weights: a run's folder or what it saved, a PEFT adapter, or a flat loralib file.
 
     Args:
-        args: the command line.
+        run: its flags must not say another adapter; a plain LoRA is brought into the project's form for its base.
         source: folder, file or hub id.
-        place: the encoder's folder or hub id; a plain LoRA is brought into the project's form for it.
-        workspace: an empty folder for that.
 
     Raises:
         UserError: there is none, it is damaged, or it is of another kind than the command line says.
     """
-    path = Path(source).expanduser()
+    args, path = run.args, Path(source).expanduser()
     if path.is_file():
-        alpha = args.flags.lora_alpha if "lora_alpha" in args.given else None
-        return _imported(args, path, place, workspace, alpha)
+        return _imported(run, path, args.values["lora_alpha"] if "lora_alpha" in args.given else None)
     folder = _folder(path) if path.is_dir() else resolve_adapter(source)
     record = read_record(folder)
-    if (folder / TRAINED_FILE).is_file():
+    if (folder / WEIGHTS).is_file():
         return _recorded(args, folder, source, record)
     kind = read_json(folder / CONFIG_FILE).get("peft_type")
     if kind == PLAIN:
-        return _imported(args, folder, place, workspace, None)
+        return _imported(run, folder, None)
     if kind != OURS:
         raise UserError(f"{folder} is an adapter of type {kind!r}; need a low-rank one; give another --lora_path")
     config = read_json(folder / CONFIG_FILE)
@@ -80,10 +76,10 @@ def find_start(args: GlueArguments, source: str, place: str, workspace: Path) ->
 def _folder(path: Path) -> Path:
     """The folder with the weights: the one given, or the one in a run's folder."""
     for candidate in (path, path / ADAPTER):
-        if (candidate / TRAINED_FILE).is_file():
+        if (candidate / WEIGHTS).is_file():
             return candidate
         if (candidate / CONFIG_FILE).is_file():
-            return resolve_adapter(candidate)  # checks what lies beside it
+            return resolve_adapter(candidate)  # checks what else is there
     whole = next((folder for folder in (path, path / MODEL) if (folder / "config.json").is_file()), None)
     if whole is not None:
         raise UserError(f"{path} holds a whole model, no adapter; pass --model_name_or_path {whole}")
@@ -98,7 +94,7 @@ def _recorded(args: GlueArguments, folder: Path, source: str, record: Record | N
     if _chosen(args) and args.method is not method:
         raise UserError(f"{source} was trained with {method.name}; found {args.method.name}; drop the flag")
     for name in method.settings:
-        if name in args.given and getattr(args.flags, name) != record.settings[name]:
+        if name in args.given and args.values[name] != record.settings[name]:
             raise UserError(f"{source} has {name} {record.settings[name]}; found another one; drop --{name}")
     return Start(folder, source, method, record)
 
@@ -109,8 +105,8 @@ def verify_weights_of(folder: Path, record: Record) -> None:
     Raises:
         UserError: they were altered.
     """
-    if record.weights_sha256 is not None and sha256(folder / TRAINED_FILE) != record.weights_sha256:
-        raise UserError(f"{folder / TRAINED_FILE} is truncated or altered; copy the folder again from its source")
+    if record.weights_sha256 is not None and sha256(folder / WEIGHTS) != record.weights_sha256:
+        raise UserError(f"{folder / WEIGHTS} is truncated or altered; copy the folder again from its source")
 
 
 def _chosen(args: GlueArguments) -> bool:
@@ -133,20 +129,20 @@ def _sharing(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -> None:
     """Refuse flags that say another adapter than the one that is given."""
-    flags = args.flags
+    values = args.values
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{folder} is a low-rank adapter; found the method {args.method.name}; drop the flag")
     for flag, name in _FIELDS.items():
-        if flag in args.given and getattr(flags, flag) != config[name]:
-            raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {getattr(flags, flag)}; drop the flag")
+        if flag in args.given and values[flag] != config[name]:
+            raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {values[flag]}; drop the flag")
     targets = config.get("target_modules")
-    if flags.lora_modules and isinstance(targets, list):
+    if values["lora_modules"] and isinstance(targets, list):
         asked = args.adapter_settings.modules
         if isinstance(asked, list) and sorted(asked) != sorted(targets):
             raise UserError(
-                f"{folder} adapts {', '.join(sorted(targets))}; found --lora_modules {flags.lora_modules}; drop it"
+                f"{folder} adapts {', '.join(sorted(targets))}; found --lora_modules {values['lora_modules']}; drop it"
             )
-    if _chosen(args) and flags.share_plan is None and not _same_sharing(args, config):
+    if _chosen(args) and values["share_plan"] is None and not _same_sharing(args, config):
         raise UserError(
             f"{folder} shares {config.get('share')} across {config.get('share_across')}"
             f"{' in groups' if config.get('share_groups') else ''}; found other sharing flags; drop them"
@@ -159,13 +155,14 @@ def _same_sharing(args: GlueArguments, config: Mapping[str, Any]) -> bool:
     return rule is not None and all(rule_fields(rule)[name] == config.get(name) for name in names)
 
 
-def _imported(args: GlueArguments, source: Path, place: str, workspace: Path, alpha: float | None) -> Start:
+def _imported(run: Run[GlueArguments], source: Path, alpha: float | None) -> Start:
     """Bring a plain LoRA into the project's form; its own matrices, unless the command line names a plan they fit."""
+    args = run.args
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{source} is a low-rank adapter; found the method {args.method.name}; drop the flag")
     chosen = args.method if _chosen(args) else METHODS["lora"]
     settings = args.adapter_settings if _chosen(args) else args.adapter_settings.without_sharing()
-    folder = workspace / "imported"
-    done = import_lora(source, folder, settings.sharing, place, alpha, settings.enabled)
+    folder = run.workspace / "imported"
+    done = import_lora(source, folder, settings.sharing, run.base, alpha, settings.enabled)
     logger.info("note: took over %s: %d sites, %s elements", source, done.sites, f"{done.elements:,}")
     return Start(folder, str(source), chosen, read_record(source) if source.is_dir() else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from sharelora.trainer.samplers import counted
 from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.glue.losses import Consistency, example_losses
 from sharelora.training.glue.methods import Storage
-from sharelora.training.glue.selection import Selection
+from sharelora.training.glue.record import Record
+from sharelora.training.glue.selection import Kept, Selection
 
 
 class Ordered(Sampler[int]):
@@ -48,9 +49,11 @@ class GlueTrainer(AdapterTrainer):
         storage: how trained weights are saved.
         selection: the best weights so far; None to choose none.
         consistency: R-drop; None for the plain loss.
+        head: paths of the modules that make up the head.
+        record: what is written with the weights.
 
     Attributes:
-        beside: writes what belongs beside the weights of a checkpoint.
+        kept: which weights the model has after training; None before.
     """
 
     # The loss is divided by the examples of the whole update, not of a batch.
@@ -64,6 +67,8 @@ class GlueTrainer(AdapterTrainer):
         storage: Storage,
         selection: Selection | None = None,
         consistency: Consistency | None = None,
+        head: Sequence[str],
+        record: Record,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, compute_metrics=self._score, **kwargs)
@@ -72,7 +77,9 @@ class GlueTrainer(AdapterTrainer):
         self.storage = storage
         self.selection = selection
         self.consistency = consistency
-        self.beside: Callable[[Path], None] = lambda folder: None
+        self.head = tuple(head)
+        self.record = record
+        self.kept: Kept | None = None
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Count the examples of an update over all its batches and processes."""
@@ -149,7 +156,7 @@ class GlueTrainer(AdapterTrainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         self.storage.save(self._own_model(), folder)
-        self.beside(folder)
+        self.record.write(folder, self.state.epoch)
         if self.selection is not None:
             self.selection.save(folder)
 

@@ -13,8 +13,11 @@ from sharelora.data import TokenRows, TrainCollator, padding_id
 from sharelora.data.nlg.load import NLG_DATASETS, locate_nlg
 from sharelora.data.nlg.token_files import load_encoded
 from sharelora.data.nlg.tokens import NlgReport, token_rows
+from sharelora.models.known import model_config
+from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
 from sharelora.training.nlg.options import NlgOptions
+from sharelora.training.run import Data, Run
 
 logger = logging.getLogger(__name__)
 
@@ -22,71 +25,60 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class NlgData:
-    """The data of a run; a part that was not asked for is None.
-
-    Attributes:
-        train: rows to learn.
-        eval: validation rows, all of whose texts count in the perplexity, on the text alone.
-        collator: makes batches of both.
-        origin: where they were found.
-        reports: what was cut.
-    """
-
-    train: TokenRows | None
-    eval: TokenRows | None
-    collator: TrainCollator
-    origin: str
-    reports: tuple[NlgReport, ...]
+class NlgData(Data):
+    """The rows of a run; all texts of the validation rows count in the perplexity, on the text alone."""
 
 
-def load_data(
-    options: NlgOptions,
-    tokenizer: Any,
-    context: int,
-    seed: int,
-    *,
-    need_train: bool = True,
-    need_eval: bool = True,
-    data_root: Path | None = None,
-) -> NlgData:
-    """Read and tokenise the rows of a run.
+def load_data(run: Run[Any], options: NlgOptions) -> NlgData:
+    """Load the tokenizer, then read and tokenise the rows of a run.
 
     Args:
+        run: what it needs.
         options: which data, and how long.
-        tokenizer: the model's.
-        context: most tokens that the model reads.
-        seed: of the draw of training rows, if not all are used.
-        need_train: training rows are needed.
-        need_eval: validation rows are needed.
-        data_root: folder of local data; by default SHARELORA_DATA, else the hub.
 
     Raises:
-        UserError: no such data, another form, or inputs that leave no room for a text.
+        UserError: no such data, another form, or inputs that leave no room for a text; or a tokenizer with more tokens
+            than the model knows.
     """
+    tokenizer, context = _open_tokenizer(run)
     limit = min(options.seq_len, context)
     if limit < options.seq_len:
         logger.info("note: --seq_len %d is more than the model reads; rows end at %d tokens", options.seq_len, limit)
     reports: list[NlgReport] = []
 
-    def rows(place: str, split: str, objective: str, most: int | None, draw: int) -> TokenRows:
-        found = load_encoded(place, split, tokenizer, data_root)
-        made, report = token_rows(drawn(found, most, draw), limit, objective, split)
+    def rows(source: str, split: str, objective: str, most: int | None, seed: int) -> TokenRows:
+        encoded = drawn(load_encoded(source, split, tokenizer, run.data_root), most, seed)
+        tokens, report = token_rows(encoded, limit, objective, split)
         reports.append(report)
         if report.line():
             logger.warning("%s", report.line())
-        return made
+        return tokens
 
-    train = rows(options.train_data, "train", options.obj, options.max_train_samples, seed) if need_train else None
-    held = None
-    if need_eval:
-        held = rows(validation_place(options), "valid", "clm", options.max_eval_samples, 0)
-    found = locate_nlg(options.train_data if need_train else validation_place(options), "train", data_root)
-    return NlgData(train, held, TrainCollator(padding_id(tokenizer)), str(found or "hub"), tuple(reports))
+    train = held = None
+    if run.training:
+        train = rows(options.train_data, "train", options.obj, options.max_train_samples, run.args.train["seed"])
+    if run.args.evaluates:
+        held = rows(validation_source(options), "valid", "clm", options.max_eval_samples, 0)
+    source = options.train_data if run.training else validation_source(options)
+    origin = str(locate_nlg(source, "train", run.data_root) or "hub")
+    truncated = [report.to_json() for report in reports]
+    return NlgData(tokenizer, train, held, TrainCollator(padding_id(tokenizer)), origin, truncated)
 
 
-def validation_place(options: NlgOptions) -> str:
-    """Where validation rows are.
+def _open_tokenizer(run: Run[Any]) -> tuple[Any, int]:
+    """Load the tokenizer, and say how many tokens the model reads at once."""
+    tokenizer = load_tokenizer(run.base, **run.args.model.hub)
+    config = model_config(run.base, run.args.model.trust_remote_code)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {run.base} has {len(tokenizer)} tokens and the model knows {config.vocab_size}; need a "
+            "tokenizer of this model; copy its own files there"
+        )
+    return tokenizer, int(config.max_position_embeddings)
+
+
+def validation_source(options: NlgOptions) -> str:
+    """Return where validation rows are.
 
     Raises:
         UserError: nothing says it, since the training rows are a single file.
@@ -102,7 +94,7 @@ def validation_place(options: NlgOptions) -> str:
 
 
 def drawn(rows: Sequence[Row], most: int | None, seed: int) -> list[Row]:
-    """At most so many rows, drawn at random: the files are sorted by their inputs."""
+    """Return at most so many rows, drawn at random: the files are sorted by their inputs."""
     if most is None or most >= len(rows):
         return list(rows)
     return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), most))]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import EvalLoopOutput
 
-from sharelora.training.nlg.optimizer import UncorrectedAdamW
 from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
 from sharelora.training.trainer import IGNORED, ShareTrainer
@@ -48,6 +48,43 @@ def without_dropout(model: nn.Module) -> None:
             module.p = 0.0
 
 
+class UncorrectedAdamW(Optimizer):
+    """AdamW as LoRA's script has it: without the correction of its averages for their start at zero.
+
+    Its first updates are several times larger.
+
+    Args:
+        params: as for every optimizer of torch.
+        lr: learning rate.
+        betas: how slowly the averages of gradient and squared gradient change.
+        eps: added to the root of the latter.
+        weight_decay: part of each weight, times lr, that an update takes away.
+    """
+
+    def __init__(
+        self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        (slow, slower), mean, square = group["betas"], state["mean"], state["square"]
+        mean.lerp_(grad, 1 - slow)
+        square.mul_(slower).addcmul_(grad, grad, value=1 - slower)
+        parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+
+
 class NlgTrainer(ShareTrainer):
     """The Trainer with what LoRA's script does otherwise.
 
@@ -72,9 +109,9 @@ class NlgTrainer(ShareTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Make the schedule that the options name."""
         if self.lr_scheduler is None:
-            found = optimizer or self.optimizer
-            assert found is not None, "the Trainer makes the optimizer first"
-            self.lr_scheduler = LambdaLR(found, self._factor(num_training_steps))
+            optimizer = optimizer or self.optimizer
+            assert optimizer is not None, "the Trainer makes the optimizer first"
+            self.lr_scheduler = LambdaLR(optimizer, self._factor(num_training_steps))
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

@@ -7,23 +7,30 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
+    OWN_TEMPLATE,
     Conversation,
     ConversationWriter,
     EncodingReport,
     ImageTextCollator,
     ImageTextRows,
     encode,
+    image_reader,
     read_conversations,
     require_images,
 )
+from sharelora.models.known import model_config
+from sharelora.models.vision import load_processor, require_vision
 from sharelora.support.errors import UserError
+from sharelora.training.run import Data
 from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
+
+# How models were taught to converse where their own template says something else.
+TEMPLATES = {"llava": "vicuna"}
 
 
 @dataclass(frozen=True)
@@ -42,22 +49,37 @@ class VisionRecords:
 
 
 @dataclass(frozen=True)
-class VisionData:
-    """The same as the model reads them; a part that was not asked for is None.
+class VisionData(Data):
+    """The same as the model reads them."""
 
-    Attributes:
-        train: rows to learn.
-        eval: rows to evaluate on.
-        collator: makes batches of both.
-        origin: where they were found.
-        reports: what was cut or left out.
+
+def template(asked: str | None, model_type: str) -> str:
+    """Return the chat template: the one asked for, or the one that fits the model."""
+    return asked or TEMPLATES.get(model_type, OWN_TEMPLATE)
+
+
+def open_writer(
+    place: str,
+    asked: str | None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> ConversationWriter:
+    """Load a model's processor, and return what writes conversations for it.
+
+    Args:
+        place: folder or hub id of the model.
+        asked: the chat template that the command line names; None for the one that fits the model.
+        revision: of the model on the hub.
+        token: for the hub.
+        cache_dir: where models of the hub are kept.
+
+    Raises:
+        UserError: the model cannot see, or see `load_processor`, `image_reader` and `ConversationWriter`.
     """
-
-    train: ImageTextRows | None
-    eval: ImageTextRows | None
-    collator: ImageTextCollator
-    origin: str
-    reports: tuple[EncodingReport, ...]
+    require_vision(place)
+    reader = image_reader(load_processor(place, revision, token, cache_dir))
+    return ConversationWriter(reader, template(asked, model_config(place).model_type))
 
 
 def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval: bool) -> VisionRecords:
@@ -109,28 +131,25 @@ def _drawn(records: Sequence[Conversation], options: VisionOptions) -> list[Conv
     return [records[place] for place in sorted(places)]
 
 
-def encode_records(found: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
-    """Tokenise conversations; what is cut or left out is said.
+def encode_records(records: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
+    """Tokenise conversations; a warning says what is cut or left out.
 
     Raises:
         UserError: see `encode` and `ConversationWriter.pieces`.
     """
     reports: list[EncodingReport] = []
 
-    def rows(records: Sequence[Conversation], split: str) -> ImageTextRows | None:
-        if not records:
+    def rows(conversations: Sequence[Conversation], split: str) -> ImageTextRows | None:
+        if not conversations:
             return None
-        made, report = encode(writer, records, options.model_max_length, split)
+        tokens, report = encode(writer, conversations, options.model_max_length, split)
         reports.append(report)
         for line in report.lines():
             logger.warning("%s", line)
-        return made
+        return tokens
 
-    train, held = rows(found.train, "train"), rows(found.eval, "eval")
-    collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
-    return VisionData(train, held, collator, found.origin, tuple(reports))
-
-
-def reports_json(data: VisionData) -> list[dict[str, Any]]:
-    """What was cut or left out, for result files."""
-    return [report.to_json() for report in data.reports]
+    train, held = rows(records.train, "train"), rows(records.eval, "eval")
+    tokenizer = writer.reader.tokenizer
+    collator = ImageTextCollator(writer.reader, padding_id(tokenizer))
+    truncated = [report.to_json() for report in reports]
+    return VisionData(tokenizer, train, held, collator, records.origin, truncated)

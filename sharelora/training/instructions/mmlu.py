@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -14,47 +15,63 @@ from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
 from sharelora.evaluation.exam_report import ExamReport, examine
 from sharelora.evaluation.exams import MMLU
+from sharelora.flags.fields import help_field
 from sharelora.models.known import model_config
-from sharelora.training.arguments import Arguments
-from sharelora.training.place import data_root
+from sharelora.support.errors import UserError
 
-SPLITS = {"eval": "val"}  # QLoRA's name of the validation split
 SHOTS = {"mmlu-fs": 5, "mmlu": 5, "mmlu-zs": 0}
 ACCURACY, MICRO = "mmlu_{}_accuracy", "mmlu_{}_accuracy_micro"
 BEST = "eval_mmlu_accuracy"  # what --metric_for_best_model mmlu_accuracy means
 
 
-def mmlu_split(args: Arguments) -> str:
-    """Return the split that the flags name, as `sharelora.data.mmlu` calls it."""
-    return SPLITS.get(args.mmlu.mmlu_split, args.mmlu.mmlu_split)
+@dataclass
+class MmluArguments:
+    """The multiple-choice callback."""
+
+    do_mmlu_eval: bool = help_field(False, "measure MMLU accuracy at every evaluation")
+    mmlu_split: Literal["eval", "val", "test"] = help_field("eval", "MMLU split; `eval` is its validation split")
+    mmlu_dataset: Literal["mmlu-fs", "mmlu", "mmlu-zs"] = help_field("mmlu-fs", "five-shot (fs) or zero-shot (zs)")
+    max_mmlu_samples: int | None = help_field(None, "answer at most this many questions, the same at every evaluation")
+    mmlu_source_max_len: int = help_field(2048, "most tokens of a question with its examples")
+
+    @property
+    def split(self) -> str:
+        """The split as `sharelora.data.mmlu` calls it."""
+        return "val" if self.mmlu_split == "eval" else self.mmlu_split
+
+    def __post_init__(self) -> None:
+        for name in ("max_mmlu_samples", "mmlu_source_max_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"found {name} {value}; need at least 1; change --{name}")
 
 
-def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | None:
-    """Write the questions that the flags ask for; None if they ask for none.
-
-    Raises:
-        UserError: see `mmlu_exam`.
-    """
-    return MmluEval(mmlu_exam(args, tokenizer, place), args.mmlu.mmlu_split) if args.mmlu.do_mmlu_eval else None
-
-
-def mmlu_exam(args: Arguments, tokenizer: Any, place: str) -> PreparedExam:
+def mmlu_exam(
+    flags: MmluArguments, tokenizer: Any, base: str, seed: int, data_root: Path | None, trust_remote_code: bool = False
+) -> PreparedExam:
     """Write the questions of the split that the flags name.
+
+    Args:
+        flags: which questions, and how long.
+        tokenizer: the base's.
+        base: its folder or hub id.
+        seed: of the choice of questions.
+        data_root: folder of local data.
+        trust_remote_code: read a configuration that comes with code.
 
     Raises:
         UserError: there is no MMLU data, or no question fits into --mmlu_source_max_len.
     """
-    flags = args.mmlu
-    context = context_length(model_config(place, args.model.trust_remote_code))
+    context = context_length(model_config(base, trust_remote_code))
     return load_exam(
         MMLU,
         tokenizer,
-        mmlu_split(args),
+        flags.split,
         SHOTS[flags.mmlu_dataset],
         min(flags.mmlu_source_max_len, context or flags.mmlu_source_max_len),
         count=flags.max_mmlu_samples,
-        seed=args.data.data_seed,
-        root=data_root(args.run),
+        seed=seed,
+        root=data_root,
         # A few questions that do not fit are no reason not to train.
         leave_out=True,
     )

@@ -1,8 +1,7 @@
-"""What a run leaves besides checkpoints: the adapter, result.json, QLoRA's metrics.json, the loss as table and plot."""
+"""What a run leaves besides checkpoints: what was trained, result.json, and every number in a file of its own."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,24 +10,20 @@ from typing import Any
 from peft import PeftModel
 from safetensors import SafetensorError
 
-from sharelora.reporting.history import CSV
-from sharelora.support.errors import UserError, hide
+from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json, write_json
-from sharelora.trainer.serialization import save_weights
-from sharelora.training.generate import PREDICTIONS
+from sharelora.trainer.trainer import save_weights
 from sharelora.training.output import ADAPTER, MODEL
 from sharelora.tuner.files import WEIGHTS_FILE
 
-logger = logging.getLogger(__name__)
-
-METRICS = "metrics.json"
+METRICS = "metrics.json"  # QLoRA's
 _MMLU = re.compile(r"mmlu_\w+_accuracy_(macro|micro)|mmlu_(eval|val|test)_accuracy")
 
 
 def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> Path:
-    """Write what was trained, whole or not at all: an adapter, or a model folder that stands alone.
+    """Write what was trained, all of it or nothing: an adapter, or a model folder that needs no other.
 
-    The tokenizer is never changed, so an adapter needs none beside it.
+    The tokenizer is never changed, so an adapter needs none.
 
     Args:
         model: a PEFT model, or a plain one after full fine-tuning.
@@ -54,30 +49,26 @@ def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, An
     return path
 
 
-def write_metrics(folder: Path, run_name: str | None, metrics: Mapping[str, Any], anew: bool) -> Path:
-    """Write metrics.json with QLoRA's fields: the run's name and every number.
+def weight_files(trained: Path | None) -> dict[str, Path]:
+    """Return the files with the weights of what was trained, for a result."""
+    return {} if trained is None else {"adapter": trained / WEIGHTS_FILE, "model": trained / "model.safetensors"}
+
+
+def write_numbers(path: Path, metrics: Mapping[str, Any], add: bool, **first: str) -> None:
+    """Write every plain metric into one file.
 
     Args:
-        folder: the run's folder.
-        run_name: None means the folder's name.
+        path: the file.
         metrics: what was measured.
-        anew: forget what an earlier run measured; an evaluation of a finished run adds to it.
+        add: keep what an earlier run measured, as an evaluation of a finished run does.
+        first: more entries, in front of the metrics.
     """
-    path = folder / METRICS
-    before = read_json(path) if path.is_file() and not anew else {}
+    before = read_json(path) if add and path.is_file() else {}
     plain = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
-    write_json(path, {**before, "run_name": hide(run_name or str(folder)), **plain})
-    return path
+    write_json(path, {**before, **first, **plain})
 
 
-def result_files(folder: Path, trained: Path | None) -> dict[str, Path]:
-    """Return the files that a result describes, as far as they exist."""
-    model = {} if trained is None else {"adapter": trained / WEIGHTS_FILE, "model": trained / "model.safetensors"}
-    every = {**model, "loss": folder / CSV, "predictions": folder / PREDICTIONS}
-    return {name: path for name, path in every.items() if path.is_file()}
-
-
-def course(history: list[dict[str, Any]]) -> dict[str, float]:
+def before_and_best(history: list[dict[str, Any]]) -> dict[str, float]:
     """Return what was measured before the first update, and the lowest validation loss."""
     start = {name: value for line in history if line["step"] == 0 for name, value in line.items()}
     before = {f"{name}_before": start[name] for name in start if name == "eval_loss" or _MMLU.fullmatch(name)}
