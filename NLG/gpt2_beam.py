@@ -13,10 +13,9 @@ from __future__ import annotations
 def main() -> None:
     """Parse, run, report."""
     from sharelora.evaluation.beam.arguments import parse
-    from sharelora.evaluation.beam.job import run
     from sharelora.flags.program import start
 
-    start(parse, run)
+    start(parse, "sharelora.evaluation.beam.job")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.text import nearest
+from sharelora.training.arguments import ADAPTER
 from sharelora.training.instructions.job import JOB, InstructionArguments, parse
-from sharelora.training.output import ADAPTER
 
 SHARES = ("none", "a", "b", "ab")
 SETTINGS = "sequence.json"
