@@ -81,6 +81,17 @@ def chosen_names(names: str | None, known: Mapping[str, Any] | tuple[str, ...], 
     return chosen
 
 
+def counts_from(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the seeds, and the updates where they were given, as fields of an experiment.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if args.seeds < 1 or (args.updates is not None and args.updates < 1):
+        raise UserError(f"found --seeds {args.seeds} and --updates {args.updates}; need at least 1 of each")
+    return {"seeds": tuple(range(args.seeds)), **({} if args.updates is None else {"updates": args.updates})}
+
+
 def set_data_folder(args: argparse.Namespace) -> None:
     """Tell the jobs where the data sets are; with --quick they make their own small ones."""
     neighbour = ROOT.parent / "shared" / "data"

@@ -24,7 +24,7 @@ from sharelora.support.text import size
 FILE = "windows.json"
 Window = Mapping[str, Any]
 # Name in a window -> title, unit in the plot, factor to that unit.
-SEEN = {
+VALUES = {
     "resident": ("resident memory", "MB", 1e-6),
     "handles": ("open file handles", "", 1.0),
     "threads": ("threads", "", 1.0),
@@ -71,7 +71,7 @@ class Watch(TrainerCallback):
 
 
 def clocks() -> tuple[float, float]:
-    """Return the time, and the processor's time of this process, which other work on the machine hardly changes."""
+    """Return seconds by the clock, and CPU seconds of this process, which other work on the machine hardly changes."""
     return time.perf_counter(), time.process_time()
 
 
@@ -128,7 +128,7 @@ def table(windows: Sequence[Window]) -> str:
     headers = ["after updates", *(f"{window['step']:,}" for window in ends), "second half"]
     rows = [
         [title, *(written(name, window[name]) for window in ends), verdict(windows, name)]
-        for name, (title, _, _) in SEEN.items()
+        for name, (title, _, _) in VALUES.items()
     ]
     return report.table(headers, rows)
 
@@ -154,9 +154,9 @@ def plot(windows: Sequence[Window], stem: Path) -> list[Path]:
         The files: SVG and PNG.
     """
     figure = new_figure(7, 9)
-    panels = figure.subplots(len(SEEN), 1, sharex=True)
+    panels = figure.subplots(len(VALUES), 1, sharex=True)
     steps = [window["step"] for window in windows]
-    for axes, (name, (title, unit, factor)) in zip(panels, SEEN.items(), strict=True):
+    for axes, (name, (title, unit, factor)) in zip(panels, VALUES.items(), strict=True):
         values = [factor * window[name] for window in windows]
         axes.plot(steps, values, ".-", markersize=4, linewidth=1)
         axes.set_title(f"{title} [{unit}]" if unit else title, fontsize=9)

@@ -24,6 +24,7 @@ if __package__ in (None, ""):
 from benchmarks.harness.command import (
     add_comparison_flags,
     chosen_names,
+    counts_from,
     document_path,
     new_parser,
     output_folder,
@@ -57,12 +58,9 @@ def experiment_from(args: argparse.Namespace) -> E2EExperiment:
     """
     from sharelora.metrics import java
 
-    if args.seeds < 1 or (args.updates is not None and args.updates < 1):
-        raise UserError(f"found --seeds {args.seeds} and --updates {args.updates}; need at least 1 of each")
-    shares, seeds = chosen_names(args.shares, TITLES, "sharing"), tuple(range(args.seeds))
-    updates = {} if args.updates is None else {"updates": args.updates}
+    fields = {**counts_from(args), "shares": chosen_names(args.shares, TITLES, "sharing")}
     if args.quick:
-        return quick(E2EExperiment(None, shares=shares, seeds=seeds, **updates))
+        return quick(E2EExperiment(None, **fields))
     # Hours of training would be lost without METEOR.
     java.jar(java.METEOR)
     if not args.model and not args.corpus:
@@ -73,7 +71,7 @@ def experiment_from(args: argparse.Namespace) -> E2EExperiment:
         from benchmarks.scores.pretrain_gpt2 import ensure_gpt2
 
         model = ensure_gpt2(args.corpus)
-    return E2EExperiment(str(model), shares=shares, seeds=seeds, **updates)
+    return E2EExperiment(str(model), **fields)
 
 
 DIGITS: Mapping[str, int] = {"NIST": 3, "CIDEr": 3}

@@ -241,8 +241,8 @@ def ensure_similarity(experiment: GroupsExperiment, root: Path) -> Similarity:
         model = ["--tiny"] if experiment.model is None else ["--model", experiment.model]
         texts = ["--sample", "alpaca", "--limit", str(experiment.texts), "--output", str(root)]
         parser = Parser()
-        similarity.add_flags(parser)
-        similarity.run(parser.parse([*model, *texts, "--similarity_threshold", f"{experiment.threshold:g}"]))
+        similarity.add_similarity_flags(parser)
+        similarity.run_similarity(parser.parse([*model, *texts, "--similarity_threshold", f"{experiment.threshold:g}"]))
     return read_similarity(root / FILE)
 
 

@@ -25,6 +25,7 @@ if __package__ in (None, ""):
 from benchmarks.harness.command import (
     add_comparison_flags,
     chosen_names,
+    counts_from,
     document_path,
     new_parser,
     output_folder,
@@ -72,13 +73,11 @@ def experiment_from(args: argparse.Namespace) -> GroupsExperiment:
     Raises:
         UserError: fewer than one seed or update, or no model.
     """
-    if args.seeds < 1 or (args.updates is not None and args.updates < 1):
-        raise UserError(f"found --seeds {args.seeds} and --updates {args.updates}; need at least 1 of each")
+    counts = counts_from(args)
     if args.model is None and not args.quick:
         raise UserError("found no --model; need the folder of a pre-trained LLaMA; add it, or --quick")
-    updates = {} if args.updates is None else {"updates": args.updates}
     model = str(Path(args.model).resolve()) if args.model else None
-    experiment = GroupsExperiment(model, args.threshold, SHOWN, seeds=tuple(range(args.seeds)), **updates)
+    experiment = GroupsExperiment(model, args.threshold, SHOWN, **counts)
     return quick(experiment) if args.quick else experiment
 
 

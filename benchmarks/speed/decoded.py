@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sharelora.data.nlg import grouped, load_nlg
-from sharelora.evaluation.beam import BeamSettings
-from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
+from sharelora.evaluation.beam.inputs import end_tokens, load_prompts
+from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.models.adapter import load_adapter
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base, load_tokenizer

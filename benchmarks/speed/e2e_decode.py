@@ -80,8 +80,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _decode(subject: Subject, part: Part, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Run each way; `texts` holds its texts, by distinct input."""
     from benchmarks.speed.upstream_beam import upstream_search
-    from sharelora.evaluation.beam import decode
-    from sharelora.evaluation.multiple_choice import evaluating
+    from sharelora.evaluation.batching import evaluating
+    from sharelora.evaluation.beam.decoding import decode
 
     settings, prompts = subject.settings, subject.prompts
 

@@ -29,7 +29,7 @@ def line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
     return {"slope": float(slope), "intercept": float(intercept), "r2": float(1 - left / total) if total else 1.0}
 
 
-def _series(rows: Sequence[dict[str, Any]], base: dict[str, Any], axis: str) -> list[dict[str, Any]]:
+def _along(rows: Sequence[dict[str, Any]], base: dict[str, Any], axis: str) -> list[dict[str, Any]]:
     """Return the measured cells that differ from a base in one number only, ordered by it."""
     fixed = {key: value for key, value in base.items() if key != axis}
     chosen = [row for row in rows if {k: v for k, v in row["cell"].items() if k != axis} == fixed]
@@ -49,7 +49,7 @@ def series(rows: Sequence[dict[str, Any]], bases: Sequence[dict[str, Any]]) -> I
     """
     for base in bases:
         for axis in AXES:
-            chosen = _series(rows, base, axis)
+            chosen = _along(rows, base, axis)
             if len(chosen) >= _LEAST_POINTS:
                 yield from ({"base": base, "axis": axis, **_curve(chosen, axis, name)} for name in _names(chosen, axis))
 

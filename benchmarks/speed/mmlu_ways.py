@@ -18,9 +18,11 @@ from benchmarks.harness.machine import OtherLoad, Peak
 from benchmarks.speed.timing import now
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.exam import Exam, Writer, prepare
-from sharelora.evaluation.multiple_choice import Choice, context_length, score, score_one_by_one
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.exam_prompts import PreparedExam, PromptWriter, prepare
+from sharelora.evaluation.multiple_choice import Choice, score
+from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.tokens import Item
 from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError
@@ -45,7 +47,7 @@ class Quiz:
 
     model: Any
     tokenizer: Any
-    exam: Exam
+    exam: PreparedExam
     items: list[Item]
     about: str
 
@@ -84,7 +86,7 @@ def load_quiz(args: argparse.Namespace) -> Quiz:
     if args.adapter:
         model = load_adapter(model, args.adapter)
     exam = prepare(tokenizer, questions, solved, args.shots, context_length(model.config), PROMPT)
-    write = Writer(solved, PROMPT)
+    write = PromptWriter(solved, PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]
     about = f"{args.model} with {args.adapter or 'no adapter'}, {args.dtype}, on {model.device.type}"
     return Quiz(model, tokenizer, exam, items, about)

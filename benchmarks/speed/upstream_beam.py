@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from sharelora.evaluation.beam import BeamSettings, Hypothesis
+from sharelora.evaluation.beam.search import Hypothesis
+from sharelora.evaluation.beam.settings import BeamSettings
 
 _FILL = 0
 

@@ -28,7 +28,7 @@ class DataModule:
         predict: prompts alone, each item with its `row`.
         train_collator: makes batches of `train` and `eval`.
         predict_collator: makes batches of `predict`.
-        report: what was cut.
+        report: rows that were cut to fit.
         splits: the rows as text.
     """
 

@@ -42,7 +42,7 @@ class CommonsenseItem:
     Args:
         task: which task it is from.
         instruction: the question with its options and the words that may answer it.
-        input: what else is given; empty in the published files.
+        input: more context; empty in the published files.
         answers: those words, in order.
         answer: the right one.
     """
@@ -55,9 +55,9 @@ class CommonsenseItem:
 
 
 def find_answer(task: str, text: str) -> str | None:
-    """Find the answer in a generated text: the first of the task's words in it, whatever its case; None if none is.
+    """Find the answer in a generated text: the first of the task's words in it, in any case of letters, or None.
 
-    The rule of LLM-Adapters' commonsense evaluation, but for the case.
+    The rule of LLM-Adapters' commonsense evaluation, except for the case.
     """
     match = re.search("|".join(TASKS[task]), text.lower())
     return None if match is None else match[0]

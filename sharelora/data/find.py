@@ -187,7 +187,7 @@ def unknown_name(name: str, known: Iterable[str], kind: str, otherwise: str, als
 
 
 def _on_hub(dataset: KnownDataset, splits: tuple[str, ...], load: Callable[..., Any] | None) -> dict[str, SplitSource]:
-    """The asked splits that the hub has rows for, at least one."""
+    """Those of the splits that the hub has rows for, at least one."""
     path = dataset.hub["path"]
     if dataset.one_split:
         words = {split: dataset.hub_splits[split][0] for split in splits}
@@ -206,11 +206,11 @@ def _on_hub(dataset: KnownDataset, splits: tuple[str, ...], load: Callable[..., 
     return sources
 
 
-def load_from_hub(asked: Mapping[str, Any], dataset: KnownDataset, load: Callable[..., Any] | None = None) -> Any:
+def load_from_hub(arguments: Mapping[str, Any], dataset: KnownDataset, load: Callable[..., Any] | None = None) -> Any:
     """Load a data set from the hub, or from its local cache, as `datasets` gives it.
 
     Args:
-        asked: the arguments of `datasets.load_dataset`.
+        arguments: the arguments of `datasets.load_dataset`.
         dataset: the set, for messages.
         load: replaces `datasets.load_dataset`.
 
@@ -223,12 +223,12 @@ def load_from_hub(asked: Mapping[str, Any], dataset: KnownDataset, load: Callabl
 
     from sharelora.support.hub import hub_reachable
 
-    name = f"data set {dataset.name} ({asked['path']})"
-    if load is None and not _cached(asked["path"]) and not hub_reachable():
+    name = f"data set {dataset.name} ({arguments['path']})"
+    if load is None and not _cached(arguments["path"]) and not hub_reachable():
         raise UserError(f"{name} is not in the local cache and the hub cannot be reached; {dataset.ways}")
-    logger.info("loading %s from the hub", asked["path"])
+    logger.info("loading %s from the hub", arguments["path"])
     try:
-        return (load or datasets.load_dataset)(**asked)
+        return (load or datasets.load_dataset)(**arguments)
     # What `datasets` and `huggingface_hub` raise for network, access, missing files, and data they cannot parse.
     except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{name} cannot be loaded: {_reason(error)}; {dataset.ways}") from error

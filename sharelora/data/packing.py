@@ -1,4 +1,4 @@
-"""Sequence packing: several examples in one row, none of which sees another.
+"""Sequence packing: several examples in one row, with attention inside each example only.
 
 Every example's `position_ids` start at 0 again. From such positions, and no attention mask, transformers 5 makes the
 mask that keeps the examples apart (`masking_utils.find_packed_sequence_indices`; flash attention reads the same
@@ -85,7 +85,7 @@ class PackedRows(Dataset[Item]):
 
 
 def check_isolation(model: nn.Module, vocabulary: int, batch: int = 1) -> None:
-    """Prove on a model that packed examples do not see each other, before it is trained on them.
+    """Check on a model that packed examples do not attend to each other, before it is trained on them.
 
     Another first example must not change the logits of the second one by more than rounding: nothing at all in most
     models, about 0.04 standard deviations with 8-bit weights, whose rounding depends on the whole batch. A model that

@@ -1,4 +1,4 @@
-"""Multiple choice questions with lettered options, and the published prompts that they are asked in.
+"""Multiple choice questions with lettered options, and the published prompts for them.
 
 A prompt is a prefix, the same for every question of a subject, and an item; engines encode the prefix once.
 """
@@ -24,7 +24,7 @@ class Question:
         question: the text as published, spaces included.
         choices: the options in order.
         answer: the letter of the right one.
-        id: what its source calls it; empty where it has no name.
+        id: its name in the source; empty where it has none.
     """
 
     subject: str
@@ -73,7 +73,7 @@ def examples_for(solved: Sequence[Question], subject: str, shots: int) -> list[Q
 
     Args:
         solved: the questions of the split that examples are taken from.
-        subject: what is asked about.
+        subject: the subject of the prompts.
         shots: how many are wanted.
 
     Raises:
@@ -134,7 +134,7 @@ def letter(answer: object, choices: int) -> str:
     """Turn an answer, a letter or the index of a choice, into a letter.
 
     Raises:
-        ValueError: it is none of the question's.
+        ValueError: the question has no such choice.
     """
     allowed = LETTERS[:choices]
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < choices:

@@ -102,7 +102,7 @@ def extension(path: str | Path) -> str | None:
 
 @contextmanager
 def _explained(path: str | Path) -> Iterator[None]:
-    """Say what is wrong with a file that cannot be read, in one line."""
+    """Turn what goes wrong while a file is read into an error of one line."""
     try:
         yield
     except OSError as error:  # a damaged gzip header is one too

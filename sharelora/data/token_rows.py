@@ -58,9 +58,9 @@ class TokenRows(Dataset[Item]):
         return torch.from_numpy(self.tokens[end - self.lengths[index] : end].astype(np.int64))
 
     def labels(self, index: int) -> torch.Tensor:
-        """What each position is to be predicted as, shape (T): -100 where it does not count.
+        """The token to predict at each position, shape (T): -100 where it does not count.
 
-        The first token never counts, since nothing stands before it to predict it from.
+        The first token never counts, since there is nothing before it to predict it from.
         """
         labels = self.ids(index)
         labels[: 1 if self.train_on_source else max(1, int(self.source_lengths[index]))] = IGNORED

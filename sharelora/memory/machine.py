@@ -11,6 +11,17 @@ import psutil
 from sharelora.support.text import size
 
 _CGROUP = Path("/sys/fs/cgroup")
+# How torch's allocator of the CPU and CUDA's libraries put it in an error that has no type of its own.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
+    import torch  # parsers read this module, and must not wait for it
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Base models, encoders and vision-language models: loaded, or built without weights; and saved adapters on them.
 
-May import: tuner, plan, support. Begin with `load`; `known` has the published shapes by name.
+May import: tuner, data, plan, support. Begin with `load`; `known` has the published shapes by name.
 """
 
 from typing import TYPE_CHECKING

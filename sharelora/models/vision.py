@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
+from sharelora.data.vision import OWN_TEMPLATE, ConversationWriter, image_reader
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base
 from sharelora.plan.site import ALL_LINEAR
@@ -20,6 +21,8 @@ from sharelora.support.text import one_line
 # PaliGemma and most others of transformers.
 PROJECTOR = "multi_modal_projector"
 VISION_TOWER = "vision_tower"
+# The chat template that a model was tuned with, where its own template says something else.
+TEMPLATES = {"llava": "vicuna"}
 NEEDED = "a model such as LLaVA-1.5 or Gemma 3"
 
 
@@ -137,3 +140,28 @@ def load_processor(
             f"the processor of {name_or_path} cannot be loaded: {one_line(error)}; need processor_config.json or "
             "preprocessor_config.json in the folder of the model; copy it there"
         ) from error
+
+
+def open_writer(
+    name_or_path: str,
+    chat_template: str | None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> ConversationWriter:
+    """Load a model's processor, and return what writes conversations for it.
+
+    Args:
+        name_or_path: folder or hub id of the model.
+        chat_template: as the command line names it; None for the one that fits the model.
+        revision: of the model on the hub.
+        token: for the hub.
+        cache_dir: the hub's cache.
+
+    Raises:
+        UserError: the model has no vision tower, or see `load_processor`, `image_reader` and `ConversationWriter`.
+    """
+    require_vision(name_or_path)
+    reader = image_reader(load_processor(name_or_path, revision, token, cache_dir))
+    template = chat_template or TEMPLATES.get(model_config(name_or_path).model_type, OWN_TEMPLATE)
+    return ConversationWriter(reader, template)

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from typing import TypeVar
 
 from sharelora.sandbox import isolation, rlimits
 from sharelora.sandbox.isolation import DEFAULT, Limits, Start
@@ -21,6 +23,8 @@ from sharelora.sandbox.supervisor import Supervisor, Verdict
 from sharelora.sandbox.system_calls import calls_filter
 from sharelora.support.errors import UserError
 
+P = TypeVar("P")
+R = TypeVar("R")
 # Called with the number of finished programs and of all.
 Listener = Callable[[int, int], None]
 # Attempts to start a sandbox, and the seconds before the second one; doubled each time.
@@ -202,18 +206,38 @@ def run_many(
     Raises:
         UserError: see `run_program`; programs that are waiting are then not started.
     """
-    count = workers or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(count, thread_name_prefix="sandbox") as pool:
-        waiting = [pool.submit(run_program, source, test, limits, mode) for source, test in programs]
-        try:
-            for done, future in enumerate(as_completed(waiting), start=1):
-                future.result()
-                if listener is not None:
-                    listener(done, len(waiting))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in waiting]
+
+    def run(program: tuple[str, str | None]) -> Outcome:
+        return run_program(*program, limits, mode)
+
+    outcomes: dict[int, Outcome] = {}
+    with closing(as_they_end(run, programs, workers or len(os.sched_getaffinity(0)))) as ended:
+        for index, outcome in ended:
+            outcomes[index] = outcome
+            if listener is not None:
+                listener(len(outcomes), len(programs))
+    return [outcomes[index] for index in range(len(programs))]
+
+
+def as_they_end(run: Callable[[P], R], items: Sequence[P], workers: int) -> Generator[tuple[int, R]]:
+    """Run a function on items in threads, several at a time.
+
+    Args:
+        run: the function.
+        items: its arguments.
+        workers: how many at a time.
+
+    Yields:
+        The index of an item and its result, in the order in which they end. On an error, or when the generator is
+        closed, items that are running are waited for and no others are started.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+    try:
+        futures = {pool.submit(run, item): index for index, item in enumerate(items)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def make_job(source: str, test: str | None, limits: Limits, user: int | None) -> bytes:

@@ -13,7 +13,7 @@ OLD_NAMES: Mapping[str, str] = {
     "bank": "tuner.bank",
     "bottleneck": "training.glue.bottleneck",
     "budget": "plan.budget",
-    "budget_flags": "cli.budget",
+    "budget_flags": "cli.plan",
     "checkpoint": "convert",
     "checkpoint.base": "convert.base_folder",
     "checkpoint.compressing": "convert.compress",

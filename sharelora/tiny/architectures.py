@@ -71,7 +71,7 @@ ROBERTA_TOKENS = Tokens(
     f"{BOS} $A {EOS} {EOS} $B {EOS}",
     longest=512,
 )
-# One token stands between texts, before, and after them, as in GPT-2; it has none to fill with.
+# As in GPT-2, one token comes before, between and after texts; there is no padding token.
 GPT2_TOKENS = Tokens(
     {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}, "$A", "$A $B", longest=1024
 )
@@ -92,7 +92,7 @@ class Architecture:
         recipe: how it is trained.
         tokens: its special tokens.
         objective: what it learns.
-        reads: world, random source -> documents without end.
+        reads: world, random source -> endless documents.
         prepares: tokenizer -> what is saved with the model: the tokenizer itself, or a processor that has it.
     """
 

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 def reproducible(seed: int) -> Iterator[None]:
     """Fix all that could change the result, and put it back: seed, threads, precision, algorithms.
 
-    One thread: the sums of several depend on their number, and beside other work several are slower for such shapes.
+    One thread: sums over several depend on their number, and several are slower for such shapes on a busy machine.
     """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -83,7 +83,7 @@ def train(model: PreTrainedModel, loss: Loss, recipe: Recipe, progress: Progress
     """Train a model on an endless source of text.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         loss: the loss on the next batch.
         recipe: steps and learning rates.
         progress: called with the finished and all steps.
@@ -105,7 +105,7 @@ def build(architecture: Architecture, recipe: Recipe, folder: Path, seed: int, p
     """Make a model and write it as a model folder.
 
     Args:
-        architecture: what to build.
+        architecture: the kind of model.
         recipe: how to train it.
         folder: an existing, empty folder.
         seed: of the weights and the text; the world is always the same, so every model fits the same tasks.

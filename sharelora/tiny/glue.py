@@ -25,7 +25,7 @@ from sharelora.tiny.scenes import (
     new_slots,
     opinion,
     reference,
-    told,
+    sentence,
 )
 from sharelora.tiny.world import World
 
@@ -46,7 +46,7 @@ def _other(name: str, names: Mapping[str, object], rng: random.Random) -> str:
 
 def _cola(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """Acceptable, or with two neighbouring words in the wrong order."""
-    words = told(rng.choice(tuple(HAPPENINGS)), new_slots(world, rng), rng).split()
+    words = sentence(rng.choice(tuple(HAPPENINGS)), new_slots(world, rng), rng).split()
     if not label:
         position = rng.randrange(len(words) - 1)
         words[position], words[position + 1] = words[position + 1], words[position]
@@ -61,8 +61,8 @@ def _mrpc(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """The same happening in two ways, or two happenings to one person on one day."""
     slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     if not label:
-        return told(name, slots, rng), told(_other(name, HAPPENINGS, rng), slots, rng)
-    first, second = rng.sample(HAPPENINGS[name].told, 2)
+        return sentence(name, slots, rng), sentence(_other(name, HAPPENINGS, rng), slots, rng)
+    first, second = rng.sample(HAPPENINGS[name].ways, 2)
     return first.format(**slots), second.format(**slots)
 
 
@@ -81,15 +81,15 @@ def _stsb(world: World, rng: random.Random, score: int, split: str) -> Texts:
     alike = [other for other in HAPPENINGS if HAPPENINGS[other].kind == HAPPENINGS[name].kind and other != name]
     others = [other for other in HAPPENINGS if HAPPENINGS[other].kind != HAPPENINGS[name].kind]
     second = (rng.choice(others), rng.choice(alike), name)[score // 2]
-    return told(name, slots, rng), told(second, slots if score % 2 else another_day(slots, rng), rng)
+    return sentence(name, slots, rng), sentence(second, slots if score % 2 else another_day(slots, rng), rng)
 
 
 def _mnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """What follows from a happening, what it leaves open, or what follows from another one."""
     slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
-    first = told(name, slots, rng)
+    first = sentence(name, slots, rng)
     if split.endswith("mismatched"):
-        first = LETTER.format(told=first, **slots)
+        first = LETTER.format(text=first, **slots)
     hypotheses = (HAPPENINGS[name].follows, OPEN, HAPPENINGS[_other(name, HAPPENINGS, rng)].follows)
     return first, rng.choice(hypotheses[label]).format(**slots)
 
@@ -98,7 +98,7 @@ def _rte(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """A letter, and what follows from it or does not."""
     slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     follows = HAPPENINGS[_other(name, HAPPENINGS, rng) if label else name].follows
-    return LETTER.format(told=told(name, slots, rng), **slots), rng.choice(follows).format(**slots)
+    return LETTER.format(text=sentence(name, slots, rng), **slots), rng.choice(follows).format(**slots)
 
 
 def _qnli(world: World, rng: random.Random, label: int, split: str) -> Texts:

@@ -36,7 +36,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 ALWAYS = ("name", "eatType")
 
-Place = Mapping[str, str]
+Attributes = Mapping[str, str]
 
 # Ways to begin; what a restaurant has besides a name and a type follows in sentences and parts of sentences.
 OPENINGS = (
@@ -63,7 +63,7 @@ def _name(world: World, rng: random.Random) -> str:
     return f"The {rng.choice(COLOURS).title()} {rng.choice(world.things).title()}"
 
 
-def describe(attributes: Place, way: int) -> str:
+def describe(attributes: Attributes, way: int) -> str:
     """Describe a restaurant with all of its attributes.
 
     Args:

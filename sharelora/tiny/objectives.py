@@ -1,4 +1,4 @@
-"""How a tiny model is trained: its recipe, and what it predicts, the next token or the masked ones."""
+"""The training of a tiny model: its recipe, and its objective, the next token or the masked ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Recipe:
 Loss = Callable[[PreTrainedModel], Tensor]
 Objective = Callable[[PreTrainedTokenizerFast, Iterator[Document], Recipe], Loss]
 
-# Of all tokens that many are to be found, and of these so many are masked, or replaced by any other. BERT's 15 % and
+# The share of tokens to be found, and of these the shares that are masked and replaced by any other. BERT's 15 % and
 # 80/10/10 are for long training; a model that trains for a minute learns more from more, and comparing two sentences
 # is learnt from replaced tokens alone.
 CHOSEN, MASKED, REPLACED = 0.3, 0.5, 0.4
@@ -117,7 +117,7 @@ def hide(ids: Tensor, tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tenso
         tokenizer: says which tokens are special.
 
     Returns:
-        The ids with masked and replaced tokens, and what was there: -100 where nothing is to be found.
+        The ids with masked and replaced tokens, and the original tokens: -100 where nothing was hidden.
     """
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
     chosen = (torch.rand(ids.shape) < CHOSEN) & ~special

@@ -49,12 +49,12 @@ class Happening:
 
     Args:
         kind: two happenings of a kind are a little alike.
-        told: ways to say it.
+        ways: sentences that say it.
         follows: what follows from it.
     """
 
     kind: str
-    told: tuple[str, str, str]
+    ways: tuple[str, str, str]
     follows: tuple[str, str]
 
 
@@ -117,7 +117,7 @@ HAPPENINGS: Mapping[str, Happening] = {
 # What a happening says nothing about.
 OPEN = ("{person} has a brother.", "The {thing} is made of paper.", "{person} writes letters.", "A door was {colour}.")
 # Another genre: the same as part of a letter.
-LETTER = "Dear {friend}: {told}"
+LETTER = "Dear {friend}: {text}"
 
 QUESTIONS: Mapping[str, tuple[str, str, str]] = {
     "who": (
@@ -187,9 +187,9 @@ def another_day(slots: Slots, rng: random.Random) -> dict[str, str]:
     return {**slots, "day": rng.choice([day for day in DAYS if day != slots["day"]])}
 
 
-def told(name: str, slots: Slots, rng: random.Random) -> str:
-    """A happening, in one of its ways."""
-    return rng.choice(HAPPENINGS[name].told).format(**slots)
+def sentence(name: str, slots: Slots, rng: random.Random) -> str:
+    """A sentence that says that something happens."""
+    return say(HAPPENINGS[name].ways, slots, rng)
 
 
 def opinion(world: World, rng: random.Random, words: list[str]) -> str:
@@ -211,22 +211,22 @@ def reference(number: int, world: World, rng: random.Random) -> str:
 
 
 def _retold(world: World, rng: random.Random) -> Document:
-    slots, ways = new_slots(world, rng), rng.choice(tuple(HAPPENINGS.values())).told
+    slots, ways = new_slots(world, rng), rng.choice(tuple(HAPPENINGS.values())).ways
     first, second = rng.sample(ways, 2)
     return first.format(**slots), second.format(**slots)
 
 
 def _followed(world: World, rng: random.Random) -> Document:
     slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
-    first = told(name, slots, rng)
+    first = sentence(name, slots, rng)
     if rng.random() < 0.5:
-        first = LETTER.format(told=first, **slots)
+        first = LETTER.format(text=first, **slots)
     return first, rng.choice(HAPPENINGS[name].follows).format(**slots)
 
 
 def _left_open(world: World, rng: random.Random) -> Document:
     slots = new_slots(world, rng)
-    return told(rng.choice(tuple(HAPPENINGS)), slots, rng), rng.choice(OPEN).format(**slots)
+    return sentence(rng.choice(tuple(HAPPENINGS)), slots, rng), rng.choice(OPEN).format(**slots)
 
 
 def _answered(world: World, rng: random.Random) -> Document:

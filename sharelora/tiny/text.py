@@ -1,4 +1,4 @@
-"""What the tiny models read: sentences, stories, solved questions and instructions about the little world.
+"""The text of the tiny LLaMA: sentences, stories, solved questions and instructions about the little world.
 
 Every maker takes the world and a random source and returns one document, as pieces that are tokenised one by one: an
 answer to an instruction is a piece of its own, as it is in tuning. No document says what an invented word means.

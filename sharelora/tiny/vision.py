@@ -100,8 +100,8 @@ def draw(scene: Scene, left: int, top: int) -> Image.Image:
     return picture
 
 
-def place(rng: random.Random) -> tuple[int, int]:
-    """Return where a shape stands: pixels from the left and from the top."""
+def random_position(rng: random.Random) -> tuple[int, int]:
+    """Return the position of a shape: pixels from the left and from the top."""
     return rng.randint(0, SIDE - SHAPE_SIDE), rng.randint(0, SIDE - SHAPE_SIDE)
 
 
@@ -155,7 +155,7 @@ def llava_processor(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 def caption_of_pictures(tokenizer: PreTrainedTokenizerFast, documents: Iterator[Document], recipe: Recipe) -> Loss:
-    """Look at made pictures and predict what is said of them; every part of the model learns."""
+    """Look at made pictures and predict their captions; every part of the model learns."""
     reader = image_reader(llava_processor(tokenizer))
     writer, collator = ConversationWriter(reader, "vicuna"), ImageTextCollator(reader, int(tokenizer.pad_token_id))
     rng = random.Random(recipe.steps)
@@ -164,7 +164,7 @@ def caption_of_pictures(tokenizer: PreTrainedTokenizerFast, documents: Iterator[
         turns = (Turn("user", f"{IMAGE}\n{question}"), Turn("assistant", caption))
         # The picture is drawn here; only how many there are matters to the text.
         [(ids, learnt)] = tokenise(writer, [Conversation("a made picture", (_NOWHERE,), turns)])
-        picture = draw(read_caption(caption), *place(rng))
+        picture = draw(read_caption(caption), *random_position(rng))
         return {**spread(reader, torch.tensor(ids), torch.tensor(learnt)), **reader.values([picture])}
 
     def loss(model: PreTrainedModel) -> Tensor:
@@ -187,7 +187,7 @@ def _pictures(folder: Path, count: int, seed: int) -> dict[str, Scene]:
     folder.mkdir(parents=True)
     for number in range(count):
         name, scene = f"{number:03}.png", make_scene(rng)
-        draw(scene, *place(rng)).save(folder / name)
+        draw(scene, *random_position(rng)).save(folder / name)
         scenes[name] = scene
     return scenes
 

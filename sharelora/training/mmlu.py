@@ -10,10 +10,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from sharelora.evaluation.exam import Exam
-from sharelora.evaluation.exam_report import Report, examine
-from sharelora.evaluation.mmlu import load_exam
-from sharelora.evaluation.multiple_choice import context_length
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
+from sharelora.evaluation.exam_report import ExamReport, examine
+from sharelora.evaluation.exams import MMLU
 from sharelora.models.known import model_config
 from sharelora.training.arguments import Arguments
 from sharelora.training.place import data_root
@@ -38,7 +38,7 @@ def mmlu_callback(args: Arguments, tokenizer: Any, place: str) -> MmluEval | Non
     return MmluEval(mmlu_exam(args, tokenizer, place), args.mmlu.mmlu_split) if args.mmlu.do_mmlu_eval else None
 
 
-def mmlu_exam(args: Arguments, tokenizer: Any, place: str) -> Exam:
+def mmlu_exam(args: Arguments, tokenizer: Any, place: str) -> PreparedExam:
     """Write the questions of the split that the flags name.
 
     Raises:
@@ -47,6 +47,7 @@ def mmlu_exam(args: Arguments, tokenizer: Any, place: str) -> Exam:
     flags = args.mmlu
     context = context_length(model_config(place, args.model.trust_remote_code))
     return load_exam(
+        MMLU,
         tokenizer,
         mmlu_split(args),
         SHOTS[flags.mmlu_dataset],
@@ -70,7 +71,7 @@ class MmluEval(TrainerCallback):
         log: takes the summary; to be set to the Trainer's `log`.
     """
 
-    def __init__(self, exam: Exam, split: str) -> None:
+    def __init__(self, exam: PreparedExam, split: str) -> None:
         self.exam, self.split = exam, split
         self.log: Callable[[dict[str, float]], None] = lambda logs: None
 
@@ -92,7 +93,7 @@ class MmluEval(TrainerCallback):
         self.log({name: found[name] for name in ("mmlu_loss", ACCURACY.format(self.split), MICRO.format(self.split))})
 
 
-def named(report: Report, split: str) -> dict[str, float]:
+def named(report: ExamReport, split: str) -> dict[str, float]:
     """Return a report under QLoRA's names: the accuracy of all is the unweighted mean over subjects, as there.
 
     Its `mmlu_loss` is the mean of -log p of the right letter; QLoRA adds the end token to it.
@@ -106,7 +107,7 @@ def named(report: Report, split: str) -> dict[str, float]:
     }
 
 
-def _examine_together(model: Any, exam: Exam) -> Report:
+def _examine_together(model: Any, exam: PreparedExam) -> ExamReport:
     """Each process answers a stretch of the questions, so that subjects stay together; all get the whole report."""
     state = PartialState()
     if state.num_processes == 1:
@@ -116,4 +117,4 @@ def _examine_together(model: Any, exam: Exam) -> Report:
     mine = range(bounds[state.process_index], bounds[state.process_index + 1])
     part = examine(model, exam.only(mine))
     choices = tuple(gather_object(list(part.scored.choices)))
-    return Report(exam, replace(part.scored, choices=choices), part.seconds)
+    return ExamReport(exam, replace(part.scored, choices=choices), part.seconds)

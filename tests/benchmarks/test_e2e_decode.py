@@ -16,8 +16,9 @@ from benchmarks.harness import machine
 from benchmarks.speed import decoded, e2e_decode
 from benchmarks.speed.upstream_beam import upstream_search
 from sharelora import UserError
-from sharelora.evaluation.beam import BeamSettings, decode
-from sharelora.evaluation.beam.reference import reference_search
+from sharelora.evaluation.beam.decoding import decode
+from sharelora.evaluation.beam.settings import BeamSettings
+from sharelora.evaluation.reference import reference_search
 
 ENDS = (3, 7, 11)
 

@@ -16,7 +16,7 @@ from sandboxes import skip_without_bubblewrap
 
 from sharelora.continual import scores, stages
 from sharelora.data import DataArguments, build_data
-from sharelora.evaluation.generation import Generated
+from sharelora.evaluation.generation.settings import Generated
 from sharelora.metrics.continual import summarise
 from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base, load_tokenizer

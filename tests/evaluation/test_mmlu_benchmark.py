@@ -17,7 +17,7 @@ from benchmarks.harness import machine
 from benchmarks.speed import mmlu, mmlu_ways
 from sharelora import UserError
 from sharelora.data.questions import Question
-from sharelora.evaluation.exam import Writer, prepare
+from sharelora.evaluation.exam_prompts import PromptWriter, prepare
 from sharelora.evaluation.multiple_choice import Choice
 
 SUBJECTS = ("anatomy", "sociology", "virology")
@@ -55,7 +55,7 @@ def make_quiz(taught: str = "") -> mmlu_ways.Quiz:
     """A small model with questions; the tokenizer is taught by a text, by default one with spaced letters."""
     model, tokenizer, solved = make_model(context=2048), make_tokenizer(taught), questions(5, 1)
     exam = prepare(tokenizer, questions(6, 2), solved, 5, 2048, mmlu_ways.PROMPT)
-    write = Writer(solved, mmlu_ways.PROMPT)
+    write = PromptWriter(solved, mmlu_ways.PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]
     return mmlu_ways.Quiz(model, tokenizer, exam, items, "a test")
 

@@ -14,8 +14,8 @@ from toy import WORDS, make_model, make_tokenizer
 
 from sharelora.data.mmlu_pro import has_examples, load_mmlu_pro
 from sharelora.data.questions import LETTERS, Question
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.tokens import Item
 from sharelora.support import hub
 from sharelora.support.errors import UserError
 
@@ -153,11 +153,12 @@ def test_the_validation_split_is_asked_without_examples(score: Score) -> None:
 def test_letters_that_are_several_tokens_are_refused(data: Path, tmp_path: Path) -> None:
     from toy import make_tokenizer_of_parts
 
-    from sharelora.evaluation.mmlu_pro import load_exam
+    from sharelora.evaluation.exam_prompts import load_exam
+    from sharelora.evaluation.exams import MMLU_PRO
 
     parts = {text: place + 3 for place, text in enumerate([" A", " B", " C", " ", "I", "J", "x"])}
     with pytest.raises(UserError, match="answers of other than one token"):
-        load_exam(make_tokenizer_of_parts(parts), "test", 0, None, root=data)
+        load_exam(MMLU_PRO, make_tokenizer_of_parts(parts), "test", 0, None, root=data)
 
 
 @pytest.mark.parametrize(

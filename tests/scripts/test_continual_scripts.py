@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from script_commands import SCRIPTS, Command, environment, load, value
 
-from sharelora.continual import TaskSequence
+from sharelora.continual.sequence import TaskSequence
 
 NAME = "continual_llama3_8b.sh"
 

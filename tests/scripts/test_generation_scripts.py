@@ -15,7 +15,7 @@ from script_commands import SCRIPTS, Command, environment, load, value
 
 from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.humaneval import STOP as HUMANEVAL_STOP
-from sharelora.evaluation.generation import job
+from sharelora.evaluation.generation.job import generation_settings
 from sharelora.flags.parser import Parser
 
 ENTRIES = {"GSM8K": "gsm8k", "HumanEval": "humaneval"}
@@ -47,7 +47,7 @@ def test_the_entry_point_takes_every_flag(command: Command, name: str, tiny: lis
     args, (test, stage, _, precision) = parsed(name, command(name, *tiny)), parts(name)
     assert args.tiny is bool(tiny) and args.generate_only is (stage == "generate")
     assert args.bits == (4 if precision == "4bit" else 32 if tiny else 16)
-    settings = job.settings(args)
+    settings = generation_settings(args)
     assert settings.stop == (GSM8K_STOP if test == "GSM8K" else HUMANEVAL_STOP) and settings.seed == 0
     assert (args.engine, args.limit, args.batch_size) == ("hf", None, "auto")
     assert len(NAMES) == 32

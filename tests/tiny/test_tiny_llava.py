@@ -15,7 +15,7 @@ from sharelora.models.vision import load_processor, load_vision_base
 from sharelora.support.files import sha256
 from sharelora.tiny import ensure_tiny, tiny_vision_data
 from sharelora.tiny.cache import MODEL_FILES
-from sharelora.tiny.vision import QUESTIONS, SHAPES, Scene, draw, make_scene, place, read_caption
+from sharelora.tiny.vision import QUESTIONS, SHAPES, Scene, draw, make_scene, random_position, read_caption
 
 
 def quiet(done: int, total: int) -> None:
@@ -49,7 +49,7 @@ def test_a_picture_shows_its_scene() -> None:
     for _ in range(50):
         scene = make_scene(rng)
         assert read_caption(scene.caption) == scene and scene.colour != scene.ground
-        assert len(draw(scene, *place(rng)).getcolors() or []) == 2
+        assert len(draw(scene, *random_position(rng)).getcolors() or []) == 2
     shapes = {draw(Scene("red", shape, "blue"), 8, 8).tobytes() for shape in SHAPES}
     assert len(shapes) == len(SHAPES)
 

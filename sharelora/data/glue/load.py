@@ -1,4 +1,4 @@
-"""The rows of a task, from the official files, the hub or own files, and parts of them."""
+"""The rows of a task, from the official files, the hub or own files; and parts of them, held out or the first ones."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def hold_out(rows: Sequence[Row], amount: float, seed: int, stratify: bool) -> t
     groups = _by_label(rows) if stratify else [list(range(len(rows)))]
     sizes = _shares([len(group) for group in groups], count)
     held = {index for group, size in zip(groups, sizes, strict=True) for index in rng.sample(group, size)}
-    kept = [row for index, row in enumerate(rows) if index not in held]
-    return kept, [rows[index] for index in sorted(held)]
+    rest = [row for index, row in enumerate(rows) if index not in held]
+    return rest, [rows[index] for index in sorted(held)]
 
 
 def _count(rows: int, amount: float) -> int:

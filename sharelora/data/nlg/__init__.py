@@ -1,4 +1,4 @@
-"""Data-to-text sets (E2E, WebNLG, DART): rows, sources, tokens, and the conversions of LoRA's commands."""
+"""Data-to-text sets (E2E, WebNLG, DART): rows in every published schema, tokens, and LoRA's conversions."""
 
 from typing import TYPE_CHECKING
 

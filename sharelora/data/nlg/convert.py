@@ -68,7 +68,7 @@ class DecodeOptions:
     Args:
         kind: layout of the references, one of `KINDS`.
         ref_num: reference files of `webnlg` and `dart`; an input with fewer texts repeats its first one.
-        tokenize: put spaces around everything that is no letter or digit.
+        tokenize: put spaces around everything except letters and digits.
         lower: write in lower case.
         filter: `all`, or only inputs of `seen` or `unseen` categories.
     """

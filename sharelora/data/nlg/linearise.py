@@ -16,7 +16,7 @@ from typing import Any
 
 from sharelora.data.rows import BadCell, summary
 
-# E2E's names of attributes that LoRA's files write otherwise; any other name stays.
+# E2E's names of attributes -> those of LoRA's files, where they differ.
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 _ATTRIBUTE = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 

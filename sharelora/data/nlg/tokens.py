@@ -1,7 +1,7 @@
 """Rows as tokens: the input, a separator, the text after a space, and the separator again as its end.
 
-GPT-2 has one special token (50256); in LoRA's recipe it separates and ends. Other vocabularies have other numbers, so
-it is always the tokenizer's own end token. A row that is too long loses the last tokens of its text, never its end
+GPT-2 has one special token (50256), which separates and ends in LoRA's recipe. Other vocabularies number it otherwise,
+so it is always the tokenizer's own end token. A row that is too long loses the last tokens of its text, never its end
 token (LoRA cuts that off too); an input that is too long loses its first tokens, as LoRA's does when it decodes.
 """
 
@@ -26,7 +26,7 @@ class Encoded:
     """A row as tokens.
 
     Args:
-        context: the input, the separator behind it.
+        context: the input, followed by the separator.
         completion: the text with its end token; empty where there is none.
     """
 
@@ -102,7 +102,7 @@ def encode_records(
 
 
 def encode_prompt(tokenizer: Any, context: str, max_len: int) -> Ids:
-    """Tokenise an input for decoding; too long a one loses its first tokens.
+    """Tokenise an input for decoding; one that is too long loses its first tokens.
 
     Args:
         tokenizer: a Hugging Face tokenizer.

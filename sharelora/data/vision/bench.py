@@ -1,4 +1,4 @@
-"""LLaVA-Bench: questions about images, a reference's answers, what the images show in words, and a judge's ratings.
+"""LLaVA-Bench: questions about images, reference answers, descriptions of the images, and a judge's ratings.
 
 Four files of JSON lines, as LLaVA publishes and writes them:
 
@@ -102,7 +102,7 @@ def read_answers(path: Path, questions: Sequence[BenchQuestion]) -> dict[int, st
 
 
 def read_captions(path: Path, questions: Sequence[BenchQuestion]) -> dict[str, str]:
-    """Read what images show: image's name -> words.
+    """Read descriptions of the images: image's name -> text.
 
     Raises:
         UserError: the file is missing or has another form, or an image is not described.

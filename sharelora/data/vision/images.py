@@ -105,7 +105,7 @@ class ImageReader:
     Args:
         processor: of a model that turns every image into the same number of tokens.
         place: the text for an image in a prompt.
-        written: what takes its place in the text that is tokenised; one token there stands for `count` equal ones.
+        written: replaces that in the text to tokenise; has a single token in place of `count` equal ones.
         token_id: that token, whose vectors are replaced by those of the image.
         count: tokens of an image.
     """
@@ -123,7 +123,7 @@ class ImageReader:
 
     @property
     def tells_types(self) -> bool:
-        """Whether the model is told which tokens are of an image, as Gemma 3 is: they see each other in full."""
+        """Whether the model needs to know which tokens are of an image, as Gemma 3 does: they attend to each other."""
         return bool(getattr(self.processor, "return_mm_token_type_ids", False))
 
     def values(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""Beam search with the meaning of LoRA's gpt2_beam.py, in batches, each distinct input once."""
+"""Beam search with the meaning of LoRA's gpt2_beam.py, in batches, each distinct input once.
+
+Begin with `settings`, then `search`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -9,12 +9,11 @@ import torch
 
 from sharelora.layer_groups import Similarity
 from sharelora.layer_groups.images import ImageSample, measure_with_images, read_image_sample
-from sharelora.models.vision import load_vision_base
+from sharelora.models.vision import load_vision_base, open_writer
 from sharelora.trainer.devices import device_map
 from sharelora.training.layer_groups import SAMPLE_SEED, with_measured
 from sharelora.training.preflight import Task
 from sharelora.training.vision.arguments import VisionArguments
-from sharelora.training.vision.data import open_writer
 
 
 def with_image_groups(args: VisionArguments, place: str, task: Task) -> VisionArguments:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from sharelora.models.vision import open_writer
 from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.training.preflight import Task
 from sharelora.training.session import Session, seeded_settings
 from sharelora.training.trainer import ShareTrainer
 from sharelora.training.vision.arguments import VisionArguments
-from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, open_writer
+from sharelora.training.vision.data import VisionData, VisionRecords, encode_records
 from sharelora.training.vision.model import load_seeing
 
 VisionSession = Session[VisionArguments, VisionData]

@@ -1,4 +1,4 @@
-"""Turn prompts into tokens: the part that others share, the rest, and a multiple choice item's answers."""
+"""Prompts as tokens: the beginning that others share, the rest, and the answers of a multiple choice item."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sharelora.support.errors import UserError
 
 Ids = tuple[int, ...]
-# Prompts tokenised at once: enough for speed, few enough that memory does not grow with the test.
+# Prompts tokenised at once: enough for speed, few enough that memory does not grow with the number of prompts.
 CHUNK = 256
 
 
@@ -21,7 +21,7 @@ class Item:
     Args:
         prefix: the beginning of the prompt, worth encoding once if other items have the same.
         text: the rest of the prompt.
-        answers: the possible continuations, e.g. `" A"`, with the space that would stand there in running text.
+        answers: the possible continuations, e.g. `" A"`, with the space that running text would have there.
         group: what the item belongs to, for messages.
     """
 
@@ -38,7 +38,7 @@ class Encoded:
     Args:
         start: the tokens of the prefix; empty where the prompt's tokens do not start with them.
         rest: the other tokens of the prompt, at least one.
-        answers: the token of each answer at the next position; none where the model answers in its own words.
+        answers: the token of each answer at the next position; none where the model writes its own.
         group: as in the item.
     """
 
@@ -60,14 +60,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Ending:
-    """What follows a prompt: tokens to take off its end, to put there instead, and the answers' tokens behind them."""
+    """How a prompt ends: how many of its tokens to remove, what to put in their place, and the answers' tokens."""
 
-    off: int
+    removed: int
     lead: Ids
     answers: Ids
 
 
-class Tokens:
+class _Tokens:
     """Tokenises texts.
 
     Args:
@@ -80,7 +80,7 @@ class Tokens:
         self.bos: Ids = (tokenizer.bos_token_id,) if bos and tokenizer.bos_token_id is not None else ()
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        # `verbose` warns of long texts; whoever needs them to fit says so, with numbers.
+        # `verbose` would warn of long texts; callers that need them to fit check that with the model's own limit.
         rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [self.bos + tuple(row) for row in rows]
 
@@ -94,21 +94,21 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool
         bos: begin with the start token if the tokenizer has one, as training does.
 
     Returns:
-        For each its beginning's tokens, none where the whole does not start with them or the beginning is empty, and
-        the others, at least one if there is any text.
+        For each the tokens of its beginning, none where the whole does not start with them or the beginning is empty;
+        and the other tokens, at least one if there is any text.
     """
-    tokens = Tokens(tokenizer, bos)
+    tokens = _Tokens(tokenizer, bos)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
     starts[""] = ()  # A start token alone is not worth a pass of its own.
-    found = []
+    parts = []
     for first in range(0, len(prompts), CHUNK):
         chunk = prompts[first : first + CHUNK]
         rows = tokens([prefix + text for prefix, text in chunk])
-        found += [split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
-    return found
+        parts += [_split(starts[prefix], ids) for (prefix, _), ids in zip(chunk, rows, strict=True)]
+    return parts
 
 
-def split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
+def _split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
     """Divide a prompt's tokens into those of its prefix and the rest, which is never empty.
 
     Args:
@@ -124,15 +124,15 @@ def split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
 
 
 def by_beginning(starts: Sequence[Ids]) -> dict[Ids, list[int]]:
-    """The places of prompts by the beginning that they share; `()` for those to be read whole, which come last.
+    """Group the indices of prompts by the beginning that they share; `()` for those read whole, which come last.
 
     A beginning that nothing else shares is not worth a pass of its own.
     """
     groups: dict[Ids, list[int]] = {}
-    for place, start in enumerate(starts):
-        groups.setdefault(start, []).append(place)
-    alone = [start for start, places in groups.items() if len(places) == 1 and start]
-    whole = [*groups.pop((), []), *(place for start in alone for place in groups.pop(start))]
+    for index, start in enumerate(starts):
+        groups.setdefault(start, []).append(index)
+    alone = [start for start, indices in groups.items() if len(indices) == 1 and start]
+    whole = [*groups.pop((), []), *(index for start in alone for index in groups.pop(start))]
     return {**groups, **({(): whole} if whole else {})}
 
 
@@ -147,8 +147,8 @@ def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> lis
     Raises:
         UserError: an answer is more than one token.
     """
-    tokens = Tokens(tokenizer, bos)
-    # Tokens do not reach over the end of a line that all prompts end with, so one prompt stands for all.
+    tokens = _Tokens(tokenizer, bos)
+    # Tokens do not span the end of a line, so prompts with the same last line end in the same tokens: one is tried.
     endings = {_ending_key(item): item for item in items}
     follows = {key: _ending(tokens, item) for key, item in endings.items()}
     prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], bos)
@@ -160,17 +160,17 @@ def _ending_key(item: Item) -> tuple[str, tuple[str, ...]]:
 
 
 def _ended(item: Item, start: Ids, rest: Ids, ending: _Ending) -> Encoded:
-    """Put a prompt's ending in its place; where that reaches into the beginning, nothing is shared."""
-    if len(rest) <= ending.off:
+    """Give a prompt its ending; where that reaches into the shared beginning, the prompt shares nothing."""
+    if len(rest) <= ending.removed:
         start, rest = (), start + rest
-    return Encoded(start, rest[: len(rest) - ending.off] + ending.lead, ending.answers, item.group)
+    return Encoded(start, rest[: len(rest) - ending.removed] + ending.lead, ending.answers, item.group)
 
 
-def _ending(tokens: Tokens, item: Item) -> _Ending:
+def _ending(tokens: _Tokens, item: Item) -> _Ending:
     """Find the one token in which each answer differs from the others when it really follows the prompt.
 
-    Some tokenizers write `" A"` as a space and a letter, some join the space with what is before it. What all answers
-    have in common is then part of the prompt: it costs every answer the same, so the choice stays what it is.
+    Some tokenizers write `" A"` as a space and a letter, some join the space with what precedes it. What all answers
+    share then becomes part of the prompt: it costs every answer the same, so the choice does not change.
 
     Raises:
         UserError: an answer takes more than one token.
@@ -184,14 +184,14 @@ def _ending(tokens: Tokens, item: Item) -> _Ending:
             f"found answers of other than one token, {counts}; need one token for each letter; "
             "use a tokenizer that has the letters"
         )
-    kept = common([prompt, continued[0][:same]])
-    return _Ending(len(prompt) - kept, continued[0][kept:same], tuple(ids[same] for ids in continued))
+    unchanged = common([prompt, continued[0][:same]])
+    return _Ending(len(prompt) - unchanged, continued[0][unchanged:same], tuple(ids[same] for ids in continued))
 
 
 def common(rows: Sequence[Ids]) -> int:
     """The number of tokens with which all rows begin."""
     columns = zip(*rows, strict=False)
-    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
+    return next((index for index, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
 
 
 def too_long(encoded: Sequence[Encoded], limit: int | None) -> list[int]:
@@ -205,14 +205,14 @@ def by_name(names: Sequence[str]) -> str:
 
 
 def require_room(
-    encoded: Sequence[Encoded], limit: int | None, ways: str = "use a model with a longer context, or raise the limit"
+    encoded: Sequence[Encoded], limit: int | None, remedy: str = "use a model with a longer context, or raise the limit"
 ) -> None:
-    """Refuse prompts that are longer than the model's context, or a given limit; nothing is ever cut.
+    """Refuse prompts that are longer than the model's context or another limit; nothing is ever cut.
 
     Args:
         encoded: the prompts.
         limit: most tokens; None for no limit.
-        ways: what to do, for the message.
+        remedy: what to do, for the message.
 
     Raises:
         UserError: how many there are, of which groups, and the longest.
@@ -222,5 +222,5 @@ def require_room(
         raise UserError(
             f"found {len(long)} of {len(encoded)} prompts with more than {limit} tokens, the longest "
             f"{max(item.length for item in long)} ({by_name([item.group for item in long])}); need prompts that fit "
-            f"whole; {ways}"
+            f"whole; {remedy}"
         )
