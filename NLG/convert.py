@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 
 from sharelora.data.nlg.convert import FILTERS, KINDS, DecodeOptions, decode, encode, format_converting
 from sharelora.flags.parser import Parser, positive
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, run_main
 
 
-def _formatting(words: list[str]) -> str:
+def _format_command(words: list[str]) -> str:
     parser = Parser("convert.py format_converting", "Write rows as lines of JSON with context and completion.")
     parser.add_argument("source", help="a file in any form, or e2e, webnlg, dart")
     parser.add_argument("target", help="file to write")
@@ -29,12 +29,13 @@ def _formatting(words: list[str]) -> str:
 
 
 def _tokenizer(folder: str) -> object:
+    # Imports transformers, which `format_converting` and a bad command line do without.
     from sharelora.models.load import load_tokenizer
 
     return load_tokenizer(folder)
 
 
-def _encoding(words: list[str]) -> str:
+def _encode_command(words: list[str]) -> str:
     parser = Parser("convert.py encode", "Write rows as token ids.")
     for flag, what in (("--vocab", "folder of the tokenizer"), ("--input", "rows"), ("--output", "file to write")):
         parser.add_argument(flag, required=True, help=what)
@@ -45,7 +46,7 @@ def _encoding(words: list[str]) -> str:
     return f"wrote {args.output}: {count:,} rows"
 
 
-def _decoding(words: list[str]) -> str:
+def _decode_command(words: list[str]) -> str:
     parser = Parser("convert.py decode", "Write predicted ids as text, and the references for the official scripts.")
     parser.add_argument("--vocab", required=True, help="folder of the tokenizer")
     parser.add_argument("--sample_file", required=True, help="predicted ids")
@@ -55,7 +56,7 @@ def _decoding(words: list[str]) -> str:
     parser.add_argument("--ref_unique_file", help="a name per row; rows of one name are one input")
     parser.add_argument("--ref_type", choices=KINDS, default="e2e", help="layout of the references")
     parser.add_argument("--ref_num", type=positive, default=4, help="reference files of webnlg and dart")
-    parser.switch("--tokenize", help="put spaces around everything that is no letter or digit")
+    parser.switch("--tokenize", help="put spaces around everything except letters and digits")
     parser.switch("--lower", help="write in lower case")
     parser.add_argument("--filter", choices=tuple(FILTERS), default="all", help="inputs of WebNLG to write")
     args = parser.parse(words)
@@ -66,9 +67,9 @@ def _decoding(words: list[str]) -> str:
 
 
 COMMANDS: Mapping[str, Callable[[list[str]], str]] = {
-    "format_converting": _formatting,
-    "encode": _encoding,
-    "decode": _decoding,
+    "format_converting": _format_command,
+    "encode": _encode_command,
+    "decode": _decode_command,
 }
 
 
@@ -84,6 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from sharelora.support.errors import run_main
-
     run_main(main)

@@ -1,1 +1,11 @@
-"""Measurements of speed and memory. `train_step.py` is for any machine, `gpu.sh` for one with a large GPU."""
+"""Measurements of speed, memory and quality, each a command: `python benchmarks/FOLDER/NAME.py --help`.
+
+- `speed/`: training steps and decoding against other libraries;
+- `memory/`: the estimate against measured peaks, and memory over a long run;
+- `scores/`: methods compared by what they learn, every evaluation command on real test sets;
+- `gpu/`: speed and memory on one large GPU, started by `gpu.sh`;
+- `harness/`: what they have in common: commands, pools of runs, comparisons, tables, plots.
+
+`results/` holds the dated files of earlier measurements. A command imports torch only after it has read its flags, so
+that `--help` is quick: hence imports inside `measure` and `main`.
+"""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure on one large GPU, in about 8 minutes, without a network: see benchmarks/gpu.py.
+# Measure on one large GPU, in about 8 minutes, without a network: see benchmarks/gpu/.
 # Usage: [WHEELS=DIR] [PYTHON=python3] [OUT=DIR] bash benchmarks/gpu.sh [FLAGS]   for example --tiny, on a CPU
 #
 # The machine needs torch with CUDA, transformers 5.17 or newer, accelerate, safetensors, psutil and numpy. What it

@@ -8,58 +8,10 @@ small model and data.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from sharelora.evaluation.exams import MMLU
+from sharelora.support.errors import run_main
 
-from sharelora.evaluation import command, exam_command
-from sharelora.flags.parser import Parser
-
-if TYPE_CHECKING:
-    from sharelora.evaluation.exam import Exam
-
-
-def parser() -> Parser:
-    """Every flag of this command."""
-    made = Parser("mmlu.py", "Accuracy on MMLU, and every answer with its log-probabilities.")
-    exam_command.add_flags(made, "runs/mmlu")
-    add = made.add_argument
-    add("--shots", type=int, choices=range(6), default=5, metavar="0-5", help="solved examples before every question")
-    add("--split", choices=("dev", "val", "test"), default="test", help="questions to ask")
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Score and report."""
-    command.start(parser(), argv, run)
-
-
-def run(args: argparse.Namespace, began: float) -> None:
-    """Check, load, answer, write.
-
-    Raises:
-        UserError: anything that a person can put right; found before the model is loaded wherever it can be.
-    """
-    exam_command.run(args, began, "mmlu", "MMLU", load)
-
-
-def load(args: argparse.Namespace, tokenizer: Any, room: int | None) -> Exam:
-    """Read the questions and write prompts that fit the model.
-
-    Args:
-        args: the command line.
-        tokenizer: the model's.
-        room: most tokens of a prompt; None for no limit.
-
-    Raises:
-        UserError: see `load_exam`.
-    """
-    from sharelora.evaluation.mmlu import load_exam
-
-    return load_exam(tokenizer, args.split, args.shots, room, **exam_command.choice(args))
-
+parser, main = MMLU.parser, MMLU.main
 
 if __name__ == "__main__":
-    from sharelora.support.errors import run_main
-
     run_main(main)

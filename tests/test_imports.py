@@ -1,4 +1,4 @@
-"""Every module can be imported where only the required packages are installed."""
+"""Every module can be imported where only the required packages are installed, and light modules load nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 OPTIONAL = (
     "PIL",
@@ -51,7 +53,7 @@ print(len(names))
 
 
 def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Path) -> None:
-    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).glob("*.py"))]
+    files = [str(file) for name in ENTRY_FOLDERS for file in sorted((root / name).rglob("*.py"))]
     program = f"import importlib.util\nOPTIONAL = {OPTIONAL!r}\nFILES = {files!r}\n{PROGRAM}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -65,3 +67,38 @@ def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Pa
     # The modules for `evaluate` are in no package: it loads them by their path.
     modules = [file for file in (root / "sharelora").rglob("*.py") if "modules" not in file.parts]
     assert int(done.stdout) == len(modules) - 1
+
+
+# Whole rooms, and files of others, that parsers and commands need before anything is computed.
+LIGHT = (
+    *("cli", "flags", "plan", "sandbox", "support", "data/arguments.py", "data/registry.py", "evaluation/command.py"),
+    *("layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/show.py", "layer_groups/similarity.py"),
+    *("memory/advice.py", "memory/bytes_per_element.py", "models/known.py", "reporting/compare.py"),
+    *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
+    *("tuner/files.py", "tuner/with_peft.py"),
+)
+HEAVY = (
+    *("PIL", "accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "peft", "sacrebleu", "safetensors"),
+    *("scipy", "sklearn", "torch", "transformers"),
+)
+
+
+def light_modules(package: Path) -> list[str]:
+    """The dotted names of all light modules."""
+    paths = [package / name for name in LIGHT]
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
+    names = [".".join(file.relative_to(package.parent).with_suffix("").parts) for file in files]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+@pytest.mark.parametrize("name", light_modules(Path(__file__).resolve().parent.parent / "sharelora"))
+def test_a_light_module_loads_nothing_heavy(root: Path, name: str) -> None:
+    program = f"import sys, {name}\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

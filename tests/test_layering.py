@@ -28,7 +28,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 # What needs the standard library alone, besides rooms of which the same is true.
 STANDARD_LIBRARY_ONLY = (
     *("plan", "support/errors.py", "support/files.py", "support/text.py", "support/numbers.py", "reporting/results.py"),
-    *("reporting/environment.py", "layer_groups/choice.py", "layer_groups/grouping.py", "layer_groups/similarity.py"),
+    *("reporting/environment.py", "layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/similarity.py"),
 )
 
 
@@ -41,7 +41,7 @@ def module_name(file: Path) -> str:
 def room(module: str) -> str:
     """The room that a module lies in: `data`, or `face` for the package itself, or the folder of an entry point."""
     first, _, rest = module.partition(".")
-    return (rest.partition(".")[0] or "face") if first == "sharelora" else first
+    return (rest.partition(".")[0].replace("__main__", "") or "face") if first == "sharelora" else first
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[str]:
@@ -111,6 +111,38 @@ def circles(edges: Iterator[tuple[str, str]]) -> list[str]:
     return sorted(left)
 
 
+def sentence(name: str) -> str:
+    """What a room is for, in the words of its `__init__`: the first sentence of it."""
+    doc = ast.get_docstring(ast.parse((ROOT / "sharelora" / name / "__init__.py").read_text("utf-8"))) or ""
+    return " ".join(doc.partition("\n\n")[0].split()).removesuffix(".")
+
+
+def picture() -> str:
+    """The rooms and their imports as `docs/architecture.md` shows them, from the top down.
+
+    An arrow that a chain of others implies is left out.
+    """
+    below: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for module, imported in edges():
+        here, there = room(module), room(imported)
+        if here in below and there in below and here != there:
+            below[here].add(there)
+    reach: dict[str, set[str]] = {}
+    for name in ROOMS:
+        reach[name] = below[name].union(*(reach[other] for other in below[name]))
+    lines = ["```mermaid", "flowchart TD"]
+    for name in reversed(ROOMS):
+        implied = set().union(*(reach[other] for other in below[name]))
+        lines += [f"    {name} --> {other}" for other in reversed(ROOMS) if other in below[name] - implied]
+    lines += ["```", "", "| room | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {sentence(name)} |" for name in reversed(ROOMS))])
+
+
+def test_the_picture_in_the_documentation_is_that_of_the_code() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert picture() in page, "run python tests/test_layering.py and put what it prints into docs/architecture.md"
+
+
 def test_no_import_points_upward() -> None:
     found = list(edges())
     assert len(found) > 20
@@ -129,7 +161,7 @@ def test_no_modules_import_each_other() -> None:
     [
         ("sharelora.plan.plan", "sharelora.training.arguments", "stands above"),
         ("sharelora.data.prompts", "sharelora.evaluation", "stands above"),
-        ("sharelora.evaluation.exam", "sharelora.training.job", "stands above"),
+        ("sharelora.evaluation.exams", "sharelora.training.job", "stands above"),
         ("sharelora.metrics.glue", "sharelora.plan.plan", "knows of support, data alone"),
         ("sharelora.training.job", "sharelora.cli.main", "stands above"),
         ("eval.mmlu", "qlora_share.qlora_share", "the entry point"),
@@ -174,3 +206,7 @@ def test_loralib_is_an_oracle_and_no_dependency() -> None:
         if any(name.split(".")[0] == "loralib" for name in imports(ast.parse(file.read_text("utf-8")), ""))
     ]
     assert all(user.startswith(("benchmarks.", "sharelora.convert")) for user in users), users
+
+
+if __name__ == "__main__":
+    print(picture())

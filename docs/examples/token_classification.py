@@ -19,10 +19,10 @@ from transformers import AutoModelForTokenClassification, DataCollatorForTokenCl
 
 from sharelora.flags.fields import help_field
 from sharelora.flags.program import start
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError, run_main
-from sharelora.trainer.adapter import AdapterTrainer
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments, CommandLine
 from sharelora.training.job import Job
 from sharelora.training.model import load_model
@@ -114,7 +114,7 @@ class TagJob(Job[TagArguments, TagData]):
     """Tagging, as the runner asks about it."""
 
     command = COMMAND
-    names = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("max_length",))
+    names = FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", ("max_length",))
     tiny_base = "roberta"
     whole = ("classifier",)  # the head is new, so it is trained as a whole
 

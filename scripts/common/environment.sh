@@ -1,5 +1,5 @@
 # What every script needs: the project's folder, a Python, and whether this is a tiny run. Sourced, never run.
-# Reads: PYTHON, SHARELORA_TINY, PRINT_COMMAND.   Sets: root, python, tiny (1 or empty).   Usage: source it with "$@".
+# Reads: PYTHON, SHARELORA_TINY, PRINT_COMMAND, and the script's arguments.   Sets: root, python, tiny (1 or empty).
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 fail() {
@@ -37,7 +37,7 @@ has_dependencies() {
   "$python" -c 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ("torch", "transformers", "peft"))))'
 }
 
-# Become a command, so that signals reach it; with PRINT_COMMAND=1 print it instead, one word per line.
+# start COMMAND...: become it, so that signals reach it; with PRINT_COMMAND=1 print it instead, one word per line.
 start() {
   if [[ -z ${PRINT_COMMAND:-} ]]; then exec "$@"; fi
   printf '%s\n' "$@"
@@ -46,7 +46,9 @@ start() {
 # On a clean clone there is nothing to run with yet: make .venv, unless the user said which Python to use.
 need_dependencies() {
   if [[ -n ${PRINT_COMMAND:-} ]] || has_dependencies; then return; fi
-  if [[ -n ${PYTHON:-} ]]; then fail "found no torch, transformers or peft for $python; need them; unset PYTHON to have .venv made"; fi
+  if [[ -n ${PYTHON:-} ]]; then
+    fail "found no torch, transformers or peft for $python; need all three; unset PYTHON to have .venv made"
+  fi
   source "$root/scripts/common/venv.sh"
   make_venv "$root/.venv" "$root/requirements.txt"
   python=$root/.venv/bin/python

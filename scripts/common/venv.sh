@@ -1,4 +1,4 @@
-# Makes virtual environments. Sourced after environment.sh, never run.   Reads: root, PYTHON.
+# Virtual environments. Sourced after environment.sh, never run.   Reads: root, PYTHON.
 
 # The first Python that is new enough: the one that PYTHON names, or what the system has.
 new_enough_python() {
@@ -12,23 +12,24 @@ new_enough_python() {
   fail "found no Python 3.11 or newer; need one; install it or set PYTHON=/path/to/python3.11"
 }
 
-# make_venv FOLDER REQUIREMENTS: an environment with pinned requirements and this project; kept while both stay the same.
+# make_venv FOLDER REQUIREMENTS: an environment with pinned requirements and this project; reused while both stay the same.
 make_venv() {
-  local folder=$1 requirements=$2 found stamp
+  local folder=$1 requirements=$2 interpreter stamp
   stamp=$folder/installed-$(basename "$requirements")
-  found=$(new_enough_python) || exit
-  if [[ -x $folder/bin/python ]] && cmp -s "$stamp" <(what_is_wanted "$found"); then return; fi
+  interpreter=$(new_enough_python) || exit
+  if [[ -x $folder/bin/python ]] && cmp -s "$stamp" <(contents_of_venv "$interpreter"); then return; fi
   echo "Installing $(basename "$requirements") into $folder (about 1.6 GB; minutes the first time) ..."
   rm -f "$stamp"
-  "$found" -m venv "$folder" || fail "cannot make $folder; need Python's venv module and room on the disk"
+  "$interpreter" -m venv "$folder" ||
+    fail "found no way to make $folder; need Python's venv module and space on the disk; see above, then start again"
   "$folder/bin/python" -m pip install --quiet --quiet --no-input --disable-pip-version-check \
-    -r "$requirements" -e "$root" || fail "the installation failed; see above, then start again"
+    -r "$requirements" -e "$root" || fail "found errors in the installation; need every package; see above, then start again"
   # Whatever is installed includes requirements.txt.
-  for stamp in "$stamp" "$folder/installed-requirements.txt"; do what_is_wanted "$found" >"$stamp"; done
+  for stamp in "$stamp" "$folder/installed-requirements.txt"; do contents_of_venv "$interpreter" >"$stamp"; done
 }
 
-# All that decides what an environment holds, as one text.
-what_is_wanted() {
+# contents_of_venv PYTHON: everything that decides what an environment holds, as one text.
+contents_of_venv() {
   "$1" -V
   echo "$root"
   cat "$root"/requirements*.txt "$root/pyproject.toml"

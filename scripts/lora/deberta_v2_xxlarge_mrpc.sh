@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Tune DeBERTa-v2-xxlarge on MRPC with LoRA adapters on query and value, starting from an MNLI adapter.
-# Usage: [INIT=DIR] [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/deberta_v2_xxlarge_mrpc.sh [--tiny] [FLAGS]
+# Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] [INIT=DIR] bash scripts/lora/deberta_v2_xxlarge_mrpc.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=deberta_v2_xxlarge task=mrpc share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=deberta_v2_xxlarge_mrpc base=microsoft/deberta-v2-xxlarge recipe=deberta tiny_recipe=tiny_glue start_from=deberta_v2_xxlarge_mnli
+flags=(--task_name mrpc --per_device_train_batch_size 32 --gradient_accumulation_steps 8 --learning_rate 2e-4 --num_train_epochs 30
+  --max_seq_length 128 --warmup_steps 0.1 --weight_decay 0.01 --cls_dropout 0 --eval_steps 10 --save_steps 10)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune NLU/run_glue_share.py "$@"

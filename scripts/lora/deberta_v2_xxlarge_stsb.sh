@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Tune DeBERTa-v2-xxlarge on STS-B with LoRA adapters on query and value, starting from an MNLI adapter.
-# Usage: [INIT=DIR] [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/deberta_v2_xxlarge_stsb.sh [--tiny] [FLAGS]
+# Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] [INIT=DIR] bash scripts/lora/deberta_v2_xxlarge_stsb.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=deberta_v2_xxlarge task=stsb share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=deberta_v2_xxlarge_stsb base=microsoft/deberta-v2-xxlarge recipe=deberta tiny_recipe=tiny_glue start_from=deberta_v2_xxlarge_mnli
+flags=(--task_name stsb --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --learning_rate 2e-4 --num_train_epochs 10
+  --max_seq_length 128 --warmup_steps 100 --weight_decay 0.1 --cls_dropout 0.2 --eval_steps 50 --save_steps 50)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune NLU/run_glue_share.py "$@"

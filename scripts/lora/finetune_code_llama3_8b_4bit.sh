@@ -2,5 +2,9 @@
 # Tune LLaMA-3-8B on CodeAlpaca with LoRA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/finetune_code_llama3_8b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=code model=llama3_8b precision=4bit share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=code_llama3_8b_4bit base=meta-llama/Meta-Llama-3-8B recipe=llama3 tiny_recipe=tiny_llama
+flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true --lora_dropout 0.1 --gradient_checkpointing false --dataset hf_codealpaca
+  --dataset_format HF_CODE --source_max_len 512 --target_max_len 1024 --eval_dataset_size 500 --max_eval_samples 500 --save_total_limit 30)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

@@ -2,5 +2,8 @@
 # Tune LLaMA-13B on eight commonsense tasks with LoRA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/finetune_commonsense_llama_13b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=commonsense model=llama_13b precision=4bit share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=commonsense_llama_13b_4bit base=huggyllama/llama-13b recipe=commonsense tiny_recipe=tiny_llama
+flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true) tiny_flags=(--warmup_steps 10)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

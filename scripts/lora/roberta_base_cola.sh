@@ -2,5 +2,9 @@
 # Tune RoBERTa-base on CoLA with LoRA adapters on query and value.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/lora/roberta_base_cola.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=roberta_base task=cola share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=roberta_base_cola base=FacebookAI/roberta-base recipe=roberta tiny_recipe=tiny_glue
+flags=(--task_name cola --per_device_train_batch_size 32 --gradient_accumulation_steps 2 --learning_rate 4e-4 --num_train_epochs 80
+  --max_seq_length 512)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune NLU/run_glue_share.py "$@"

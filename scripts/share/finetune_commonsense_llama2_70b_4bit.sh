@@ -2,5 +2,8 @@
 # Tune LLaMA-2-70B on eight commonsense tasks with ShareA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/finetune_commonsense_llama2_70b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=commonsense model=llama2_70b precision=4bit share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=commonsense_llama2_70b_4bit base=meta-llama/Llama-2-70b-hf recipe=commonsense tiny_recipe=tiny_llama
+flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true) tiny_flags=(--warmup_steps 10)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

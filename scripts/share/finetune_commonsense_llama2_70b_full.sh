@@ -2,5 +2,8 @@
 # Tune LLaMA-2-70B on eight commonsense tasks with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/finetune_commonsense_llama2_70b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=commonsense model=llama2_70b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=commonsense_llama2_70b_full base=meta-llama/Llama-2-70b-hf recipe=commonsense tiny_recipe=tiny_llama
+flags=(--bits 16 --bf16 true) tiny_flags=(--warmup_steps 10 --bits 32)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

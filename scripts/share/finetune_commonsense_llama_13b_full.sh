@@ -2,5 +2,8 @@
 # Tune LLaMA-13B on eight commonsense tasks with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/finetune_commonsense_llama_13b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=commonsense model=llama_13b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=commonsense_llama_13b_full base=huggyllama/llama-13b recipe=commonsense tiny_recipe=tiny_llama
+flags=(--bits 16 --bf16 true) tiny_flags=(--warmup_steps 10 --bits 32)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

@@ -2,5 +2,10 @@
 # Tune LLaMA-3-8B on GSM8K with ShareA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/finetune_gsm8k_llama3_8b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-data=gsm8k model=llama3_8b precision=4bit share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/finetune.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=gsm8k_llama3_8b_4bit base=meta-llama/Meta-Llama-3-8B recipe=llama3 tiny_recipe=tiny_llama
+flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true --lora_dropout 0.1 --gradient_checkpointing false --dataset gsm8k
+  --dataset_format GSM8K --source_max_len 1024 --target_max_len 512 --eval_dataset_size 500 --max_eval_samples 500 --save_total_limit 30)
+tiny_flags=(--few_shot 2)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"

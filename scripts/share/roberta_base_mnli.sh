@@ -2,5 +2,9 @@
 # Tune RoBERTa-base on MNLI with ShareA adapters on query and value.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/roberta_base_mnli.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=roberta_base task=mnli share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=roberta_base_mnli base=FacebookAI/roberta-base recipe=roberta tiny_recipe=tiny_glue
+flags=(--task_name mnli --per_device_train_batch_size 16 --gradient_accumulation_steps 8 --learning_rate 5e-4 --num_train_epochs 30
+  --max_seq_length 512)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune NLU/run_glue_share.py "$@"

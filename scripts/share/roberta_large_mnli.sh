@@ -2,5 +2,9 @@
 # Tune RoBERTa-large on MNLI with ShareA adapters on query and value.
 # Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/roberta_large_mnli.sh [--tiny] [FLAGS]
 set -euo pipefail
-model=roberta_large task=mnli share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../common/glue.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=roberta_large_mnli base=FacebookAI/roberta-large recipe=roberta tiny_recipe=tiny_glue
+flags=(--task_name mnli --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --learning_rate 3e-4 --num_train_epochs 10
+  --max_seq_length 128)
+source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+tune NLU/run_glue_share.py "$@"

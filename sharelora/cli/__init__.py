@@ -2,3 +2,14 @@
 
 May import: everything. Begin with `main`.
 """
+
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.cli.main import COMMANDS, Command, entry, main
+
+__all__ = ["COMMANDS", "Command", "entry", "main"]
+
+make_lazy(__name__)

@@ -7,38 +7,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from sharelora.cli.estimate import add_load_flags
 from sharelora.flags.parser import Parser, positive
 from sharelora.flags.sharing import parse_modules
-from sharelora.memory.estimate import BYTES, FACTORED, STATES, estimate
 from sharelora.models.known import meta_model
-from sharelora.reporting.figures.adapters import draw_adapters, read_spectra
-from sharelora.reporting.figures.experiments import Drawn, Experiment, read_experiments
-from sharelora.reporting.figures.memory import draw_memory
+from sharelora.reporting.figures.experiments import Experiment, read_experiments
 from sharelora.reporting.figures.scores import draw_parameters, draw_seeds, draw_steps
 from sharelora.reporting.pictures import require_matplotlib
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import find_sites
+
+if TYPE_CHECKING:
+    from sharelora.reporting.pictures import Drawn
+
+# Imports inside functions load torch, which takes seconds: help and mistakes must not wait for it.
 
 
 def _memory_flags(parser: Parser) -> None:
     parser.add_argument("--model", default="llama3-70b", help="a folder, a hub id or a known name")
     parser.add_argument("--ranks", type=positive, nargs="+", default=[8, 16, 32, 64, 128], metavar="R")
     parser.add_argument("--lora_modules", default="all", metavar="NAMES", help="all linear layers, or q_proj,v_proj")
-    parser.add_argument("--bits", type=int, choices=(4, 8, 16, 32), default=4, help="precision of the base")
-    parser.add_argument("--dtype", choices=tuple(BYTES), default="bf16", help="of activations")
-    parser.add_argument("--batch", type=positive, default=1, help="examples per forward pass")
-    parser.add_argument("--tokens", type=positive, default=512, help="tokens of the longest example")
-    parser.add_argument("--optim", choices=(*STATES, FACTORED), default="adamw_torch", metavar="NAME", help="optimizer")
+    add_load_flags(parser, bits=4)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="where it would run")
 
 
 def _memory(args: argparse.Namespace) -> Drawn:
+    from sharelora.memory.estimate import estimate
+    from sharelora.reporting.figures.memory import draw_memory
+    from sharelora.tuner.sites import find_sites
+
     model = meta_model(args.model)
     sites = find_sites(model, parse_modules(args.lora_modules))
-    settings: dict[str, Any] = {"bits": args.bits, "dtype": args.dtype, "batch": args.batch, "tokens": args.tokens}
-    need_of = partial(estimate, optimizer=args.optim, device=args.device, **settings)
+    need_of = partial(
+        estimate,
+        bits=args.bits,
+        dtype=args.dtype,
+        batch=args.batch,
+        tokens=args.tokens,
+        optimizer=args.optim,
+        device=args.device,
+    )
     return draw_memory(model, sites, sorted(set(args.ranks)), args.bits, need_of)
 
 
@@ -48,6 +57,8 @@ def _adapter_flags(parser: Parser) -> None:
 
 
 def _adapters(args: argparse.Namespace) -> Drawn:
+    from sharelora.reporting.figures.adapters import draw_adapters, read_spectra
+
     names = args.names or [Path(folder).resolve().name for folder in args.adapters]
     if len(names) != len(args.adapters):
         raise UserError(f"found {len(names)} names for {len(args.adapters)} adapters; need one for each; set --names")
@@ -107,21 +118,21 @@ FIGURES = {
 }
 
 
-def add_flags(parser: Parser) -> None:
+def add_figures_flags(parser: Parser) -> None:
     """Add the figure's name; what follows it is read by the figure's own parser."""
     lines = ", ".join(f"{name} ({figure.purpose})" for name, figure in FIGURES.items())
     parser.add_argument("figure", choices=tuple(FIGURES), help=lines)
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="of the figure: sharelora figures FIGURE --help")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_figures(args: argparse.Namespace) -> None:
     """Draw a figure, print its numbers and say which files were written."""
     figure = FIGURES[args.figure]
     parser = Parser(f"sharelora figures {args.figure}", figure.purpose, epilog=f"example: {figure.example}")
     figure.add_flags(parser)
     parser.add_argument("--out", default=args.figure, metavar="NAME", help="writes NAME.svg, NAME.png and NAME.md")
-    given = parser.parse(args.flags)
+    own = parser.parse(args.flags)
     require_matplotlib()
-    drawn = figure.draw(given)
+    drawn = figure.draw(own)
     print(drawn.table())
-    print(f"wrote {', '.join(map(str, drawn.save(Path(given.out))))}")
+    print(f"wrote {', '.join(map(str, drawn.save(Path(own.out))))}")

@@ -1,175 +1,164 @@
-"""`sharelora similarity` measures how similar the layers of a model are; `sharelora groups` groups them anew."""
+"""`sharelora similarity` measures how similar the layers of a model are; `sharelora groups` regroups them."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharelora.evaluation import command
+from sharelora.evaluation.commands import Options
+from sharelora.flags import program
+from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import TEXTS, add_choice_flags, grouping_choice
 from sharelora.flags.parser import Parser
-from sharelora.layer_groups import FILE, METHODS, Grouping, GroupingChoice, Similarity, read_similarity, show
+from sharelora.layer_groups.grouping import Grouping
+from sharelora.layer_groups.settings import METHODS, GroupingSettings
+from sharelora.layer_groups.show import draw, render
+from sharelora.layer_groups.similarity import FILE, Similarity, read_similarity
+from sharelora.reporting.pictures import has_matplotlib
 from sharelora.support.errors import UserError
+from sharelora.support.files import require_writable
 
 if TYPE_CHECKING:
+    from sharelora.evaluation.subject import Subject
     from sharelora.layer_groups.images import ImageSample
-    from sharelora.layer_groups.sample import Sample
+    from sharelora.layer_groups.texts import Sample
+
+# Imports inside functions load torch and transformers, which takes seconds: help and mistakes must not wait for it.
 
 logger = logging.getLogger(__name__)
 
 OUTPUT = "runs/similarity"
 TINY_SAMPLE = "alpaca"
-# Of image and text, where --batch_size is auto and --max_length is not given: 576 tokens are one image of LLaVA-1.5.
+# Image-text pairs at once where --batch_size is auto, and tokens where --max_length is absent: 576 tokens are one image
+# of LLaVA-1.5.
 PAIRS, LONGEST_PAIR = 8, 2048
 
 
-def add_flags(parser: Parser) -> None:
+def add_similarity_flags(parser: Parser) -> None:
     """Add the flags of `sharelora similarity`."""
-    command.add_flags(parser, OUTPUT, "texts")
+    add_fields(parser, Options, "model and output")
     parser.add_argument(
         "--sample", metavar="NAME", help="texts: a text file, a table with a column text, or a data set's name"
     )
     parser.add_argument(
         "--image_folder",
         metavar="DIR",
-        help="the sample is LLaVA's json with images in this folder, and the model sees",
+        help="images of a sample in LLaVA's json, for a vision-language model",
     )
     add_choice_flags(parser.add_argument_group("groups"))
-    parser.set_defaults(limit=TEXTS, batch_size=8)
+    parser.set_defaults(output=OUTPUT, limit=TEXTS, batch_size=8)
 
 
-def run(args: argparse.Namespace) -> None:
+def run_similarity(args: argparse.Namespace) -> None:
     """Measure, group, write and draw.
 
     Raises:
-        UserError: anything that a person can put right; found before the model is loaded wherever it can be.
+        UserError: anything that the user can fix; found before the model is loaded wherever possible.
     """
-    from sharelora.flags import program
-
     program.start(lambda: args, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
     from sharelora.evaluation.batching import BatchSize
-    from sharelora.support.files import require_writable
+    from sharelora.evaluation.subject import locate_subject
 
     choice = grouping_choice(args)
     BatchSize(args.batch_size, 1)
-    subject = command.locate(args)
+    subject = locate_subject(take(Options, args))
     sample = _sample(args)
     if args.dry_run:
         logger.info("dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample), args.sample)
         return
-    folder = require_writable(args.output)
-    found = _measure(args, subject, sample)
-    found.write(folder / FILE)
-    logger.info("%s", by_every_method(found, choice))
-    files = _draw(found, folder / FILE, choice)
-    logger.info("wrote %s", ", ".join(map(str, [folder / FILE, *files])))
+    file = require_writable(args.output) / FILE
+    measure = _measure_texts if args.image_folder is None else _measure_images
+    similarity = measure(args, subject, sample)
+    similarity.write(file)
+    logger.info("%s", by_every_method(similarity, choice))
+    logger.info("wrote %s", ", ".join(map(str, [file, *_draw(similarity, file, choice)])))
 
 
 def _sample(args: argparse.Namespace) -> Sample | ImageSample:
+    from sharelora.evaluation.subject import data_root
     from sharelora.layer_groups.images import read_image_sample
-    from sharelora.layer_groups.sample import read_sample
+    from sharelora.layer_groups.texts import read_sample
 
     name = args.sample or (TINY_SAMPLE if args.tiny else None)
     if name is None:
         raise UserError("found no --sample; need texts to compare the layers on; pass --sample FILE, or a data set")
     if args.image_folder is not None:
         return read_image_sample(name, args.image_folder, args.limit, args.seed)
-    return read_sample(name, args.limit, args.seed, command.data_root(args))
+    return read_sample(name, args.limit, args.seed, data_root(args.data_root, args.tiny))
 
 
-def _measure(args: argparse.Namespace, subject: command.Subject, sample: Sample | ImageSample) -> Similarity:
-    from sharelora.layer_groups.sample import Sample
-
-    return (
-        _measure_texts(args, subject, sample) if isinstance(sample, Sample) else _measure_images(args, subject, sample)
-    )
-
-
-def _measure_images(args: argparse.Namespace, subject: command.Subject, sample: ImageSample) -> Similarity:
+def _measure_images(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
     from sharelora.evaluation.batching import BatchSize
     from sharelora.layer_groups.images import measure_with_images
-    from sharelora.models.vision import load_vision_base
-    from sharelora.training.vision.data import open_writer
+    from sharelora.models.vision import load_vision_base, open_writer
 
     writer = open_writer(subject.base, None)
-    model = command.load_model(args, subject, load_vision_base)
+    model = subject.load(take(Options, args), load_vision_base)
     body = model if subject.adapter is None else model.get_base_model()
     size = BatchSize(args.batch_size, PAIRS).most
     return measure_with_images(body, writer, sample, subject.base, args.max_length or LONGEST_PAIR, size)
 
 
-def _measure_texts(args: argparse.Namespace, subject: command.Subject, sample: Sample) -> Similarity:
-    from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure
-    from sharelora.models.adapter import attach_adapter
+def _measure_texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
+    import torch
+
+    from sharelora.evaluation.batching import BatchSize, most_that_fit
+    from sharelora.layer_groups.measure import load_any
+    from sharelora.layer_groups.texts import MAX_LENGTH, measure
+    from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base)
-    model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **_devices())
+    devices: dict[str, Any] = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **devices)
     if subject.adapter is not None:
         # PEFT's own wrapper runs the head as well.
-        model = attach_adapter(model, subject.adapter).get_base_model()
-    size = _batch_size(args, model)
-    return measure(model, tokenizer, sample, subject.base, max_length=args.max_length or MAX_LENGTH, batch_size=size)
+        model = load_adapter(model, subject.adapter).get_base_model()
+    longest = args.max_length or MAX_LENGTH
+    most = most_that_fit(model.config, model.dtype, model.device, longest)
+    size = BatchSize(args.batch_size, most).most
+    return measure(model, tokenizer, sample, subject.base, max_length=longest, batch_size=size)
 
 
-def _devices() -> dict[str, Any]:
-    import torch
-
-    return {"device_map": "auto"} if torch.cuda.is_available() else {}
-
-
-def _batch_size(args: argparse.Namespace, model: Any) -> int:
-    from sharelora.evaluation.batching import BatchSize, most_that_fit
-    from sharelora.layer_groups.measure import MAX_LENGTH
-
-    most = most_that_fit(model.config, model.dtype, model.device, args.max_length or MAX_LENGTH)
-    return BatchSize(args.batch_size, most).most
-
-
-def by_every_method(found: Similarity, choice: GroupingChoice) -> str:
+def by_every_method(similarity: Similarity, choice: GroupingSettings) -> str:
     """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
 
     Args:
-        found: what was measured.
+        similarity: what was measured.
         choice: the measure, and the threshold or number.
     """
-    similar = found.matrix(choice.measure)
+    matrix = similarity.matrix(choice.measure)
     if choice.distinct is not None:
-        return show.render({f"{choice.method}, {choice.distinct} distinct": choice.group(similar)})
+        return render({f"{choice.method}, {choice.distinct} distinct": choice.group(matrix)})
     rows = {
-        f"{name}, {choice.measure} >= {choice.threshold:g}": method(similar, choice.threshold)
+        f"{name}, {choice.measure} >= {choice.threshold:g}": method(matrix, choice.threshold)
         for name, method in METHODS.items()
     }
-    return show.render(rows)
+    return render(rows)
 
 
-def _draw(found: Similarity, file: Path, choice: GroupingChoice) -> list[Path]:
-    if importlib.util.find_spec("matplotlib") is None:
+def _draw(similarity: Similarity, file: Path, choice: GroupingSettings) -> list[Path]:
+    if not has_matplotlib():
         logger.info("note: matplotlib is not installed, so nothing is drawn; pip install matplotlib")
         return []
-    from sharelora.layer_groups.show import draw
-
-    return draw(found, file.with_suffix(""), choice.measure, _groups(found, choice).groups)
-
-
-def _groups(found: Similarity, choice: GroupingChoice) -> Grouping:
-    """Return the groups, none where no two layers are similar enough: a picture can be drawn all the same."""
+    grouping: Grouping
     if choice.distinct is not None:
-        return choice.apply(found)
-    return METHODS[choice.method](found.matrix(choice.measure), choice.threshold)
+        grouping = choice.apply(similarity)
+    else:  # a picture needs no groups, while `apply` refuses where no two layers are similar enough
+        grouping = METHODS[choice.method](similarity.matrix(choice.measure), choice.threshold)
+    return draw(similarity, file.with_suffix(""), choice.measure, grouping.groups)
 
 
-def add_group_flags(parser: Parser) -> None:
+def add_groups_flags(parser: Parser) -> None:
     """Add the flags of `sharelora groups`."""
     parser.add_argument("file", help=f"{FILE} of `sharelora similarity`")
     add_choice_flags(parser)
-    parser.switch("--draw", help="draw the similarities with these groups beside the file")
+    parser.switch("--draw", help="draw the similarities with these groups next to the file")
 
 
 def run_groups(args: argparse.Namespace) -> None:
@@ -178,8 +167,8 @@ def run_groups(args: argparse.Namespace) -> None:
     Raises:
         UserError: the file is missing or damaged, or no two layers are similar enough.
     """
-    choice, found = grouping_choice(args), read_similarity(args.file)
-    print(by_every_method(found, choice))
-    print(f"--share_groups {choice.apply(found).text()!r}")
+    choice, similarity = grouping_choice(args), read_similarity(args.file)
+    print(by_every_method(similarity, choice))
+    print(f"--share_groups {choice.apply(similarity).text()!r}")
     if args.draw:
-        print("wrote", *_draw(found, Path(args.file), choice))
+        print("wrote", *_draw(similarity, Path(args.file), choice))

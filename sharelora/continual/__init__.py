@@ -3,7 +3,14 @@
 May import: everything but cli. Begin with `sequence`, then `stages`.
 """
 
-from sharelora.continual.sequence import SHARES, TASKS, TaskSequence
-from sharelora.continual.stages import run_share
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.continual.sequence import SHARES, TASKS, TaskSequence
+    from sharelora.continual.stages import run_share
 
 __all__ = ["SHARES", "TASKS", "TaskSequence", "run_share"]
+
+make_lazy(__name__)

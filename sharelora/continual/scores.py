@@ -1,4 +1,4 @@
-"""How tasks are scored: a table of scores, each with a way to prepare it for every task that has it.
+"""The scores of tasks: a table of scores, each with a way to prepare it for every task that has it.
 
 What is prepared is complete: data are read and checked before any model is loaded.
 """
@@ -15,11 +15,18 @@ from sharelora.data.gsm8k import load_gsm8k
 from sharelora.data.humaneval import STOP as CODE_STOP
 from sharelora.data.humaneval import load_humaneval
 from sharelora.evaluation import gsm8k, humaneval
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.commands import spread
 from sharelora.evaluation.exam_report import examine
-from sharelora.evaluation.generation import Generated, GenerationSettings, Prompt, TextStore, generate
-from sharelora.evaluation.generation.prompts import encode, fingerprint, require_room
-from sharelora.evaluation.multiple_choice import context_length
-from sharelora.evaluation.sampling import spread
+from sharelora.evaluation.generation.engine import TextStore, generate
+from sharelora.evaluation.generation.settings import (
+    Generated,
+    GenerationSettings,
+    Prompt,
+    encode,
+    fingerprint,
+    require_room,
+)
 from sharelora.models.known import model_config
 from sharelora.reporting.progress import Progress
 from sharelora.sandbox import require_sandbox, run_many
@@ -32,30 +39,30 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a score is prepared from.
+class TaskSetup:
+    """One task, from which its score is prepared.
 
     Args:
         name: of the task.
         args: its command line.
-        place: the base model's folder or hub id.
+        base: the base model's folder or hub id.
         tokenizer: the base's.
-        limit: questions at most; None for all.
+        limit: most questions; None for all.
     """
 
     name: str
     args: InstructionArguments
-    place: str
+    base: str
     tokenizer: Any
     limit: int | None = None
 
-    def chosen(self, items: Sequence[Item]) -> list[Item]:
+    def choose(self, items: Sequence[Item]) -> list[Item]:
         """Choose the questions that the limit allows, the same at every stage."""
-        return [items[place] for place in spread([""] * len(items), self.limit, self.args.data.data_seed)]
+        return [items[index] for index in spread([""] * len(items), self.limit, self.args.data.data_seed)]
 
 
 Measure = Callable[[InstructionSession], float]
-Prepare = Callable[[Asked], Measure]
+Prepare = Callable[[TaskSetup], Measure]
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,9 @@ class Score:
     """One way to score tasks.
 
     Args:
-        title: what the numbers are.
+        title: of the numbers.
         lower_is_better: whether they are losses.
-        tasks: name of a task -> prepares its score; a task that is not there has none.
+        tasks: name of a task -> prepares its score; tasks without this score are missing.
     """
 
     title: str
@@ -73,77 +80,77 @@ class Score:
     tasks: Mapping[str, Prepare]
 
 
-def answer_loss(asked: Asked) -> Measure:
+def answer_loss(task: TaskSetup) -> Measure:
     """The mean loss of the answers' tokens over the rows that the task's tuning holds out.
 
     Raises:
         UserError: there are no such rows, or not one of their answers fits into --target_max_len.
     """
-    data = build_data(asked.tokenizer, asked.args.data, need_train=False, data_root=data_root(asked.args.run))
+    data = build_data(task.tokenizer, task.args.data, need_train=False, data_root=data_root(task.args.run))
     (report,) = data.report.splits
     if report.targets_cut == report.rows:
         raise UserError(
-            f"found no answer of {asked.name} within {report.target_limit} tokens, the longest of {report.rows} has "
+            f"found no answer of {task.name} within {report.target_limit} tokens, the longest of {report.rows} has "
             f"{report.longest_target}; need whole answers to score; raise --target_max_len"
         )
 
     def measure(session: InstructionSession) -> float:
-        prefix = f"eval_{asked.name}"
+        prefix = f"eval_{task.name}"
         return float(session.trainer.evaluate(data.eval, metric_key_prefix=prefix)[f"{prefix}_loss"])
 
     return measure
 
 
-def mmlu_accuracy(asked: Asked) -> Measure:
-    """The accuracy on MMLU's validation questions, all alike: instructions have no right answers of their own."""
-    args, root = asked.args, data_root(asked.args.run)
+def mmlu_accuracy(task: TaskSetup) -> Measure:
+    """The accuracy over all of MMLU's validation questions: instructions have no right answers of their own."""
+    args = task.args
     exam = mmlu_exam(
-        args.mmlu, asked.tokenizer, asked.place, args.data.data_seed, root, args.model.trust_remote_code
-    )  # fmt: skip
+        args.mmlu, task.tokenizer, task.base, args.data.data_seed, data_root(args.run), args.model.trust_remote_code
+    )
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
 
-def gsm8k_accuracy(asked: Asked) -> Measure:
+def gsm8k_accuracy(task: TaskSetup) -> Measure:
     """The share of test problems whose last number is right, behind as many examples as in the task's tuning."""
-    problems = asked.chosen(load_gsm8k("test", data_root(asked.args.run)))
-    write = _writer(asked, gsm8k.write_prompts(problems, asked.args.data.few_shot), GSM8K_STOP)
-    return lambda session: float(gsm8k.Report(problems, write(session)).metrics()["accuracy_flexible"])
+    problems = task.choose(load_gsm8k("test", data_root(task.args.run)))
+    write = _text_writer(task, gsm8k.write_prompts(problems, task.args.data.few_shot), GSM8K_STOP)
+    return lambda session: float(gsm8k.Gsm8kReport(problems, write(session)).metrics()["accuracy_flexible"])
 
 
-def pass_at_1(asked: Asked) -> Measure:
+def pass_at_1(task: TaskSetup) -> Measure:
     """The share of HumanEval's functions whose likeliest completion passes its tests, in the sandbox.
 
     Raises:
-        UserError: programs cannot be run safely here.
+        UserError: programs cannot be run safely on this machine.
     """
     require_sandbox()
-    tasks = asked.chosen(load_humaneval(data_root(asked.args.run)))
-    write = _writer(asked, humaneval.write_prompts(tasks), CODE_STOP)
+    functions = task.choose(load_humaneval(data_root(task.args.run)))
+    write = _text_writer(task, humaneval.write_prompts(functions), CODE_STOP)
 
     def measure(session: InstructionSession) -> float:
-        pairs = zip(tasks, write(session), strict=True)
-        outcomes = run_many([(task.program(text.text), task.check) for task, text in pairs])
+        pairs = zip(functions, write(session), strict=True)
+        outcomes = run_many([(function.program(text.text), function.check) for function, text in pairs])
         return sum(outcome.passed for outcome in outcomes) / len(outcomes)
 
     return measure
 
 
-def _writer(
-    asked: Asked, prompts: Sequence[Prompt], stop: tuple[str, ...]
+def _text_writer(
+    task: TaskSetup, prompts: Sequence[Prompt], stop: tuple[str, ...]
 ) -> Callable[[InstructionSession], Sequence[Generated]]:
-    """Return what lets a model write after prompts; texts are on disk as they end, so a killed run goes on.
+    """Return a function that lets a model continue prompts; its texts are on disk as they end.
 
     Raises:
         UserError: a prompt leaves no room for a text.
     """
-    told = GenerationSettings(asked.args.generation.max_new_tokens, stop=stop)
-    config = model_config(asked.place, asked.args.model.trust_remote_code)
-    require_room(encode(asked.tokenizer, prompts), told, context_length(config))
-    deciding = {**told.deciding(), **fingerprint(prompts)}
+    settings = GenerationSettings(task.args.generation.max_new_tokens, stop=stop)
+    config = model_config(task.base, task.args.model.trust_remote_code)
+    require_room(encode(task.tokenizer, prompts), settings, context_length(config))
+    deciding = {**settings.deciding(), **fingerprint(prompts)}
 
     def write(session: InstructionSession) -> Sequence[Generated]:
-        kept = TextStore(session.args.output_dir / f"texts_{asked.name}", deciding)
-        return generate(session.model, asked.tokenizer, prompts, told, store=kept, listener=Progress(asked.name))
+        store = TextStore(session.args.output_dir / f"texts_{task.name}", deciding)
+        return generate(session.model, task.tokenizer, prompts, settings, store=store, listener=Progress(task.name))
 
     return write
 

@@ -1,8 +1,7 @@
-"""A sequence of tasks: which ones, with which flags each is tuned, and where its stages lie."""
+"""A sequence of tasks: which ones, the flags that tune each, and the folders of its stages."""
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,28 +10,29 @@ from typing import Any
 
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
+from sharelora.support.text import nearest
 from sharelora.training.instructions.job import JOB, InstructionArguments, parse
 from sharelora.training.output import ADAPTER
 
 SHARES = ("none", "a", "b", "ab")
 SETTINGS = "sequence.json"
 UNTOUCHED = "base"  # folder of the scores before the first stage
-# What every stage is told unless the command line says otherwise: no checkpoint is chosen on the rows that score it.
+# Flags of every stage unless the command line has others: no checkpoint is chosen on the rows that score it.
 DEFAULTS = "--do_train true --do_eval false --eval_strategy no --save_total_limit 1".split()
 # A small model learns within few updates, and a run stays within minutes on two cores.
 TINY = (
     "--tiny true --max_steps 40 --save_steps 40 --few_shot 0 --eval_dataset_size 64 --max_eval_samples 64 "
     "--max_new_tokens 32"
 ).split()
-# What may differ between the stages of one sequence.
+# Settings that may differ between the stages of one sequence.
 _OF_ONE_SHARE = ("share", "adapter")
-# What decides scores beside what decides the tuning.
+# Flags that decide the scores, besides those that decide the tuning.
 _SCORING = ("max_eval_samples", "max_new_tokens", "mmlu_dataset", "mmlu_split", "mmlu_source_max_len")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set to be learnt.
+    """A data set to learn.
 
     Args:
         dataset: its name, see `sharelora.data.registry`.
@@ -57,7 +57,7 @@ class Task:
         return ["--dataset", self.dataset, "--dataset_format", self.format]
 
 
-# Lengths as in the scripts that tune LLaMA 3 on each alone (scripts/recipes/llama3_*.sh).
+# Lengths as in the scripts that tune LLaMA 3 on each alone (scripts/tasks.yaml).
 TASKS: dict[str, Task] = {
     "alpaca": Task("alpaca", "alpaca", 512, 512),
     "gsm8k": Task("gsm8k", "GSM8K", 1024, 512),
@@ -67,18 +67,18 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True)
 class TaskSequence:
-    """What is tuned and scored.
+    """The tasks of one comparison, in their order.
 
     Args:
-        tasks: names of `TASKS`, in the order in which they are learnt.
+        tasks: names of `TASKS`, in the order of learning.
         score: a name of `sharelora.continual.scores.SCORES`.
-        output: below it, a folder for every way of sharing.
+        output: folder with one for every way of sharing in it.
         words: flags of every stage's tuning, see `sharelora.training.arguments`.
-        limit: questions per task, where questions are asked; None for all.
+        limit: most questions of a task, where the score asks questions; None for all.
         tiny: use the project's own small model and data.
 
     Raises:
-        UserError: fewer than two tasks, an unknown one, or one that is there twice.
+        UserError: fewer than two tasks, an unknown one, or one named twice.
     """
 
     tasks: tuple[str, ...]
@@ -104,17 +104,17 @@ class TaskSequence:
         """
         tiny = TINY if self.tiny else []
         limit = [] if self.limit is None else ["--max_mmlu_samples", str(self.limit)]
-        free = [*DEFAULTS, *TASKS[task].defaults(), *tiny, *limit, *self.words]
-        if not parse(free).train["do_train"]:
+        changeable = [*DEFAULTS, *TASKS[task].defaults(), *tiny, *limit, *self.words]
+        if not parse(changeable).train["do_train"]:
             raise UserError("found --do_train false; need stages that are trained; drop the flag")
-        return parse([*free, *TASKS[task].fixed(), "--output_dir", str(folder), *more])
+        return parse([*changeable, *TASKS[task].fixed(), "--output_dir", str(folder), *more])
 
     def untouched(self) -> InstructionArguments:
         """Return the command line that loads the model before the first stage."""
         return self.arguments(self.tasks[0], self.output / UNTOUCHED, "--adapter", "none", "--do_train", "false")
 
     def stage(self, share: str, number: int, *more: str) -> InstructionArguments:
-        """Return the command line of a stage, which goes on from the adapter of the one before.
+        """Return the command line of a stage, which continues from the adapter of the one before.
 
         Args:
             share: what is shared, one of `SHARES`.
@@ -129,16 +129,16 @@ class TaskSequence:
         return self.output / share / f"{number}_{self.tasks[number - 1]}"
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that decides the scores, but for the sharing: more ways of it may be added."""
-        found: dict[str, Any] = {"tasks": ",".join(self.tasks), "score": self.score, "limit": self.limit}
+        """Return everything that decides the scores except the sharing: ways of it may be added."""
+        settings: dict[str, Any] = {"tasks": ",".join(self.tasks), "score": self.score, "limit": self.limit}
         for name in self.tasks:
             args = self.arguments(name, self.output)
             deciding = {**JOB.deciding(args), **{key: args.values[key] for key in _SCORING}}
-            found.update({f"{key} of {name}": value for key, value in deciding.items() if key not in _OF_ONE_SHARE})
-        return found
+            settings.update({f"{key} of {name}": value for key, value in deciding.items() if key not in _OF_ONE_SHARE})
+        return settings
 
     def remember(self) -> None:
-        """Write down what is tuned and scored, so that stages of another sequence are never mixed with these.
+        """Record the settings in the folder, so that stages of another sequence are never mixed with these.
 
         Raises:
             UserError: the folder holds another sequence; the message names the first difference.
@@ -159,16 +159,16 @@ def require_tasks(tasks: Iterable[str]) -> None:
     """Check the names of a sequence.
 
     Raises:
-        UserError: fewer than two, an unknown one (the nearest is named), or one that is there twice.
+        UserError: fewer than two, an unknown one (the nearest is named), or one named twice.
     """
     names = list(tasks)
     for name in names:
         if name not in TASKS:
-            near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+            near = nearest(name, TASKS)
             advice = f"did you mean {near[0]}?" if near else "change --tasks"
             raise UserError(f"found task {name!r}; need some of {', '.join(TASKS)}; {advice}")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"found task {twice[0]} twice; need every task once; change --tasks")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"found task {repeated[0]} twice; need every task once; change --tasks")
     if len(names) < 2:
         raise UserError(f"found one task, {', '.join(names)}; need two that follow each other; change --tasks")

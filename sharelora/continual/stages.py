@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sharelora.continual.scores import SCORES, Asked, Measure
+from sharelora.continual.scores import SCORES, Measure, TaskSetup
 from sharelora.continual.sequence import TaskSequence
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
@@ -28,13 +28,13 @@ Measures = Mapping[str, Measure]
 
 
 @dataclass(frozen=True)
-class Course:
-    """What became of one way of sharing.
+class ShareResult:
+    """The scores of one way of sharing.
 
     Args:
-        share: what was shared.
+        share: what is shared.
         matrix: a row of scores per stage, the untouched model's first, with one per task.
-        seconds: wall clock time of all stages, tuning and scoring; without the untouched model's.
+        seconds: wall clock time of all stages, tuning and scoring, without the untouched model's.
         last: folder of the last stage.
     """
 
@@ -45,30 +45,30 @@ class Course:
 
 
 def prepare(sequence: TaskSequence) -> dict[str, Measure]:
-    """Read and check the data of every task's score; no model is loaded.
+    """Read and check the data of every task's score; loads no model.
 
     Raises:
-        UserError: several processes, no base model, or what a score misses.
+        UserError: several processes, no base model, or data that a score needs and that are missing.
     """
     if processes() > 1:
         raise UserError(
             f"found {processes()} processes; need one, which spreads the model over all GPUs; start without a launcher"
         )
     first = sequence.untouched()
-    place, model = locate_base(first), first.model
-    tokenizer = load_tokenizer(place, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
+    base, model = locate_base(first), first.model
+    tokenizer = load_tokenizer(base, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
     ways = SCORES[sequence.score].tasks
-    lacking = [name for name in sequence.tasks if name not in ways]
-    if lacking:
-        raise UserError(f"found task {lacking[0]} without the score {sequence.score}; change --score or --tasks")
+    missing = [name for name in sequence.tasks if name not in ways]
+    if missing:
+        raise UserError(f"found task {missing[0]} without the score {sequence.score}; change --score or --tasks")
     return {
-        name: ways[name](Asked(name, sequence.arguments(name, sequence.output), place, tokenizer, sequence.limit))
+        name: ways[name](TaskSetup(name, sequence.arguments(name, sequence.output), base, tokenizer, sequence.limit))
         for name in sequence.tasks
     }
 
 
 def check(sequence: TaskSequence, shares: Iterable[str]) -> None:
-    """Check the first stage of every way of sharing as far as that goes without loading weights; print the estimates.
+    """Check the first stage of every way of sharing as far as is possible without weights; print the estimates.
 
     Raises:
         UserError: what the main job refuses.
@@ -77,8 +77,8 @@ def check(sequence: TaskSequence, shares: Iterable[str]) -> None:
         run(sequence.stage(share, 1, "--dry_run", "true"))
 
 
-def run_share(sequence: TaskSequence, share: str, measures: Measures) -> Course:
-    """Tune all tasks with one way of sharing, as far as this is not done yet.
+def run_share(sequence: TaskSequence, share: str, measures: Measures) -> ShareResult:
+    """Tune and score all tasks with one way of sharing, as far as that is not done yet.
 
     Args:
         sequence: the tasks.
@@ -86,7 +86,7 @@ def run_share(sequence: TaskSequence, share: str, measures: Measures) -> Course:
         measures: as `prepare` returns them.
 
     Raises:
-        UserError: what the main job refuses, or a score that is no number.
+        UserError: what the main job refuses, or a score that is NaN or infinite.
     """
     # The untouched model is the same for every way of sharing.
     rows = [_scored(sequence.untouched(), measures)]
@@ -95,7 +95,7 @@ def run_share(sequence: TaskSequence, share: str, measures: Measures) -> Course:
         logger.info("share %s, stage %d of %d: %s", share, number, len(stages), sequence.tasks[number - 1])
         rows.append(_scored(args, measures))
     matrix = tuple(tuple(row.scores[name] for name in sequence.tasks) for row in rows)
-    return Course(share, matrix, math.fsum(row.seconds for row in rows[1:]), stages[-1].output_dir)
+    return ShareResult(share, matrix, math.fsum(row.seconds for row in rows[1:]), stages[-1].output_dir)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _scored(args: InstructionArguments, measures: Measures) -> _Row:
     if file.is_file():
         return _read(file, measures)
     row = _tune_and_score(args, measures)
-    # The optimizer and the Trainer hold each other; the next stage's model comes only when they are gone.
+    # The optimizer and the Trainer refer to each other, and would still hold this model when the next one is loaded.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -123,9 +123,10 @@ def _tune_and_score(args: InstructionArguments, measures: Measures) -> _Row:
     session = run(args)
     assert session is not None, "a dry run has no scores"
     scores = {name: measure(session) for name, measure in measures.items()}
-    bad = [name for name, score in scores.items() if not math.isfinite(score)]
-    if bad:
-        raise UserError(f"the score of {bad[0]} in {args.output_dir} is {scores[bad[0]]}; lower --learning_rate")
+    unusable = [name for name, score in scores.items() if not math.isfinite(score)]
+    if unusable:
+        name = unusable[0]
+        raise UserError(f"the score of {name} in {args.output_dir} is {scores[name]}; lower --learning_rate")
     return _Row(scores, time.monotonic() - began)
 
 
@@ -135,8 +136,8 @@ def _read(file: Path, measures: Measures) -> _Row:
     Raises:
         UserError: it is damaged.
     """
-    found = read_json(file)
+    saved = read_json(file)
     try:
-        return _Row({name: float(found["scores"][name]) for name in measures}, float(found["seconds"]))
+        return _Row({name: float(saved["scores"][name]) for name in measures}, float(saved["seconds"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); remove it to have that stage scored again") from error
+        raise UserError(f"{file} is damaged ({error!r}); remove it to score that stage again") from error

@@ -15,34 +15,36 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharelora.models.adapter import locate_adapter
-from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.models.adapter import resolve_adapter
+from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json
-from sharelora.tuner.config import CONFIG_FILE, WEIGHTS_FILE, verify_weights
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
+from sharelora.tuner.model import BANK
+from sharelora.tuner.register import NAME
 
-BANK_PREFIX = "base_model.lora_bank."
+# In front of the names in an adapter's file: of matrices in the bank, and of whatever belongs to modules of the base.
+BANK_PREFIX = f"base_model.{BANK}."
 MODEL_PREFIX = "base_model.model."
-OWN_TYPE = "SHARELORA"
 MAGNITUDE = ".lora_magnitude_vector"
 
 
 def pattern_value(config: Mapping[str, Any], name: str, pattern: str, path: str) -> float:
-    """Return a setting of one module, by PEFT's rule: its own in the pattern, else the setting of all."""
-    own = config.get(pattern) or {}
-    return own.get(get_pattern_key(list(own), path), config[name])
+    """Return a setting of one module by PEFT's rule: from the pattern if a key of it matches, else the common one."""
+    values = config.get(pattern) or {}
+    return values.get(get_pattern_key(list(values), path), config[name])
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a compact adapter folder holds.
+    """A compact adapter, read from its folder.
 
     Attributes:
-        folder: where it lies.
+        folder: of the adapter.
         config: adapter_config.json.
         plan: which site uses which matrices.
         matrices: matrix name -> tensor, each once.
-        others: what was saved beside them under its name in the file: heads, biases, DoRA's magnitudes.
+        others: name in the file -> other tensors: heads, biases, DoRA's magnitudes.
     """
 
     folder: Path
@@ -62,31 +64,30 @@ class Adapter:
     def pair(self, path: str) -> tuple[Tensor, Tensor]:
         """Return a module's A, (r, D_in), and B, (D_out, r), in fp32 and without scaling.
 
-        For a fused module these hold all its slices: the As stacked, the Bs as blocks.
+        Those of a fused module hold all its slices: the As one below the other, the Bs as blocks.
         """
         entries = self.plan.by_path[path]
         a = torch.cat([self.matrices[entry.a].float() for entry in entries])
-        return a, _blocks(entries, [self.matrices[entry.b].float() for entry in entries])
+        site = entries[0].site
+        b = torch.zeros(site.d_out * site.parts, a.shape[0])
+        column = 0
+        for entry in entries:
+            row = (entry.site.part or 0) * entry.site.d_out
+            b[row : row + entry.site.d_out, column : column + entry.r] = self.matrices[entry.b].float()
+            column += entry.r
+        return a, b
 
     def magnitude(self, path: str) -> Tensor | None:
         """Return DoRA's magnitude of a module, (D_out,), or None without DoRA."""
         return self.others.get(f"{MODEL_PREFIX}{path}{MAGNITUDE}")
 
     def heads(self) -> dict[str, Tensor]:
-        """Return the base's own weights that were trained too: name in the base -> tensor."""
-        names = {name: name.removeprefix(MODEL_PREFIX).replace(".base_layer.", ".") for name in self.others}
-        return {short: self.others[name] for name, short in names.items() if not name.endswith(MAGNITUDE)}
-
-
-def _blocks(entries: tuple[Entry, ...], matrices: list[Tensor]) -> Tensor:
-    site = entries[0].site
-    whole = torch.zeros(site.d_out * site.parts, sum(entry.r for entry in entries))
-    column = 0
-    for entry, matrix in zip(entries, matrices, strict=True):
-        row = (entry.site.part or 0) * entry.site.d_out
-        whole[row : row + entry.site.d_out, column : column + entry.r] = matrix
-        column += entry.r
-    return whole
+        """Return weights of the base that were trained too: name in the base -> tensor."""
+        return {
+            name.removeprefix(MODEL_PREFIX).replace(".base_layer.", "."): tensor
+            for name, tensor in self.others.items()
+            if not name.endswith(MAGNITUDE)
+        }
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
@@ -98,40 +99,37 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}); need a whole safetensors file; copy it again") from error
+        raise UserError(f"{file} cannot be read ({error}); need a complete safetensors file; copy it again") from error
 
 
-def read_adapter(folder: str | Path) -> Adapter:
-    """Read a compact adapter and prove that it is whole: checksum, names and shapes against its plan.
+def read_adapter(name_or_path: str | Path) -> Adapter:
+    """Read a compact adapter and prove that it is complete: checksum, names and shapes against its plan.
 
     Raises:
         UserError: no adapter there, one of another kind, or one that was truncated or altered.
     """
-    place = locate_adapter(folder)
-    config = read_json(place / CONFIG_FILE)
-    if config.get("peft_type") != OWN_TYPE:
+    folder = resolve_adapter(name_or_path)
+    config = read_json(folder / CONFIG_FILE)
+    if config.get("peft_type") != NAME:
         raise UserError(
-            f"{place} is an adapter of type {config.get('peft_type')!r}; need a ShareLoRA one; "
+            f"{folder} is an adapter of type {config.get('peft_type')!r}; need a ShareLoRA one; "
             "`sharelora import` takes over plain LoRA"
         )
     if not config.get("plan"):
-        raise UserError(f"{place} has no plan in {CONFIG_FILE}; need one; load the adapter on its base and save it")
-    verify_weights(place, config.get("weights_sha256"))
-    plan, tensors = SharingPlan.from_json(config["plan"]), load_tensors(place / WEIGHTS_FILE)
+        raise UserError(f"{folder} has no plan in {CONFIG_FILE}; need one; load the adapter on its base and save it")
+    verify_weights(folder, config.get("weights_sha256"))
+    plan, tensors = SharingPlan.from_json(config["plan"]), load_tensors(folder / WEIGHTS_FILE)
     matrices = {name.removeprefix(BANK_PREFIX): t for name, t in tensors.items() if name.startswith(BANK_PREFIX)}
-    _check_shapes(place, plan, matrices)
-    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(BANK_PREFIX)}
-    return Adapter(place, config, plan, matrices, others)
-
-
-def _check_shapes(place: Path, plan: SharingPlan, matrices: Mapping[str, Tensor]) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in matrices.items()}
-    wrong = sorted(name for name in found.keys() | plan.matrices.keys() if found.get(name) != plan.matrices.get(name))
+    shapes = {name: tuple(tensor.shape) for name, tensor in matrices.items()}
+    names = shapes.keys() | plan.matrices.keys()
+    wrong = sorted(name for name in names if shapes.get(name) != plan.matrices.get(name))
     if wrong:
         raise UserError(
-            f"{place}: {len(wrong)} matrices are not those of the plan, first {wrong[0]}: found "
-            f"{found.get(wrong[0], 'none')}, need {plan.matrices.get(wrong[0], 'none')}; copy the folder again"
+            f"{folder}: {len(wrong)} matrices are not those of the plan, first {wrong[0]}: found "
+            f"{shapes.get(wrong[0], 'none')}, need {plan.matrices.get(wrong[0], 'none')}; copy the folder again"
         )
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(BANK_PREFIX)}
+    return Adapter(folder, config, plan, matrices, others)
 
 
 @contextmanager

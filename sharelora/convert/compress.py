@@ -1,12 +1,10 @@
-"""Turn a LoRA into the nearest one that shares its matrices."""
+"""Compression: from a LoRA to the nearest one that shares its matrices."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,78 +12,32 @@ import torch
 from torch import Tensor
 
 from sharelora.convert.adapter_file import new_folder
-from sharelora.convert.fit import Product, Size, distance, fit, make_cells, spaces
-from sharelora.convert.importing import Enable, Given, planned, rank_settings, read_given, write_adapter
-from sharelora.convert.sources import Opened, open_source
+from sharelora.convert.compress_result import RESULT_FILE, Compression, SiteError
+from sharelora.convert.fit import Product, RankSelection, distance, fit, make_targets, spaces_of
+from sharelora.convert.importing import pairs_by_site, planned, rank_settings, ranks_of, write_adapter
+from sharelora.convert.sources import EnableLora, LoraOnBase, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.rule import SharingRule, rule_fields
+from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
 from sharelora.tuner.config import ShareLoraConfig
+from sharelora.tuner.sites import sites_of
 
 logger = logging.getLogger(__name__)
 
-
 DORA = "DoRA's magnitudes are taken over as they are; the errors are those of B A, before the magnitudes rescale it"
-
-
-def _who_shares(given: Given, sharing: SharingRule | Mapping[str, Any]) -> SharingPlan:
-    """Return the plan with rank 1 everywhere, so that equal names say who shares whatever their ranks are now."""
-    sites = [entry.site for entry in given.plan.entries]
-    if isinstance(sharing, SharingRule):
-        plan = SharingPlan.build(sites, sharing, r=1)
-    else:
-        plan = plan_from_rows(sharing, sites, r=1)
-    if not plan.shares:
-        raise UserError(
-            "nothing would be shared, so there is nothing to compress; choose --share a, b or ab; "
-            "`sharelora import` takes over a LoRA as it is"
-        )
-    return SharingPlan(tuple(with_rank(entry, 1) for entry in plan.entries))
-
-
-def _error(entry: Entry, given: Given, bank: Mapping[str, Tensor]) -> SiteError:
-    scaling = given.scalings[entry.site.path]
-    before = given.product(entry.site).scaled(scaling)
-    after = Product(bank[entry.b].double(), bank[entry.a].double()).scaled(scaling)
-    return SiteError(
-        entry.site.name, entry.site.kind, given.rank(entry.site), entry.r, before.norm(), distance(before, after)
-    )
-
-
-def _config(
-    opened: Opened, plan: SharingPlan, sharing: SharingRule | Mapping[str, Any], enable: Enable
-) -> ShareLoraConfig:
-    """Return the configuration that gives the plan on loading.
-
-    Raises:
-        UserError: the source's target modules are more than those it has matrices for.
-    """
-    ranks = {path: entries[0].r for path, entries in plan.by_path.items()}
-    settings = rank_settings(ranks, opened.source.scalings)
-    if isinstance(sharing, SharingRule):
-        settings |= rule_fields(sharing)
-    else:
-        settings |= {"share_plan": plan.to_json(), "rank_pattern": {}}
-    parts = {name: list(flags) for name, flags in enable.items()} or None
-    done = planned(opened.model, ShareLoraConfig(**opened.settings, **settings, enable_lora=parts))
-    if SharingPlan.from_json(done.plan or {}) != plan:
-        raise UserError(
-            f"{opened.source.name} has matrices for {len(plan.by_path)} modules, and its target_modules name others "
-            "of the base too; give the source's own --base"
-        )
-    return done
 
 
 def compress(
     source: str | Path,
     out_folder: str | Path,
     sharing: SharingRule | Mapping[str, Any],
-    size: Size | None = None,
+    ranks: RankSelection | None = None,
     base: str | Path | None = None,
     alpha: float | None = None,
-    enable_lora: Enable | None = None,
+    enable_lora: EnableLora | None = None,
 ) -> Compression:
     """Write a LoRA as the nearest adapter that shares its matrices by a plan.
 
@@ -96,8 +48,8 @@ def compress(
         source: a PEFT LoRA folder, an adapter of this project, which may share already, or a flat loralib file
             (safetensors, or pickled tensors).
         out_folder: a folder that does not exist yet; it also gets `compression.json`, with the error of every site.
-        sharing: a rule, or a plan written by hand, whose ranks are not looked at.
-        size: which rank; None means the least that keeps 99 % of what sharing can express.
+        sharing: a rule, or a hand-written plan, whose ranks are ignored.
+        ranks: how they are chosen; None means the least that keep 99 % of what sharing can express.
         base: folder, hub id or known name of the base model; None takes the one that the source names. Only its
             configuration is read.
         alpha: of a loralib file, which does not say it.
@@ -110,154 +62,128 @@ def compress(
         UserError: a source that cannot be read, is of another model or untrained; a plan that shares nothing; a rank
             above that of the data.
     """
-    opened = open_source(source, base, alpha, own=True)
-    enable = enable_lora or opened.source.parts
-    given = read_given(opened, enable)
-    target = _who_shares(given, sharing)
+    opened = open_lora(source, base, alpha, accept_shared=True)
+    enable_lora = enable_lora or opened.lora.enable_lora
+    lora = split_into_sites(opened, enable_lora)
+    pattern = _sharing_pattern(lora, sharing)
     with new_folder(out_folder) as folder:
-        shared = share(given, target, size or Size())
+        shared = share(lora, pattern, ranks or RankSelection())
         plan = SharingPlan(shared.entries)
-        done = Compression(
+        compression = Compression(
             folder=Path(out_folder),
-            source=opened.source.name,
+            source=opened.lora.name,
             plan=plan,
-            errors=tuple(_error(entry, given, shared.bank) for entry in plan.entries),
+            errors=tuple(_site_error(entry, lora, shared.bank) for entry in plan.entries),
             spectra=shared.spectra,
-            elements_before=opened.source.elements or given.plan.num_parameters,
+            elements_before=opened.lora.elements or lora.plan.num_parameters,
             notes=(DORA,) if opened.settings.get("use_dora") else (),
         )
-        write_adapter(folder, shared.bank, opened.heads, _config(opened, plan, sharing, enable))
-        write_json(folder / REPORT, done.to_json())
-    if plan.num_parameters > done.elements_before:
+        write_adapter(folder, shared.bank, opened.heads, _config(opened, plan, sharing, enable_lora))
+        write_json(folder / RESULT_FILE, compression.to_json())
+    if plan.num_parameters > compression.elements_before:
         logger.warning("the shared adapter is larger than the source; choose a lower rank or energy")
-    return done
-
-
-# What compressing an adapter came to: its size, and how far every site is from the source.
-
-
-REPORT = "compression.json"
+    return compression
 
 
 @dataclass(frozen=True)
-class SiteError:
-    """How far one site is from the source.
+class LoraBySite:
+    """The LoRA to be compressed, site by site.
 
     Attributes:
-        site: its name.
-        kind: of its module.
-        rank_before: in the source.
-        rank: now.
-        norm: Frobenius norm of the source's scaling * B A.
-        error: Frobenius norm of the difference.
+        plan: its sites and ranks, nothing shared.
+        pairs: site's name -> A and B.
+        scalings: module path -> the factor of B A.
     """
 
-    site: str
-    kind: str
-    rank_before: int
-    rank: int
-    norm: float
-    error: float
-
-    @property
-    def relative(self) -> float:
-        """The error as a part of the norm; infinite where the source changes nothing and the result does."""
-        if self.norm:
-            return self.error / self.norm
-        return math.inf if self.error else 0.0
-
-
-def relative(errors: Iterable[SiteError]) -> float:
-    """Return the error of some sites together as a part of their norm together."""
-    errors = list(errors)
-    norm = math.hypot(*(one.norm for one in errors))
-    return math.hypot(*(one.error for one in errors)) / norm if norm else 0.0
-
-
-@dataclass(frozen=True)
-class Compression:
-    """What was written.
-
-    Attributes:
-        folder: of the adapter.
-        source: where the LoRA came from.
-        plan: of the adapter.
-        errors: one per site, in model order.
-        spectra: shared matrix -> singular values, falling, of the joint changes of its sites; only of those that were
-            fitted anew.
-        elements_before: of all matrices of the source.
-        notes: what a reader has to know.
-    """
-
-    folder: Path
-    source: str
     plan: SharingPlan
-    errors: tuple[SiteError, ...]
-    spectra: dict[str, list[float]]
-    elements_before: int
-    notes: tuple[str, ...] = ()
+    pairs: dict[str, tuple[Tensor, Tensor]]
+    scalings: dict[str, float]
 
-    @property
-    def relative(self) -> float:
-        """The error of all sites together as a part of their norm together."""
-        return relative(self.errors)
+    def rank(self, site: Site) -> int:
+        """Return the rank of a site."""
+        return self.pairs[site.name][0].shape[0]
 
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Matrix that was fitted anew -> its rank."""
-        return {name: entry.r for entry in self.plan.entries for name in (entry.a, entry.b) if name in self.spectra}
+    def weight(self, site: Site) -> float:
+        """Return the weight of a site's squared error: its scaling squared."""
+        return self.scalings[site.path] ** 2
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the plan, which the adapter's configuration has, as plain JSON data."""
-        sites = [{**asdict(one), "relative": _finite(one.relative)} for one in self.errors]
-        return {
-            "source": self.source,
-            "relative_error": self.relative,
-            "elements_before": self.elements_before,
-            "elements": self.plan.num_parameters,
-            "notes": list(self.notes),
-            "sites": sites,
-            "singular_values": self.spectra,
-        }
-
-    def table(self, per_site: bool = False) -> str:
-        """Return the errors as text for people: a line per kind of module, or per site."""
-        groups: dict[str, list[SiteError]] = defaultdict(list)
-        for one in self.errors:
-            groups[one.site if per_site else one.kind].append(one)
-        rows: list[tuple[str, ...]] = [("", "sites", "rank", "least", "together", "most")]
-        rows += [_line(name, group) for name, group in groups.items()]
-        rows.append(_line("all", self.errors))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        ]
-        return "\n".join(["relative error of scaling * B A", *lines, self._size(), *self.notes])
-
-    def _size(self) -> str:
-        now, before = self.plan.num_parameters, self.elements_before
-        change = f"{abs(now / before - 1):.1%} {'fewer' if now <= before else 'MORE'}"
-        return f"wrote {self.folder}: {now:,} elements; the source has {before:,} ({change})"
+    def product(self, site: Site) -> Product:
+        """Return a site's B A in fp64, without its scaling."""
+        a, b = self.pairs[site.name]
+        return Product(b.double(), a.double())
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def split_into_sites(opened: LoraOnBase, enable_lora: EnableLora) -> LoraBySite:
+    """Cut a LoRA into its sites.
+
+    Raises:
+        UserError: it is of another model, or every change is zero.
+    """
+    lora = opened.lora
+    modules = [(path, module) for path, module in opened.base.named_modules() if path in lora.pairs]
+    strange = sorted(lora.pairs.keys() - dict(modules).keys())
+    if strange:
+        raise UserError(
+            f"{len(strange)} modules are only in the source, first {strange[0]}; give the source's own --base"
+        )
+    ranks = ranks_of(lora, enable_lora)
+    plan = SharingPlan.build(sites_of(modules, enable_lora), SharingRule(), r=1, rank_pattern=ranks)
+    pairs = pairs_by_site(lora, plan)
+    if not any(bool(a.any()) and bool(b.any()) for a, b in pairs.values()):
+        raise UserError(f"{lora.name} changes nothing: every B A is zero; need a trained adapter; train it first")
+    return LoraBySite(plan, pairs, lora.scalings)
 
 
-def _span(values: Sequence[int]) -> str:
-    least, most = min(values), max(values)
-    return str(least) if least == most else f"{least}-{most}"
+def _sharing_pattern(lora: LoraBySite, sharing: SharingRule | Mapping[str, Any]) -> SharingPlan:
+    """Return the plan with rank 1 everywhere, so that equal names say who shares whatever the ranks are now."""
+    sites = [entry.site for entry in lora.plan.entries]
+    if isinstance(sharing, SharingRule):
+        plan = SharingPlan.build(sites, sharing, r=1)
+    else:
+        plan = plan_from_rows(sharing, sites, r=1)
+    if not plan.shares:
+        raise UserError(
+            "nothing would be shared, so there is nothing to compress; choose --share a, b or ab; "
+            "`sharelora import` takes over a LoRA as it is"
+        )
+    return SharingPlan(tuple(with_rank(entry, 1) for entry in plan.entries))
 
 
-def _line(name: str, errors: Sequence[SiteError]) -> tuple[str, ...]:
-    ranks = f"{_span([one.rank_before for one in errors])} -> {_span([one.rank for one in errors])}"
-    parts = [one.relative for one in errors]
-    numbers = (min(parts), relative(errors), max(parts))
-    return (name, str(len(errors)), ranks, *(f"{number:.3g}" for number in numbers))
+def with_rank(entry: Entry, rank: int) -> Entry:
+    """Return an entry with another rank; names of matrices end in their shapes."""
+    stem_a, stem_b = entry.a.rpartition("/")[0], entry.b.rpartition("/")[0]
+    return replace(entry, r=rank, a=f"{stem_a}/{rank}x{entry.site.d_in}", b=f"{stem_b}/{entry.site.d_out}x{rank}")
 
 
-# Which sites of a LoRA have to agree on matrices and ranks, and what they agree on.
+def _site_error(entry: Entry, lora: LoraBySite, bank: Mapping[str, Tensor]) -> SiteError:
+    site = entry.site
+    before = lora.product(site).scaled(lora.scalings[site.path])
+    after = Product(bank[entry.b].double(), bank[entry.a].double()).scaled(lora.scalings[site.path])
+    return SiteError(site.name, site.kind, lora.rank(site), entry.r, before.norm(), distance(before, after))
+
+
+def _config(
+    opened: LoraOnBase, plan: SharingPlan, sharing: SharingRule | Mapping[str, Any], enable_lora: EnableLora
+) -> ShareLoraConfig:
+    """Return the configuration that gives the plan on loading.
+
+    Raises:
+        UserError: the source's target modules are more than those it has matrices for.
+    """
+    ranks = {path: entries[0].r for path, entries in plan.by_path.items()}
+    settings = rank_settings(ranks, opened.lora.scalings)
+    if isinstance(sharing, SharingRule):
+        settings |= rule_fields(sharing)
+    else:
+        settings |= {"share_plan": plan.to_json(), "rank_pattern": {}}
+    slices = {name: list(flags) for name, flags in enable_lora.items()} or None
+    config = planned(opened.base, ShareLoraConfig(**opened.settings, **settings, enable_lora=slices))
+    if SharingPlan.from_json(config.plan or {}) != plan:
+        raise UserError(
+            f"{opened.lora.name} has matrices for {len(plan.by_path)} modules, and its target_modules name others "
+            "of the base too; give the source's own --base"
+        )
+    return config
 
 
 @dataclass(frozen=True)
@@ -275,14 +201,30 @@ class Shared:
     spectra: dict[str, list[float]]
 
 
-def with_rank(entry: Entry, rank: int) -> Entry:
-    """Return an entry with another rank; names of matrices end in their shapes."""
-    stem_a, stem_b = entry.a.rpartition("/")[0], entry.b.rpartition("/")[0]
-    return replace(entry, r=rank, a=f"{stem_a}/{rank}x{entry.site.d_in}", b=f"{stem_b}/{entry.site.d_out}x{rank}")
+def share(lora: LoraBySite, pattern: SharingPlan, ranks: RankSelection) -> Shared:
+    """Return the matrices of all sites.
+
+    Args:
+        lora: the LoRA.
+        pattern: a plan of rank 1 whose names say who shares.
+        ranks: how they are chosen.
+
+    Raises:
+        UserError: a rank above that of the data.
+    """
+    # The slices of a fused module have one scaling and so one rank.
+    groups = connected(pattern.entries, lambda entry: (entry.a, entry.b, entry.site.path))
+    shared = [_agreed(entries, lora, ranks) or _fitted(entries, lora, ranks) for entries in groups]
+    by_site = {entry.site.name: entry for group in shared for entry in group.entries}
+    return Shared(
+        tuple(by_site[entry.site.name] for entry in pattern.entries),
+        {name: matrix for group in shared for name, matrix in group.bank.items()},
+        {name: values for group in shared for name, values in group.spectra.items()},
+    )
 
 
 def connected(entries: Sequence[Entry], keys: Callable[[Entry], Sequence[str]]) -> list[list[Entry]]:
-    """Group entries that have a key in common, directly or through others, each group in the order given."""
+    """Group entries that have a key in common, directly or through others; within a group they keep their order."""
     groups: list[tuple[set[str], list[int]]] = []
     for index, entry in enumerate(entries):
         own, members = set(keys(entry)), [index]
@@ -293,78 +235,53 @@ def connected(entries: Sequence[Entry], keys: Callable[[Entry], Sequence[str]]) 
     return [[entries[index] for index in sorted(members)] for _, members in groups]
 
 
-def _agreed(entries: Sequence[Entry], given: Given, size: Size) -> Shared | None:
+def _agreed(entries: Sequence[Entry], lora: LoraBySite, ranks: RankSelection) -> Shared | None:
     """Return the source's matrices if their users already agree and they may stay; those of one site always may.
 
     Returns:
         None if something has to change.
     """
-    new = tuple(with_rank(entry, given.rank(entry.site)) for entry in entries)
+    new = tuple(with_rank(entry, lora.rank(entry.site)) for entry in entries)
     bank: dict[str, Tensor] = {}
     for entry in new:
-        pair = given.pairs[entry.site.name]
+        pair = lora.pairs[entry.site.name]
         if not all(torch.equal(bank.setdefault(name, m), m) for name, m in zip((entry.a, entry.b), pair, strict=True)):
             return None
-    ranks = {entry.r for entry in new}
+    own_ranks = {entry.r for entry in new}
     alone = all(len({getattr(entry, side) for entry in entries}) == len(entries) for side in "ab")
-    if not alone and not (len(ranks) == 1 and size.keeps(ranks.pop())):
+    if not alone and not (len(own_ranks) == 1 and ranks.keeps(own_ranks.pop())):
         return None
     return Shared(new, {name: matrix.float().contiguous() for name, matrix in bank.items()}, {})
 
 
-def _where(entries: Sequence[Entry]) -> str:
-    kinds = list(dict.fromkeys(entry.site.kind for entry in entries))
-    return f"{', '.join(kinds[:3])}{', ...' if len(kinds) > 3 else ''} ({len(entries)} sites)"
-
-
-def _balance(matrices: dict[str, Tensor], entries: Sequence[Entry], given: Given) -> dict[str, Tensor]:
-    """Give the As the size that those of the source had, and the Bs the inverse.
-
-    The product stays; but how fast further training moves A and B depends on how large they are.
-    """
-    before = torch.cat([given.pairs[entry.site.name][0].double().flatten() for entry in entries])
-    names = {entry.a for entry in entries}
-    after = torch.cat([matrices[name].flatten() for name in names])
-    factor = float(before.square().mean().sqrt() / after.square().mean().sqrt()) or 1.0
-    return {name: matrix * factor if name in names else matrix / factor for name, matrix in matrices.items()}
-
-
-def _fitted(entries: Sequence[Entry], given: Given, size: Size) -> Shared:
+def _fitted(entries: Sequence[Entry], lora: LoraBySite, ranks: RankSelection) -> Shared:
     """Fit the matrices of sites that must have one rank."""
     parts = connected(entries, lambda entry: (entry.a, entry.b))
-    cells = [make_cells((e.a, e.b, given.weight(e.site), given.product(e.site)) for e in part) for part in parts]
-    found = [spaces(part) for part in cells]
-    rank = size.choose([space for part in found for space in part.values()], _where(entries))
+    targets = [make_targets((e.a, e.b, lora.weight(e.site), lora.product(e.site)) for e in part) for part in parts]
+    spaces = [spaces_of(part) for part in targets]
+    kinds = list(dict.fromkeys(entry.site.kind for entry in entries))
+    where = f"{', '.join(kinds[:3])}{', ...' if len(kinds) > 3 else ''} ({len(entries)} sites)"
+    rank = ranks.choose([space for part in spaces for space in part.values()], where)
     bank: dict[str, Tensor] = {}
-    for part, own_cells, own_spaces in zip(parts, cells, found, strict=True):
-        bank |= _balance(fit(own_cells, own_spaces, rank), part, given)
+    for part, part_targets, part_spaces in zip(parts, targets, spaces, strict=True):
+        bank |= _balanced(fit(part_targets, part_spaces, rank), part, lora)
     new = tuple(with_rank(entry, rank) for entry in entries)
     names = {old.a: entry.a for old, entry in zip(entries, new, strict=True)}
     names |= {old.b: entry.b for old, entry in zip(entries, new, strict=True)}
     return Shared(
         new,
         {names[name]: matrix.float().contiguous() for name, matrix in bank.items()},
-        {names[name]: space.values.tolist() for part in found for name, space in part.items()},
+        {names[name]: space.values.tolist() for part in spaces for name, space in part.items()},
     )
 
 
-def share(given: Given, target: SharingPlan, size: Size) -> Shared:
-    """Return the matrices of all sites.
+def _balanced(matrices: dict[str, Tensor], entries: Sequence[Entry], lora: LoraBySite) -> dict[str, Tensor]:
+    """Give the As the size that those of the source had, and the Bs the inverse.
 
-    Args:
-        given: the LoRA.
-        target: a plan of rank 1 whose names say who shares.
-        size: which rank.
-
-    Raises:
-        UserError: a rank above that of the data.
+    The product stays; but how fast further training moves A and B depends on how large they are.
     """
-    # The slices of a fused module have one scaling and so one rank.
-    groups = connected(target.entries, lambda entry: (entry.a, entry.b, entry.site.path))
-    done = [_agreed(entries, given, size) or _fitted(entries, given, size) for entries in groups]
-    by_site = {entry.site.name: entry for one in done for entry in one.entries}
-    return Shared(
-        tuple(by_site[entry.site.name] for entry in target.entries),
-        {name: matrix for one in done for name, matrix in one.bank.items()},
-        {name: values for one in done for name, values in one.spectra.items()},
-    )
+    before = torch.cat([lora.pairs[entry.site.name][0].double().flatten() for entry in entries])
+    names = dict.fromkeys(entry.a for entry in entries)
+    after = torch.cat([matrices[name].flatten() for name in names])
+    factor = float(before.square().mean().sqrt() / after.square().mean().sqrt()) or 1.0
+    return {name: matrix * factor if name in names else matrix / factor for name, matrix in matrices.items()}

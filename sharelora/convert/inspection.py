@@ -1,4 +1,4 @@
-"""What an adapter's folder holds: plan, sizes, norms, and whether it is whole."""
+"""Inspection of an adapter's folder: plan, sizes, norms, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.convert.adapter_file import Adapter, read_adapter
+from sharelora.convert.adapter_file import read_adapter
 from sharelora.plan.plan import SharingPlan
-from sharelora.support.text import size
-from sharelora.tuner.config import WEIGHTS_FILE
+from sharelora.support.text import columns, size
+from sharelora.tuner.files import WEIGHTS_FILE
 
 _FACTS = ("base_model_name_or_path", "trained_on", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `inspect` found; that it exists means that the folder is whole.
+class Inspection:
+    """What `inspect` found; that it exists means that the folder is complete.
 
     Attributes:
         facts: settings of the adapter worth reading.
+        plan: which sites use which matrices.
         norms: matrix name -> Frobenius norm.
         elements: of all matrices on disk, which equals the plan's trainable parameters.
-        other_elements: of heads, biases and magnitudes saved beside them.
+        other_elements: of heads, biases and magnitudes.
         bytes: of the weights' file.
         verified: whether the weights were compared with a checksum; without one only names and shapes were.
     """
 
-    folder: Path
     facts: dict[str, object]
     plan: SharingPlan
     norms: dict[str, float]
@@ -36,46 +36,40 @@ class Report:
     bytes: int
     verified: bool
 
-    def _norm_table(self) -> list[str]:
-        """A line per kind of matrix: one for each of thousands would say less."""
+    def table(self) -> str:
+        """Return everything as text for people."""
+        facts = [f"{name}: {value}" for name, value in self.facts.items()]
+        others = f", and {self.other_elements:,} of heads, biases or magnitudes" if self.other_elements else ""
+        proof = "checksum verified" if self.verified else "no checksum in it: names and shapes verified"
+        file = f"file: {size(self.bytes)}, {self.elements:,} elements of the adapter{others}; {proof}"
+        untrained = [name for name, norm in self.norms.items() if norm == 0]
+        note = [f"{len(untrained)} matrices are all zero, first {untrained[0]}: untrained"] if untrained else []
+        # A line per kind of matrix: one for each of thousands would say less.
         kinds: dict[str, list[float]] = defaultdict(list)
         for name, norm in self.norms.items():
             side, *words, _, shape = name.split("/")
             kinds[f"{side} {'.'.join(words)} {shape}"].append(norm)
-        width = max(len(kind) for kind in kinds)
-        lines = [f"{'norms':<{width}}  {'least':>10}  {'mean':>10}  {'most':>10}"]
-        for kind, found in sorted(kinds.items()):
-            numbers = (min(found), sum(found) / len(found), max(found))
-            lines.append(f"{kind:<{width}}  " + "  ".join(f"{number:10.4g}" for number in numbers))
-        return lines
-
-    def table(self) -> str:
-        """Return everything as text for people."""
-        facts = [f"{name}: {value}" for name, value in self.facts.items()]
-        beside = f", and {self.other_elements:,} of heads, biases or magnitudes" if self.other_elements else ""
-        how = "checksum verified" if self.verified else "no checksum in it: names and shapes verified"
-        file = f"file: {size(self.bytes)}, {self.elements:,} elements of the adapter{beside}; {how}"
-        untrained = [name for name, norm in self.norms.items() if norm == 0]
-        note = [f"{len(untrained)} matrices are all zero, first {untrained[0]}: untrained"] if untrained else []
-        return "\n".join([*facts, file, *note, "", self.plan.table(), "", *self._norm_table()])
+        rows = [("norms", "least", "mean", "most")]
+        for kind, norms in sorted(kinds.items()):
+            least, mean, most = min(norms), sum(norms) / len(norms), max(norms)
+            rows.append((kind, f"{least:.4g}", f"{mean:.4g}", f"{most:.4g}"))
+        return "\n".join([*facts, file, *note, "", self.plan.table(), "", *columns(rows)])
 
 
-def _facts(adapter: Adapter) -> dict[str, object]:
-    versions = ", ".join(f"{name} {version}" for name, version in (adapter.config.get("versions") or {}).items())
-    found = {name: adapter.config[name] for name in _FACTS if adapter.config.get(name)}
-    return {"adapter": adapter.folder, **found, **({"saved with": versions} if versions else {})}
-
-
-def inspect(folder: str | Path) -> Report:
+def inspect(folder: str | Path) -> Inspection:
     """Look into an adapter's folder.
 
     Raises:
         UserError: no ShareLoRA adapter there, or one that was truncated or altered.
     """
     adapter = read_adapter(folder)
-    return Report(
-        folder=adapter.folder,
-        facts=_facts(adapter),
+    facts: dict[str, object] = {"adapter": adapter.folder}
+    facts |= {name: adapter.config[name] for name in _FACTS if adapter.config.get(name)}
+    versions = adapter.config.get("versions")
+    if versions:
+        facts["saved with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Inspection(
+        facts=facts,
         plan=adapter.plan,
         norms={name: float(matrix.float().norm()) for name, matrix in adapter.matrices.items()},
         elements=sum(matrix.numel() for matrix in adapter.matrices.values()),

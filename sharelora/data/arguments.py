@@ -1,4 +1,4 @@
-"""What a run says about its data: which set, which prompt, how long, how split."""
+"""The data flags: which set, in which prompt format, of which lengths, and how it is split."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.chat import chat_renderer, find_template
-from sharelora.data.collators import PredictCollator, TrainCollator
-from sharelora.data.encoding import Encoder, SplitReport, TruncationReport, padding_id
+from sharelora.data.packing import PackedRows
 from sharelora.data.splits import Splits, load_splits
-from sharelora.data.token_rows import PackedRows, TokenRows
+from sharelora.data.token_rows import PredictCollator, TokenRows, TrainCollator
+from sharelora.data.tokenise import Encoder, SplitReport, TruncationReport, padding_id
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class DataModule:
         predict: prompts alone, each item with its `row`.
         train_collator: makes batches of `train` and `eval`.
         predict_collator: makes batches of `predict`.
-        report: what was cut.
+        report: rows that were cut to fit.
         splits: the rows as text.
     """
 
@@ -103,5 +103,5 @@ def _nothing(splits: Splits, split: str) -> str:
         "train": "choose another --dataset, or only predict (--do_train false --do_predict)",
         "eval": "pass a larger --eval_dataset_size, or --do_eval false",
     }
-    found = ", ".join(part for part in ("train", "eval", "test") if getattr(splits, part)) or "nothing"
-    return f"data set {splits.name} from {splits.origin} has rows for {found}; need rows for {split}; {ways[split]}"
+    present = ", ".join(part for part in ("train", "eval", "test") if getattr(splits, part)) or "nothing"
+    return f"data set {splits.name} from {splits.origin} has rows for {present}; need rows for {split}; {ways[split]}"

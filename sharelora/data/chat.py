@@ -1,4 +1,7 @@
-"""Chat templates: render turns as a prompt and an answer that together are exactly the template's text."""
+"""Conversations, rows whose text is a list of turns, and the chat templates that write them as prompt and answer.
+
+Prompt and answer together are exactly the template's text.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from sharelora.data.readers import BadCell, Row
+from sharelora.data.rows import BadCell, Row
 from sharelora.support.errors import UserError
 
 NAMED = {
@@ -25,6 +28,10 @@ NAMED = {
     ),
 }
 OWN = "tokenizer"
+# What the column of turns may be called.
+COLUMNS = ("messages", "conversations")
+# ShareGPT's names of roles -> those of chat templates.
+ROLES = {"human": "user", "gpt": "assistant"}
 
 Pair = tuple[str, str]
 
@@ -51,7 +58,7 @@ def find_template(name: str | None, tokenizer: Any) -> str:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"found chat_template {name}, which is no readable file ({error.strerror}); "
+            f"found chat_template {name}, which cannot be read as a file ({error.strerror}); "
             f"need {OWN}, {', '.join(NAMED)} or a Jinja file; change --chat_template"
         ) from error
 
@@ -86,25 +93,18 @@ def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
     return pair
 
 
-# Conversations: rows whose text is a list of turns.
-
-
-COLUMNS = ("messages", "conversations")
-_ROLES = {"human": "user", "gpt": "assistant"}
-
-
 def _messages(row: Row) -> list[dict[str, str]]:
     """A conversation as role and content; `conversations` with from and value is read too."""
     turns = row.get("messages") or row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadCell(f"no list of turns in column {' or '.join(COLUMNS)}")
-    found = []
+    messages = []
     for turn in turns:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str) or not isinstance(content, str):
             raise BadCell("a turn without role and content as text")
-        found.append({"role": _ROLES.get(role, role), "content": content})
-    return found
+        messages.append({"role": ROLES.get(role, role), "content": content})
+    return messages
 
 
 def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
@@ -112,13 +112,13 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
 
     Args:
         row: a row with one of the columns `COLUMNS`.
-        need_answer: without, one row for what comes last: its assistant turn, or the answer still to be given.
+        need_answer: False makes one row of the last turn alone: an assistant's turn, or the answer still to be given.
 
     Raises:
         BadCell: no turns, or none to learn.
     """
     turns = _messages(row)
-    kept = {key: value for key, value in row.items() if key not in COLUMNS}
+    columns = {key: value for key, value in row.items() if key not in COLUMNS}
     ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
     if not need_answer:
         last = len(turns) - 1
@@ -128,5 +128,5 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
     rows = []
     for end in ends:
         answer = turns[end]["content"] if end < len(turns) else None
-        rows.append({**kept, "messages": turns[:end], "input": turns[end - 1]["content"], "output": answer})
+        rows.append({**columns, "messages": turns[:end], "input": turns[end - 1]["content"], "output": answer})
     return rows

@@ -1,25 +1,24 @@
 """The eight commonsense tasks of LLM-Adapters (Hu et al. 2023), in the form in which that project publishes them.
 
-An instruction lists the options and ends with the words that may answer it, `Answer format: answer1/answer2`; what is
-to be learnt is `the correct answer is answer2`.
+An instruction lists the options and ends with the words that may answer it, `Answer format: answer1/answer2`; the text
+to learn is `the correct answer is answer2`.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sharelora.data.questions import parse
-from sharelora.data.readers import Row, cell, find_file, optional, read_rows
+from sharelora.data.find import DATA_FOLDER, data_folder, find_file
+from sharelora.data.rows import Row, cell, optional, parse_rows, read_rows
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 
 FOLDER = "commonsense"
-# What stands before the answer's word in everything that is learnt.
+# The words before the answer in every text to learn.
 LEAD = "the correct answer is "
 _ANSWERS = tuple(f"answer{number}" for number in range(1, 6))
 # Task, by the name of its folder -> every word that may answer it.
@@ -43,7 +42,7 @@ class CommonsenseItem:
     Args:
         task: which task it is from.
         instruction: the question with its options and the words that may answer it.
-        input: what else is given; empty in the published files.
+        input: more context; empty in the published files.
         answers: those words, in order.
         answer: the right one.
     """
@@ -56,12 +55,12 @@ class CommonsenseItem:
 
 
 def find_answer(task: str, text: str) -> str | None:
-    """Find the answer in a generated text: the first of the task's words in it, whatever its case; None if none is.
+    """Find the answer in a generated text: the first of the task's words in it, in any case of letters, or None.
 
-    The rule of LLM-Adapters' commonsense evaluation, but for the case.
+    The rule of LLM-Adapters' commonsense evaluation, except for the case.
     """
-    found = re.search("|".join(TASKS[task]), text.lower())
-    return None if found is None else found[0]
+    match = re.search("|".join(TASKS[task]), text.lower())
+    return None if match is None else match[0]
 
 
 def known_tasks(names: Sequence[str]) -> tuple[str, ...]:
@@ -72,9 +71,9 @@ def known_tasks(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in TASKS:
-            near = {task.lower(): task for task in TASKS}
-            close = difflib.get_close_matches(name.lower(), near, n=1, cutoff=0.5)
-            advice = f"did you mean {near[close[0]]}?" if close else "change --tasks"
+            tasks = {task.lower(): task for task in TASKS}
+            near = nearest(name.lower(), tasks)
+            advice = f"did you mean {tasks[near[0]]}?" if near else "change --tasks"
             raise UserError(f"found commonsense task {name!r}; need some of {', '.join(TASKS)}; {advice}")
     return tuple(dict.fromkeys(names))
 
@@ -91,35 +90,35 @@ def load_commonsense(tasks: Sequence[str] | None = None, root: str | Path | None
         UserError: no folder, an unknown task, tasks without a file (all are named), or a malformed question (file and
             row are named).
     """
-    named = known_tasks(tuple(TASKS) if tasks is None else tasks)
-    folder = root or os.environ.get("SHARELORA_DATA")
-    if not folder:
+    names = known_tasks(tuple(TASKS) if tasks is None else tasks)
+    folder = data_folder(root)
+    if folder is None:
         raise UserError(
             f"found no folder of commonsense tasks; need {FOLDER}/<task>/test.json as LLM-Adapters publishes them; "
-            "set SHARELORA_DATA or --data_root to the folder above, or add --tiny"
+            f"set {DATA_FOLDER} or --data_root to the folder above, or add --tiny"
         )
-    files = {task: find_file(Path(folder), [f"{FOLDER}/{task}/test"]) for task in named}
-    missing = [task for task, file in files.items() if file is None]
+    files = {task: find_file(folder, [f"{FOLDER}/{task}/test"]) for task in TASKS}
+    missing = [name for name in names if files[name] is None]
     if missing:
-        there = [task for task in TASKS if find_file(Path(folder), [f"{FOLDER}/{task}/test"])]
-        advice = f", or ask the others with --tasks {','.join(there)}" if there else ""
+        present = [task for task, file in files.items() if file is not None]
+        advice = f", or ask the others with --tasks {','.join(present)}" if present else ""
         raise UserError(
-            f"found no {', '.join(missing)} in {Path(folder) / FOLDER}; need <task>/test.json for each; "
+            f"found no {', '.join(missing)} in {folder / FOLDER}; need <task>/test.json for each; "
             f"put them there{advice}"
         )
-    return [item for task, file in files.items() if file is not None for item in _read(task, file)]
+    return [item for name in names if (file := files[name]) is not None for item in _read(name, file)]
 
 
 def _read(task: str, file: Path) -> list[CommonsenseItem]:
     needed = f"instruction, which ends with '{_FORMAT}' and words of {'/'.join(TASKS[task])}, input, and answer"
-    return parse(read_rows(file), str(file), partial(_item, task), needed)
+    return parse_rows(read_rows(file), str(file), partial(_item, task), needed)
 
 
 def _item(task: str, row: Row) -> CommonsenseItem:
     instruction, answer = cell(row, "instruction"), cell(row, "answer").strip()
-    before, found, words = instruction.rpartition(_FORMAT)
+    before, mark, words = instruction.rpartition(_FORMAT)
     answers = tuple(word.strip() for word in words.split("/"))
-    if not found or not before.strip() or len(answers) < 2 or not set(answers) <= set(TASKS[task]):
+    if not mark or not before.strip() or len(answers) < 2 or not set(answers) <= set(TASKS[task]):
         raise ValueError(f"the instruction ends with {instruction[-40:]!r}")
     if answer not in answers:
         raise ValueError(f"answer is {answer!r}, not one of {'/'.join(answers)}")

@@ -6,14 +6,12 @@ authors' script where they have the format, so that adapters and numbers can be 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sharelora.data import chat as conversations
-from sharelora.data import demonstrations
-from sharelora.data.readers import BadCell, Row, cell, optional
+from sharelora.data import chat, gsm8k
+from sharelora.data.rows import BadCell, Row, cell, optional
 from sharelora.support.errors import UserError
 
 Text = Callable[[Row], str]
@@ -58,11 +56,11 @@ _ALPACA = (
 
 
 def _alpaca_prompt(row: Row) -> str:
-    given = optional(row, "input")
+    context = optional(row, "input")
     return _ALPACA.format(
-        more=", paired with an input that provides further context" if given else "",
+        more=", paired with an input that provides further context" if context else "",
         instruction=cell(row, "instruction"),
-        input=f"\n\n### Input:\n{given}" if given else "",
+        input=f"\n\n### Input:\n{context}" if context else "",
     )
 
 
@@ -80,27 +78,6 @@ def _chip2_parts(row: Row) -> list[str]:
 def _code_prompt(row: Row) -> str:
     # How the hub's HuggingFaceH4/CodeAlpaca_20K makes its `prompt` column of the same three columns.
     return cell(row, "instruction").strip() + "\n" + optional(row, "input").strip()
-
-
-def _gsm8k_prompt(row: Row) -> str:
-    return f"Question: {cell(row, 'question')}\n\nAnswer:"
-
-
-def _gsm8k_answer(row: Row) -> str:
-    answer, found = re.subn(r"\s*####\s*(.*\S)\s*\Z", r" The final answer is \1", cell(row, "answer"))
-    if not found:
-        raise BadCell("no '#### number' at the end of column answer")
-    return " " + answer
-
-
-def without_calculator(text: str) -> str:
-    """Remove GSM8K's calculator marks, `<<48/2=24>>`: the number stands after each mark anyway."""
-    return re.sub(r"<<[^<>]*>>", "", text)
-
-
-def gsm8k_demonstrations() -> tuple[str, ...]:
-    """The worked examples in the form of a prompt and its answer, each ending in a blank line."""
-    return tuple(f"Question: {question}\n\nAnswer: {answer}\n\n" for question, answer in demonstrations.GSM8K)
 
 
 _ALPACA_VIEW = View(("instruction",), ("output",), _alpaca_prompt, _column("output"), _alpaca_question)
@@ -130,20 +107,23 @@ FORMATS: dict[str, tuple[View, ...]] = {
             _column("problem"),
         ),
     ),
-    "GSM8K": (View(("question",), ("answer",), _gsm8k_prompt, _gsm8k_answer, _column("question")),),
+    "GSM8K": (
+        View(
+            ("question",),
+            ("answer",),
+            lambda row: gsm8k.prompt(cell(row, "question")),
+            gsm8k.learnt_answer,
+            _column("question"),
+        ),
+    ),
     "HF_CODE": (
         _pair("prompt", "completion"),
         View(("instruction",), ("output",), _code_prompt, lambda row: cell(row, "output").strip()),
     ),
     "HE": (_pair("prompt", "canonical_solution"),),
-    "chat": (),  # columns of turns: see conversations.py
+    "chat": (),  # columns of turns, see `chat.turns_to_rows`
 }
-DEMONSTRATIONS: dict[str, Callable[[], tuple[str, ...]]] = {"GSM8K": gsm8k_demonstrations}
-
-
-# Choose a format for a file, and bring its rows into that format.
-
-
+DEMONSTRATIONS: dict[str, Callable[[], tuple[str, ...]]] = {"GSM8K": gsm8k.demonstrations}
 # Columns of an unknown file -> its format; the first line that fits is used.
 BY_COLUMNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("messages",), "chat"),
@@ -158,10 +138,6 @@ BY_COLUMNS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def _listed(columns: Sequence[str]) -> str:
-    return "+".join(columns)
-
-
 def format_by_columns(columns: Sequence[str]) -> str:
     """Choose the format of a file by its columns.
 
@@ -171,7 +147,7 @@ def format_by_columns(columns: Sequence[str]) -> str:
     for needed, name in BY_COLUMNS:
         if set(needed) <= set(columns):
             return name
-    ways = ", ".join(f"{_listed(needed)} ({name})" for needed, name in BY_COLUMNS)
+    ways = ", ".join(f"{'+'.join(needed)} ({name})" for needed, name in BY_COLUMNS)
     raise UserError(f"found the columns {', '.join(columns)}; need one of {ways}; rename them or pass --dataset_format")
 
 
@@ -191,7 +167,7 @@ def _view(name: str, columns: Sequence[str], need_answer: bool) -> View:
     for view in views:
         if set(view.columns + (view.answers if need_answer else ())) <= set(columns):
             return view
-    needed = " or ".join(_listed(view.columns + view.answers) for view in views)
+    needed = " or ".join("+".join(view.columns + view.answers) for view in views)
     raise UserError(
         f"found the columns {', '.join(columns)}; format {name} needs {needed}; "
         "rename the columns or pass another --dataset_format"
@@ -231,29 +207,25 @@ def format_rows(rows: list[Row], name: str, *, chat: bool = False, need_answer: 
         UserError: columns are missing, or a row does not have what the format needs.
     """
     check_format(name)
-    make = _maker(name, list(rows[0]), chat, need_answer)
-    made = []
+    convert = _converter(name, list(rows[0]), chat, need_answer)
+    converted = []
     for number, row in enumerate(rows, 1):
         try:
-            made.append(make(row))
+            converted.append(convert(row))
         except BadCell as error:
             raise UserError(f"row {number} has {error}; format {name} cannot use it; repair or remove it") from error
-    return made
+    return converted
 
 
-def _maker(name: str, columns: list[str], chat: bool, need_answer: bool) -> Callable[[Row], list[Row]]:
+def _converter(name: str, columns: list[str], chat_template: bool, need_answer: bool) -> Callable[[Row], list[Row]]:
     if name == "chat":
-        _require_conversation(columns)
-        return partial(conversations.turns_to_rows, need_answer=need_answer)
+        if not set(chat.COLUMNS) & set(columns):
+            raise UserError(
+                f"found the columns {', '.join(columns)}; format chat needs {' or '.join(chat.COLUMNS)}; "
+                "rename the column or pass another --dataset_format"
+            )
+        return partial(chat.turns_to_rows, need_answer=need_answer)
     view = _view(name, columns, need_answer)
-    if chat and not view.columns:
+    if chat_template and not view.columns:
         raise UserError(f"format {name} has no question to put into a chat template; leave out --chat_template")
-    return lambda row: [_plain_row(row, view, chat, need_answer)]
-
-
-def _require_conversation(columns: list[str]) -> None:
-    if not set(conversations.COLUMNS) & set(columns):
-        raise UserError(
-            f"found the columns {', '.join(columns)}; format chat needs {' or '.join(conversations.COLUMNS)}; "
-            "rename the column or pass another --dataset_format"
-        )
+    return lambda row: [_plain_row(row, view, chat_template, need_answer)]

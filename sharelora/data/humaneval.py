@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.data.items import load_items
-from sharelora.data.readers import BadCell, Row, cell, summary
+from sharelora.data.find import parse_split
+from sharelora.data.registry import KNOWN
+from sharelora.data.rows import BadCell, Row, cell, summary
 from sharelora.support.errors import UserError
 
 # Where a completion ends: the next thing that begins in the first column cannot belong to the function. The first five
@@ -15,7 +16,7 @@ STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\n```")
 
 
 @dataclass(frozen=True)
-class Task:
+class CodeProblem:
     """One function to be completed.
 
     Args:
@@ -33,39 +34,40 @@ class Task:
     test: str
 
     def program(self, completion: str) -> str:
-        """The program that a completion makes: what the prompt begins, to its end."""
+        """The whole program: the prompt and its completion."""
         return f"{self.prompt}{completion}\n"
 
     @property
     def check(self) -> str:
-        """What tests such a program: it ends without an error if the completion is right."""
+        """The code that tests such a program: it ends without an error if the completion is right."""
         return f"{self.test}\n\ncheck({self.entry_point})\n"
 
 
-def load_humaneval(root: str | Path | None = None) -> list[Task]:
-    """Load the tasks.
+def load_humaneval(root: str | Path | None = None) -> list[CodeProblem]:
+    """Load the problems.
 
     Args:
-        root: folder of local data with `humaneval/HumanEval.jsonl` (or .jsonl.gz), see
-            `sharelora.data.items.load_items`.
+        root: folder of local data with `humaneval/HumanEval.jsonl` (or .jsonl.gz), see `find.data_folder`.
 
     Raises:
-        UserError: no data, a malformed row (file and row are named), or a task that is there twice.
+        UserError: no data, a malformed row (file and row are named), or a problem that is there twice.
     """
-    tasks = load_items("humaneval", "test", _task, root)
-    seen: set[str] = set()
-    for number, task in enumerate(tasks, 1):
-        if task.task_id in seen:
-            raise UserError(f"found task {task.task_id} again in row {number}; need every task once; repair the data")
-        seen.add(task.task_id)
-    return tasks
+    problems = parse_split(KNOWN["humaneval"], "test", _problem, root)
+    ids: set[str] = set()
+    for number, problem in enumerate(problems, 1):
+        if problem.task_id in ids:
+            raise UserError(
+                f"found task {problem.task_id} again in row {number}; need every task once; repair the data"
+            )
+        ids.add(problem.task_id)
+    return problems
 
 
-def _task(row: Row) -> Task:
-    names = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-    task = Task(*(cell(row, name) for name in names))
-    if not task.entry_point.isidentifier() or f"def {task.entry_point}(" not in task.prompt:
-        raise BadCell(f"no function '{summary(task.entry_point)}' in column prompt")
-    if "def check(" not in task.test:
+def _problem(row: Row) -> CodeProblem:
+    columns = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+    problem = CodeProblem(*(cell(row, column) for column in columns))
+    if not problem.entry_point.isidentifier() or f"def {problem.entry_point}(" not in problem.prompt:
+        raise BadCell(f"no function '{summary(problem.entry_point)}' in column prompt")
+    if "def check(" not in problem.test:
         raise BadCell("no function 'check' in column test")
-    return task
+    return problem

@@ -1,21 +1,31 @@
-"""MMLU: its questions from local files or the hub, and its four categories."""
+"""MMLU: its questions and its four categories.
+
+Three forms of its files are read: rows with choices, and QLoRA's of whole prompts, with and without solved examples.
+"""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from sharelora.data.hub import load_from_hub
-from sharelora.data.questions import Question, letter, options, parse, texts
-from sharelora.data.readers import Row, find_file, read_rows
+from sharelora.data.find import KnownDataset, find_split
+from sharelora.data.questions import Question, letter, options, texts
+from sharelora.data.rows import Row, parse_rows
 from sharelora.support.errors import UserError
 
-HUB = "cais/mmlu"
-# Our name of a split -> what it may be called in file names, and on the hub (the last one).
-SPLITS = {"dev": ("dev",), "val": ("val", "validation"), "test": ("test",)}
+MMLU = KnownDataset(
+    name="MMLU",
+    hub={"path": "cais/mmlu", "name": "all"},
+    # QLoRA has no dev split: the solved examples of its five-shot prompts are that.
+    files={
+        "dev": ("mmlu/dev", "mmlu/five_shot_mmlu_val", "mmlu/five_shot_mmlu_test"),
+        "val": ("mmlu/val", "mmlu/validation", "mmlu/zero_shot_mmlu_val", "mmlu/five_shot_mmlu_val"),
+        "test": ("mmlu/test", "mmlu/zero_shot_mmlu_test", "mmlu/five_shot_mmlu_test"),
+    },
+    hub_splits={"dev": ("dev",), "val": ("validation",), "test": ("test",)},
+    one_split=True,  # the hub's set also has a training split of 100,000 questions
+)
 
 # The grouping of Hendrycks et al. 2021 (lm-eval counts anatomy as STEM).
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -60,45 +70,25 @@ def load_mmlu(split: str, root: str | Path | None = None) -> list[Question]:
     Raises:
         UserError: an unknown split, no data, an empty file, or a malformed question (file and row are named).
     """
-    if split not in SPLITS:
-        raise UserError(f"found MMLU split {split}; need one of {', '.join(SPLITS)}; change --split")
-    folder = root or os.environ.get("SHARELORA_DATA")
-    if folder is None:
-        return _parse(_hub_rows(split), f"{HUB} {split}")
-    file = find_file(Path(folder), [f"mmlu/{name}" for name in SPLITS[split]])
-    if file is not None:
-        return _parse(read_rows(file), str(file))
-    return _from_qlora(Path(folder), split)
+    if split not in MMLU.files:
+        raise UserError(f"found MMLU split {split}; need one of {', '.join(MMLU.files)}; change --split")
+    source = find_split(MMLU, split, root)
+    rows = source.rows()
+    if split == "dev" and rows and _is_prompt(rows[0]):
+        solved = parse_rows(rows, source.origin, _solved, "QLoRA's columns subject, input and output")
+        return list(dict.fromkeys(itertools.chain.from_iterable(solved)))
+    needed = "subject, question, choices and answer (a letter or an index)"
+    return parse_rows(rows, source.origin, _question, needed)
 
 
-def _from_qlora(folder: Path, split: str) -> list[Question]:
-    """Read QLoRA's files of whole prompts; the dev split is the solved examples of the five-shot ones."""
-    asked = ("val", "test") if split == "dev" else (split,)
-    shots = ("five",) if split == "dev" else ("zero", "five")
-    file = find_file(folder, [f"mmlu/{shot}_shot_mmlu_{name}" for name in asked for shot in shots])
-    if file is None:
-        raise UserError(
-            f"no MMLU {split} split in {folder}; need mmlu/{split}.jsonl there (or .jsonl.gz); "
-            "check SHARELORA_DATA or --data_root, or unset both to load it from the hub"
-        )
-    if split == "dev":
-        found = parse(read_rows(file), str(file), _solved, "QLoRA's columns subject, input and output")
-        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
-    return _parse(read_rows(file), str(file))
-
-
-def _hub_rows(split: str) -> list[Row]:
-    ways = "set SHARELORA_DATA=/a/folder/with/mmlu or add --tiny"
-    return load_from_hub({"path": HUB, "name": "all", "split": SPLITS[split][-1]}, "MMLU", ways).to_list()
-
-
-def _parse(rows: Sequence[Row], origin: str) -> list[Question]:
-    return parse(rows, origin, _question, "subject, question, choices and answer (a letter or an index)")
+def _is_prompt(row: Row) -> bool:
+    """Whether a row is a whole prompt, as QLoRA's files have them."""
+    return "question" not in row and "input" in row
 
 
 def _question(row: Row) -> Question:
-    if "question" not in row and "input" in row:
-        return _last_question(row["subject"], row["input"], row["output"])
+    if _is_prompt(row):
+        return _from_text(row["subject"], _SOLVED.split(_body(row["input"]))[-1], row["output"])
     choices = options(row["choices"])
     subject, question = texts(row["subject"], row["question"])
     return Question(subject, question, choices, letter(row["answer"], len(choices)))
@@ -120,10 +110,6 @@ def _from_text(subject: str, text: str, answer: object) -> Question:
 def _body(prompt: str) -> str:
     """A whole prompt without its header and its final `Answer:`."""
     return prompt.partition("\n\n")[2].removesuffix("\nAnswer:")
-
-
-def _last_question(subject: str, prompt: str, answer: object) -> Question:
-    return _from_text(subject, _SOLVED.split(_body(prompt))[-1], answer)
 
 
 def _solved(row: Row) -> list[Question]:

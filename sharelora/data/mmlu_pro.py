@@ -1,28 +1,29 @@
-"""MMLU-Pro: its questions, of up to ten options, from local files or the hub.
+"""MMLU-Pro: its questions, of up to ten options.
 
-The published release names every answer twice, by letter and by index. Where the two disagree the letter is right
-(question 3983 is such a one), and it is said.
+The published release gives every answer twice, as a letter and as an index. Where the two disagree the letter is right
+(question 3983 is one of these), and a warning says so.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.data.hub import load_from_hub
-from sharelora.data.questions import LETTERS, Question, letter, options, parse, texts
-from sharelora.data.readers import Row, find_file, read_rows
+from sharelora.data.find import KnownDataset, data_folder, find_split, local_file
+from sharelora.data.questions import LETTERS, Question, letter, options, texts
+from sharelora.data.rows import Row, parse_rows
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-HUB = "TIGER-Lab/MMLU-Pro"
-# Our name of a split -> what it may be called in file names, and on the hub (the last one).
-SPLITS = {"val": ("val", "validation"), "test": ("test",)}
-FOLDER = "mmlu_pro"
+MMLU_PRO = KnownDataset(
+    name="MMLU-Pro",
+    hub={"path": "TIGER-Lab/MMLU-Pro"},
+    files={"val": ("mmlu_pro/val", "mmlu_pro/validation"), "test": ("mmlu_pro/test",)},
+    hub_splits={"val": ("validation",), "test": ("test",)},
+    one_split=True,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ProQuestions:
 
     Args:
         questions: in the order of the file; the subject of each is its category.
-        disagreeing: ids of those whose `answer_index` is not the place of their `answer`.
+        disagreeing: ids of those whose `answer_index` is not the index of their `answer`.
     """
 
     questions: list[Question]
@@ -49,51 +50,27 @@ def load_mmlu_pro(split: str, root: str | Path | None = None) -> ProQuestions:
     Raises:
         UserError: an unknown split, no data, an empty file, or a malformed question (file and row are named).
     """
-    if split not in SPLITS:
-        raise UserError(f"found MMLU-Pro split {split}; need one of {', '.join(SPLITS)}; change --split")
-    rows, origin = _rows(split, root)
+    if split not in MMLU_PRO.files:
+        raise UserError(f"found MMLU-Pro split {split}; need one of {', '.join(MMLU_PRO.files)}; change --split")
+    source = find_split(MMLU_PRO, split, root)
     needed = "question_id, question, options, answer (a letter), category and, if there is one, answer_index"
-    found = parse(rows, origin, _question, needed)
-    wrong = tuple(question.id for question, agrees in found if not agrees)
-    if wrong:
+    parsed = parse_rows(source.rows(), source.origin, _question, needed)
+    disagreeing = tuple(question.id for question, agrees in parsed if not agrees)
+    if disagreeing:
         logger.warning(
             "warning: %d of %d questions of %s have an answer_index other than their answer; the letter counts: %s",
-            len(wrong),
-            len(found),
-            origin,
-            ", ".join(wrong),
+            len(disagreeing),
+            len(parsed),
+            source.origin,
+            ", ".join(disagreeing),
         )
-    return ProQuestions([question for question, _ in found], wrong)
+    return ProQuestions([question for question, _ in parsed], disagreeing)
 
 
 def has_examples(root: str | Path | None = None) -> bool:
     """Whether the validation split, which solved examples are taken from, is there; the hub has it."""
-    folder = _folder(root)
-    return folder is None or _file(folder, "val") is not None
-
-
-def _folder(root: str | Path | None) -> Path | None:
-    found = root or os.environ.get("SHARELORA_DATA")
-    return Path(found) if found else None
-
-
-def _file(folder: Path, split: str) -> Path | None:
-    return find_file(folder, [f"{FOLDER}/{name}" for name in SPLITS[split]])
-
-
-def _rows(split: str, root: str | Path | None) -> tuple[Sequence[Row], str]:
-    """The rows of a split, and where they are from."""
-    folder = _folder(root)
-    if folder is None:
-        ways = f"set SHARELORA_DATA=/a/folder/with/{FOLDER} or add --tiny"
-        return load_from_hub({"path": HUB, "split": SPLITS[split][-1]}, "MMLU-Pro", ways).to_list(), f"{HUB} {split}"
-    file = _file(folder, split)
-    if file is None:
-        raise UserError(
-            f"no MMLU-Pro {split} split in {folder}; need {FOLDER}/{split}.jsonl there (or .jsonl.gz); "
-            "check SHARELORA_DATA or --data_root, or unset both to load it from the hub"
-        )
-    return read_rows(file), str(file)
+    folder = data_folder(root)
+    return folder is None or local_file(MMLU_PRO, "val", folder) is not None
 
 
 def _question(row: Row) -> tuple[Question, bool]:

@@ -1,22 +1,18 @@
-"""Multiple choice questions with lettered options, and the published prompts that they are asked in.
+"""Multiple choice questions with lettered options, and the published prompts for them.
 
 A prompt is a prefix, the same for every question of a subject, and an item; engines encode the prefix once.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
-from sharelora.data.readers import BadCell, Row
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 
 LETTERS = "ABCDEFGHIJ"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Question:
         question: the text as published, spaces included.
         choices: the options in order.
         answer: the letter of the right one.
-        id: what its source calls it; empty where it has no name.
+        id: its name in the source; empty where it has none.
     """
 
     subject: str
@@ -77,18 +73,18 @@ def examples_for(solved: Sequence[Question], subject: str, shots: int) -> list[Q
 
     Args:
         solved: the questions of the split that examples are taken from.
-        subject: what is asked about.
+        subject: the subject of the prompts.
         shots: how many are wanted.
 
     Raises:
         UserError: there are fewer.
     """
-    found = list(islice((question for question in solved if question.subject == subject), shots))
-    if len(found) < shots:
+    examples = list(islice((question for question in solved if question.subject == subject), shots))
+    if len(examples) < shots:
         raise UserError(
-            f"found {len(found)} solved examples of {subject}; need {shots} for {shots}-shot prompts; pass --shots 0"
+            f"found {len(examples)} solved examples of {subject}; need {shots} for {shots}-shot prompts; pass --shots 0"
         )
-    return found
+    return examples
 
 
 def of_subjects(questions: Sequence[Question], names: Sequence[str] | None) -> list[Question]:
@@ -106,35 +102,10 @@ def of_subjects(questions: Sequence[Question], names: Sequence[str] | None) -> l
     known = sorted({question.subject for question in questions})
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            near = nearest(name, known)
             advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise UserError(f"found subject {name!r}; need one of the {len(known)} that have questions; {advice}")
     return [question for question in questions if question.subject in names]
-
-
-def parse(rows: Sequence[Row], origin: str, make: Callable[[Row], T], needed: str) -> list[T]:
-    """Make something of every row.
-
-    Args:
-        rows: as read.
-        origin: where they are from, for messages.
-        make: does it; raises KeyError for a missing column, and for a bad value BadCell, ValueError, TypeError or
-            AttributeError.
-        needed: what a row needs, for messages.
-
-    Raises:
-        UserError: no rows, or a malformed one; origin and row are named.
-    """
-    found = []
-    for number, row in enumerate(rows, 1):
-        try:
-            found.append(make(row))
-        except (BadCell, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{origin}, row {number}: {reason}; need {needed}; repair or remove it") from error
-    if not found:
-        raise UserError(f"{origin} is empty; need at least one question; check the file")
-    return found
 
 
 def options(value: object) -> tuple[str, ...]:
@@ -163,7 +134,7 @@ def letter(answer: object, choices: int) -> str:
     """Turn an answer, a letter or the index of a choice, into a letter.
 
     Raises:
-        ValueError: it is none of the question's.
+        ValueError: the question has no such choice.
     """
     allowed = LETTERS[:choices]
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < choices:

@@ -1,97 +1,132 @@
-"""The data sets that are known by name: where they are on the hub, in a local folder, and how they are read."""
+"""The instruction data sets that are known by name: where each is, and its prompt format. A new set is a new entry."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from sharelora.data.commonsense import TASKS
-from sharelora.support.errors import UserError
-
-DATA_FOLDER = "SHARELORA_DATA"
-# What a split may be called on the hub and in file names.
-SPLIT_NAMES = {"train": ("train",), "eval": ("eval", "validation", "valid", "dev", "val"), "test": ("test",)}
+from sharelora.data.find import SPLIT_NAMES, KnownDataset, unknown_name
 
 
-@dataclass(frozen=True)
-class KnownData:
-    """One data set.
+@dataclass(frozen=True, kw_only=True)
+class InstructionDataset(KnownDataset):
+    """A data set of instructions.
 
     Args:
         format: its prompt format.
-        hub: its name on the hub, the arguments of `datasets.load_dataset`.
-        local: split -> names of local files without extension, tried in this order, besides `<name>/<split>`.
         where: (column, value) that a row must have, where the file has the column.
         subset: the rows to take of a local file with a column `subset`, unless --data_subset says otherwise.
         parts: names of local files without extension that together are train, where there is no file of all of it.
     """
 
     format: str
-    hub: Mapping[str, Any]
-    local: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     where: tuple[str, str] | None = None
     subset: str | None = None
     parts: tuple[str, ...] = ()
+    instead: str = "pass --dataset /path/to/a/file"
+
+
+def _files(name: str, **own: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The local files of a set by split: its own ones, and then `<name>/<split>`."""
+    return {split: (*own.get(split, ()), *(f"{name}/{word}" for word in words)) for split, words in SPLIT_NAMES.items()}
 
 
 _MATH_HUB = {"path": "xDAN2099/lighteval-MATH"}
-_MATH_FILES = {"train": ("math/train",), "test": ("math/test",)}
+# GSM8K and HumanEval are exams too, whose commands take a folder of data rather than a file.
+_EXAM = "pass --dataset /path/to/a/file or --data_root /a/folder/of/data"
 
-KNOWN: dict[str, KnownData] = {
-    "alpaca": KnownData(
-        "alpaca",
-        {"path": "tatsu-lab/alpaca"},
-        {"train": ("alpaca/alpaca_data", "alpaca/alpaca_subset_15k")},
+_DATASETS = (
+    InstructionDataset(
+        name="alpaca",
+        format="alpaca",
+        hub={"path": "tatsu-lab/alpaca"},
+        files=_files("alpaca", train=("alpaca/alpaca_data", "alpaca/alpaca_subset_15k")),
         subset="random_9k",
     ),
-    "alpaca-clean": KnownData(
-        "alpaca-clean", {"path": "yahma/alpaca-cleaned"}, {"train": ("alpaca/alpaca_data_cleaned",)}
+    InstructionDataset(
+        name="alpaca-clean",
+        format="alpaca-clean",
+        hub={"path": "yahma/alpaca-cleaned"},
+        files=_files("alpaca-clean", train=("alpaca/alpaca_data_cleaned",)),
     ),
-    "chip2": KnownData(
-        "chip2", {"path": "laion/OIG", "data_files": "unified_chip2.jsonl"}, {"train": ("chip2/unified_chip2",)}
+    InstructionDataset(
+        name="chip2",
+        format="chip2",
+        hub={"path": "laion/OIG", "data_files": "unified_chip2.jsonl"},
+        files=_files("chip2", train=("chip2/unified_chip2",)),
     ),
     # The repository's own main branch is a script, which `datasets` no longer runs; the hub converted it.
-    "self-instruct": KnownData(
-        "self-instruct",
-        {"path": "yizhongw/self_instruct", "name": "self_instruct", "revision": "refs/convert/parquet"},
+    InstructionDataset(
+        name="self-instruct",
+        format="self-instruct",
+        hub={"path": "yizhongw/self_instruct", "name": "self_instruct", "revision": "refs/convert/parquet"},
+        files=_files("self-instruct"),
     ),
-    "hh-rlhf": KnownData("hh-rlhf", {"path": "Anthropic/hh-rlhf"}),
-    "longform": KnownData("longform", {"path": "akoksal/LongForm"}),
-    "oasst1": KnownData("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
-    "math": KnownData("MATH", _MATH_HUB, _MATH_FILES),
-    "math_hard": KnownData("MATH", _MATH_HUB, _MATH_FILES, where=("level", "Level 5")),
-    "gsm8k": KnownData("GSM8K", {"path": "openai/gsm8k", "name": "main"}),
-    "codealpaca": KnownData(
-        "alpaca",
-        {"path": "sahil2801/CodeAlpaca-20k"},
-        {"train": ("codealpaca/code_alpaca_20k", "codealpaca/code_alpaca_2k")},
+    InstructionDataset(name="hh-rlhf", format="hh-rlhf", hub={"path": "Anthropic/hh-rlhf"}, files=_files("hh-rlhf")),
+    InstructionDataset(name="longform", format="longform", hub={"path": "akoksal/LongForm"}, files=_files("longform")),
+    InstructionDataset(
+        name="oasst1", format="oasst1", hub={"path": "timdettmers/openassistant-guanaco"}, files=_files("oasst1")
     ),
-    "hf_codealpaca": KnownData(
-        "HF_CODE",
-        {"path": "HuggingFaceH4/CodeAlpaca_20K"},
-        {"train": ("codealpaca/code_alpaca_20k", "codealpaca/new_codealpaca", "codealpaca/code_alpaca_2k")},
+    InstructionDataset(
+        name="math",
+        format="MATH",
+        hub=_MATH_HUB,
+        files=_files("math"),
+    ),
+    InstructionDataset(
+        name="math_hard",
+        format="MATH",
+        hub=_MATH_HUB,
+        files=_files("math_hard", train=("math/train",), test=("math/test",)),
+        where=("level", "Level 5"),
+    ),
+    InstructionDataset(
+        name="gsm8k",
+        format="GSM8K",
+        hub={"path": "openai/gsm8k", "name": "main"},
+        files=_files("gsm8k"),
+        instead=_EXAM,
+    ),
+    InstructionDataset(
+        name="codealpaca",
+        format="alpaca",
+        hub={"path": "sahil2801/CodeAlpaca-20k"},
+        files=_files("codealpaca", train=("codealpaca/code_alpaca_20k", "codealpaca/code_alpaca_2k")),
+    ),
+    InstructionDataset(
+        name="hf_codealpaca",
+        format="HF_CODE",
+        hub={"path": "HuggingFaceH4/CodeAlpaca_20K"},
+        files=_files(
+            "hf_codealpaca",
+            train=("codealpaca/code_alpaca_20k", "codealpaca/new_codealpaca", "codealpaca/code_alpaca_2k"),
+        ),
     ),
     # The union of the training sets of the eight tasks of LLM-Adapters.
-    "commonsense": KnownData(
-        "alpaca",
-        {"path": "zwhe99/commonsense_170k"},
-        {"train": ("commonsense/commonsense_170k",)},
+    InstructionDataset(
+        name="commonsense",
+        format="alpaca",
+        hub={"path": "zwhe99/commonsense_170k"},
+        files=_files("commonsense", train=("commonsense/commonsense_170k",)),
         parts=tuple(f"commonsense/{task}/train" for task in TASKS),
     ),
-    "humaneval": KnownData("HE", {"path": "openai/openai_humaneval"}, {"test": ("humaneval/HumanEval",)}),
-}
+    InstructionDataset(
+        name="humaneval",
+        format="HE",
+        hub={"path": "openai/openai_humaneval"},
+        files=_files("humaneval", test=("humaneval/HumanEval",)),
+        instead=_EXAM,
+    ),
+)
+KNOWN: dict[str, InstructionDataset] = {dataset.name: dataset for dataset in _DATASETS}
 
 
-def known(name: str) -> KnownData:
+def known(name: str) -> InstructionDataset:
     """Return a data set by its name.
 
     Raises:
         UserError: there is none of that name; the nearest one is named.
     """
-    if name in KNOWN:
-        return KNOWN[name]
-    near = difflib.get_close_matches(name.lower(), KNOWN, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "or give the path of a local file"
-    raise UserError(f"found unknown data set {name}; need one of {', '.join(KNOWN)}, or a local file; {advice}")
+    if name not in KNOWN:
+        raise unknown_name(name, KNOWN, "data set", "or give the path of a local file", "a local file")
+    return KNOWN[name]

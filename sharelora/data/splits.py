@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts, without_calculator
-from sharelora.data.readers import Row
-from sharelora.data.sources import Source, find_source
+from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts
+from sharelora.data.gsm8k import without_calculator
+from sharelora.data.instructions import Source, find_source
+from sharelora.data.rows import Row
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# The part that is taken for validation where the asked number would leave less than half of the rows for training.
+# The fraction that is taken for validation where eval_dataset_size would leave less than half of the rows for training.
 SMALL_FRACTION = 0.1
 
+# What each row of the data gives: one row, or one for each assistant turn of a conversation. They stay together.
 Groups = list[list[Row]]
 
 
@@ -33,7 +35,7 @@ class Splits:
         name: the data set.
         origin: where it was found.
         format: its prompt format.
-        notes: what was decided on the way, to be shown and saved.
+        notes: decisions made on the way, to be shown and saved.
     """
 
     train: list[Row]
@@ -47,7 +49,7 @@ class Splits:
 
 
 def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_only: bool = False) -> Splits:
-    """Find the data, bring it into its format and split it.
+    """Find the data, apply its prompt format and split it.
 
     Where the data has no validation split, `eval_dataset_size` rows of train are it, always and by `data_seed` alone:
     a run that only trains leaves out the same rows that a later run evaluates on. The test split is never used for it.
@@ -55,7 +57,7 @@ def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_o
     Args:
         args: the data flags.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA.
-        predict_only: nothing is learnt or evaluated, so a file may have prompts alone.
+        predict_only: without training and evaluation a file may have prompts alone.
 
     Raises:
         UserError: no data, wrong columns, an empty part, or few_shot beyond what there is.
@@ -108,9 +110,9 @@ def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups
         return train, []
     count = int(size) if size >= 1 else max(1, round(size * len(train)))
     if 2 * count > len(train):
-        asked, count = count, max(1, int(SMALL_FRACTION * len(train)))
+        wanted, count = count, max(1, int(SMALL_FRACTION * len(train)))
         logger.warning(
-            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", asked, len(train), count
+            "eval_dataset_size asks for %d of only %d rows; taking %d for validation instead", wanted, len(train), count
         )
     if count >= len(train):
         raise UserError(
@@ -119,12 +121,12 @@ def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups
         )
     held = set(random.Random(args.data_seed).sample(range(len(train)), count))
     notes.append(f"{count} of {len(train)} training rows are the validation split (data_seed {args.data_seed})")
-    kept = [group for index, group in enumerate(train) if index not in held]
-    return kept, [train[index] for index in sorted(held)]
+    rest = [group for index, group in enumerate(train) if index not in held]
+    return rest, [train[index] for index in sorted(held)]
 
 
 def _drawn(groups: Groups, most: int | None, seed: int) -> list[Row]:
-    """At most `most` groups, drawn at random: the first ones of a sorted file would be no fair sample."""
+    """At most `most` groups, drawn at random: the first ones of a sorted file would not be a fair sample."""
     if most is not None and most < len(groups):
         groups = [groups[index] for index in sorted(random.Random(seed).sample(range(len(groups)), most))]
     return [row for group in groups for row in group]
@@ -134,7 +136,7 @@ def _demonstrations(name: str, args: DataArguments, notes: list[str]) -> tuple[s
     if name not in DEMONSTRATIONS or args.few_shot == 0:
         return ()
     if args.chat_template is not None:
-        notes.append("a chat template is used, so no worked examples stand before the questions")
+        notes.append("a chat template is used, so no worked examples are put before the questions")
         return ()
     every = DEMONSTRATIONS[name]()
     if args.few_shot > len(every):

@@ -1,23 +1,27 @@
-"""Tokenised rows in flat arrays, as a data set for `torch.utils.data` and the Trainer."""
+"""Tokenised rows in flat arrays, as a data set for `torch.utils.data` and the Trainer, and their batches.
+
+Attention masks come from lengths, so padding with the end token hides no real one.
+"""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
-from sharelora.data.readers import Row
-from sharelora.support.errors import UserError
+from sharelora.data.rows import Row
 
+Item = dict[str, Any]
+
+# The label of a token that does not count in the loss, as in torch's cross entropy.
 IGNORED = -100
 
 
-class TokenRows(Dataset[dict[str, Any]]):
+class TokenRows(Dataset[Item]):
     """Rows of prompt and answer tokens.
 
     All tokens are in one int32 array, a tenth of what lists of Python integers take.
@@ -54,129 +58,82 @@ class TokenRows(Dataset[dict[str, Any]]):
         return torch.from_numpy(self.tokens[end - self.lengths[index] : end].astype(np.int64))
 
     def labels(self, index: int) -> torch.Tensor:
-        """What each position is to be predicted as, shape (T): -100 where it does not count.
+        """The token to predict at each position, shape (T): -100 where it does not count.
 
-        The first token never counts, since nothing stands before it to predict it from.
+        The first token never counts, since there is nothing before it to predict it from.
         """
         labels = self.ids(index)
         labels[: 1 if self.train_on_source else max(1, int(self.source_lengths[index]))] = IGNORED
         return labels
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = {"input_ids": self.ids(index), "length": int(self.lengths[index])}
+    def __getitem__(self, index: int) -> Item:
+        item: Item = {"input_ids": self.ids(index), "length": int(self.lengths[index])}
         if self.rows is not None:
             return {**item, "row": self.rows[index]}
         return {**item, "labels": self.labels(index)}
 
 
-# Several examples in one row, none of which sees another.
-#
-# Every example's `position_ids` start at 0 again. From such positions, and no attention mask, transformers 5 makes the
-# mask that keeps the examples apart (`masking_utils.find_packed_sequence_indices`; flash attention reads the same
-# positions), but only where no cache is in use: the collator therefore also passes `use_cache=False`.
+def _padded(parts: Sequence[torch.Tensor], fill: int, left: bool = False) -> torch.Tensor:
+    """Parts of different lengths as one tensor of shape (B, T)."""
+    side = "left" if left else "right"
+    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_value=fill, padding_side=side)
 
 
-# Change of the logits, in standard deviations, from which two examples count as mixed.
-MIXED = 0.1
+def _mask(parts: Sequence[torch.Tensor], left: bool = False) -> torch.Tensor:
+    return _padded([torch.ones_like(part) for part in parts], 0, left)
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Spread items over bins of one capacity: longest first, each into the fullest bin that takes it.
-
-    Args:
-        lengths: the items' lengths.
-        capacity: what a bin holds.
-
-    Returns:
-        The indices of the items in each bin, the same for the same lengths.
-
-    Raises:
-        UserError: an item is longer than a bin.
-    """
-    longest = max(lengths, default=0)
-    if longest > capacity:
-        raise UserError(
-            f"found pack_len {capacity} but a row of {longest} tokens; need at least {longest}; raise --pack_len"
-        )
-    bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, bin), ascending
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        place = bisect.bisect_left(room, (lengths[index], 0))
-        if place == len(room):
-            bins.append([])
-            left, number = capacity, len(bins) - 1
-        else:
-            left, number = room.pop(place)
-        bins[number].append(index)
-        bisect.insort(room, (left - lengths[index], number))
-    return bins
-
-
-class PackedRows(Dataset[dict[str, Any]]):
-    """Rows packed into longer ones.
+@dataclass(frozen=True)
+class TrainCollator:
+    """Batches for training and evaluation, padded on the right.
 
     Args:
-        rows: the rows to pack.
-        pack_len: most tokens of a packed row.
-
-    Raises:
-        UserError: a row is longer than that.
+        pad_id: the token that fills short rows.
+        flat: put the packed rows of a batch behind each other into a single one; flash attention isolates packed
+            examples in single rows only.
     """
 
-    def __init__(self, rows: TokenRows, pack_len: int) -> None:
-        self.source = rows
-        self.bins = best_fit(rows.lengths.tolist(), pack_len)
-        self.lengths = np.array([int(rows.lengths[members].sum()) for members in self.bins], dtype=np.int64)
+    pad_id: int
+    flat: bool = False
 
-    def __len__(self) -> int:
-        return len(self.bins)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Tokens, labels and positions of a packed row, each of shape (T)."""
-        members = self.bins[index]
+    def __call__(self, items: Sequence[Item]) -> Item:
+        """Return `input_ids`, `labels` of shape (B, T) and a mask, or positions where the rows are packed."""
+        if "position_ids" in items[0]:
+            return self._packed(items)
+        ids = [item["input_ids"] for item in items]
         return {
-            "input_ids": torch.cat([self.source.ids(member) for member in members]),
-            "labels": torch.cat([self.source.labels(member) for member in members]),
-            "position_ids": torch.cat([torch.arange(self.source.lengths[member]) for member in members]),
-            "length": int(self.lengths[index]),
+            "input_ids": _padded(ids, self.pad_id),
+            "labels": _padded([item["labels"] for item in items], IGNORED),
+            "attention_mask": _mask(ids),
+        }
+
+    def _packed(self, items: Sequence[Item]) -> Item:
+        if self.flat:
+            items = [{key: torch.cat([item[key] for item in items]) for key in ("input_ids", "labels", "position_ids")}]
+        return {
+            "input_ids": _padded([item["input_ids"] for item in items], self.pad_id),
+            "labels": _padded([item["labels"] for item in items], IGNORED),
+            # Each padding token at position 0 is an example of its own.
+            "position_ids": _padded([item["position_ids"] for item in items], 0),
+            "use_cache": False,
         }
 
 
-def check_isolation(model: nn.Module, vocabulary: int, batch: int = 1) -> None:
-    """Prove on a model that packed examples do not see each other, before it is trained on them.
-
-    Another first example must not change the logits of the second one by more than rounding: nothing at all in most
-    models, about 0.04 standard deviations with 8-bit weights, whose rounding depends on the whole batch. A model that
-    mixes examples changes them by 0.2 (untrained, small) to 2 (trained).
+@dataclass(frozen=True)
+class PredictCollator:
+    """Batches for generation: prompts alone, padded on the left so that every row ends where its answer starts.
 
     Args:
-        model: the causal language model; its mode is the same afterwards.
-        vocabulary: how many token ids it knows.
-        batch: rows of the batch as it reaches the model; 1 for a flat collator.
-
-    Raises:
-        UserError: this model mixes them.
+        pad_id: the token that fills short rows.
     """
-    training = model.training
-    model.eval()  # dropout would change the logits too
-    try:
-        one, other = (_second_logits(model, start, vocabulary, batch) for start in (1, 2))
-    finally:
-        model.train(training)
-    if (one - other).abs().max() > MIXED * one.std():
-        raise UserError(
-            "this model lets packed examples see each other; need attention that isolates them; "
-            "leave out --packing, or use --attn_implementation sdpa"
-        )
 
+    pad_id: int
 
-@torch.no_grad()
-def _second_logits(model: nn.Module, start: int, vocabulary: int, batch: int) -> torch.Tensor:
-    """Logits of the second of two packed examples; `start` changes the first one only."""
-    half = 8
-    first = torch.arange(start, start + 2 * half, 2)
-    ids = (torch.cat([first, torch.arange(half)]) % vocabulary).expand(batch, -1)
-    positions = torch.arange(half).repeat(2).expand(batch, -1)
-    device = next(model.parameters()).device
-    out = model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False)
-    return out.logits[:, half:].float()
+    def __call__(self, items: Sequence[Item]) -> Item:
+        """Return `input_ids`, `attention_mask` of shape (B, T), and the `rows` with all their columns."""
+        ids = [item["input_ids"] for item in items]
+        return {
+            "input_ids": _padded(ids, self.pad_id, left=True),
+            "attention_mask": _mask(ids, left=True),
+            "rows": [item["row"] for item in items],
+        }

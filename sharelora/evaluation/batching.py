@@ -1,8 +1,13 @@
-"""How many prompts fit in memory at once: an estimate first, then experience."""
+"""Prompts through a model in batches: an estimate of how many fit into memory at once first, then experience.
+
+Multiple choice, generation, beam search and answers about images all run through `BatchRunner`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 import psutil
 import torch
@@ -10,22 +15,44 @@ import torch
 from sharelora.memory.machine import out_of_memory
 from sharelora.support.errors import UserError
 
-# Of the memory that is free, the part that the estimate may use.
+# The share of free memory that the estimate may use.
 SHARE_OF_MEMORY = 0.3
 # More tokens at once are not faster: arithmetic is saturated, and on a CPU they only leave the caches.
 MOST_TOKENS = {"cpu": 4096, "cuda": 65536}
-FIRST = 8
-# Prompts of a batch end within this many columns, so that little is fill.
-MOST_FILL = 64
+FIRST_SIZE = 8
+# Prompts of one batch differ by fewer tokens than this, so that little of it is padding.
+MOST_PADDING = 64
+
+# Called with the number of finished items, of all items, and of the tokens read or generated so far.
+Listener = Callable[[int, int, int], None]
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    return out_of_memory(error)
+def context_length(config: Any) -> int | None:
+    """How many tokens a model can read, None if its configuration has no such limit."""
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Switch a model to evaluation mode; afterwards each of its modules is in its former mode, and so is the RNG."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 def no_memory() -> UserError:
-    """Say that not even one prompt could be read."""
+    """The error for a model that cannot read even one prompt."""
     return UserError("memory ran out with a single prompt; need more memory; pass --bits 4, or use another device")
 
 
@@ -39,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """A generous estimate of the memory that one token of a batch takes while it is read.
 
-    Counts the cache of keys and values twice (it is copied when it grows) and a layer's widest activations.
+    Counts keys and values twice (the cache is copied when it grows) and a layer's widest activations.
     """
     text = config.get_text_config()
     hidden = text.hidden_size
@@ -50,33 +77,50 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     return (2 * cache + wide) * dtype.itemsize
 
 
-class BatchSize:
-    """The number of prompts per batch: fixed, or found out.
+def most_that_fit(config: Any, dtype: torch.dtype, device: torch.device, tokens: int) -> int:
+    """How many prompts of a given length an estimate allows at once.
 
     Args:
-        asked: a number, or "auto": grow from a small size to what the estimate allows, halve when memory runs out.
+        config: the model's.
+        dtype: of its weights.
+        device: where it is.
+        tokens: the length of the longest prompt, its shared prefix included.
+    """
+    # One position of each prompt, as the model computes them and in fp32.
+    logits = 2 * config.get_text_config().vocab_size * torch.float32.itemsize
+    by_memory = SHARE_OF_MEMORY * free_memory(device) / (bytes_per_token(config, dtype) * tokens + logits)
+    by_speed = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]) / tokens
+    return max(1, int(min(by_memory, max(by_speed, FIRST_SIZE))))
+
+
+class BatchSize:
+    """The number of prompts per batch: fixed, or found by trying.
+
+    Args:
+        batch_size: a number, or "auto": grow from a small size to what the estimate allows, halve when memory runs out.
         most: what the estimate allows, for "auto".
 
     Raises:
         UserError: neither a number of at least 1 nor "auto".
     """
 
-    def __init__(self, asked: int | str, most: int) -> None:
-        text = str(asked)
+    def __init__(self, batch_size: int | str, most: int) -> None:
+        text = str(batch_size)
         self.auto = text == "auto"
         if not self.auto and (not text.isdigit() or int(text) < 1):
             raise UserError(
-                f"found batch size {asked}; need a whole number of at least 1, or auto; change --batch_size"
+                f"found batch size {batch_size}; need a whole number of at least 1, or auto; change --batch_size"
             )
         self.most = max(1, most) if self.auto else int(text)
-        self.size = min(FIRST, self.most) if self.auto else self.most
+        self.size = min(FIRST_SIZE, self.most) if self.auto else self.most
 
-    def grow(self) -> None:
-        """A whole batch went well: try twice the size."""
-        self.size = min(2 * self.size, self.most)
+    def grow(self, batch: int) -> None:
+        """After a batch that went well: try twice the size, if the batch was a full one."""
+        if self.auto and batch == self.size:
+            self.size = min(2 * self.size, self.most)
 
     def halve(self) -> None:
-        """Memory ran out.
+        """After a batch that ran out of memory.
 
         Raises:
             UserError: a single prompt is already too much.
@@ -86,14 +130,81 @@ class BatchSize:
         self.size = self.most = self.size // 2
 
 
-def most_that_fit(config: Any, dtype: torch.dtype, device: torch.device, tokens: int) -> int:
-    """How many prompts of a given length an estimate allows at once.
+class BatchRunner(Generic[Key, Result]):
+    """Runs a model over prompts in batches, the longest first, and collects what comes of each.
 
     Args:
-        tokens: the length of the longest prompt, its shared prefix included.
+        size: prompts per batch.
+        length: the tokens of a prompt, by its key.
+        total: how many prompts there are, for the listener.
+        listener: called after every batch, or every token of it.
+        keep: takes results as they come, to put them on disk.
+        most_padding: prompts of one batch differ by fewer tokens than this; None for no limit.
+
+    Attributes:
+        results: key -> result, as far as they have come.
+        tokens: how many tokens were read or generated.
+        largest: the largest batch.
     """
-    # One position of each prompt, as the model computes them and in fp32.
-    logits = 2 * config.get_text_config().vocab_size * torch.float32.itemsize
-    by_memory = SHARE_OF_MEMORY * free_memory(device) / (bytes_per_token(config, dtype) * tokens + logits)
-    by_speed = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]) / tokens
-    return max(1, int(min(by_memory, max(by_speed, FIRST))))
+
+    def __init__(
+        self,
+        size: BatchSize,
+        length: Callable[[Key], int],
+        total: int,
+        listener: Listener | None = None,
+        keep: Callable[[dict[Key, Result]], None] | None = None,
+        most_padding: int | None = None,
+    ) -> None:
+        self.size, self.length, self.total = size, length, total
+        self.listener, self.keep, self.most_padding = listener, keep, most_padding
+        self.results: dict[Key, Result] = {}
+        self.tokens = self.largest = 0
+
+    def run(self, keys: Iterable[Key], step: Callable[[list[Key]], None]) -> None:
+        """Run prompts until each has its result.
+
+        Args:
+            keys: of the prompts.
+            step: runs one batch and hands over what comes of it with `add`. Where memory runs out, what was handed
+                over stays, and the others come again in smaller batches.
+
+        Raises:
+            UserError: memory runs out with a single prompt.
+        """
+        # The longest first: if memory is short, that shows at once.
+        waiting = sorted(keys, key=lambda key: -self.length(key))
+        while waiting:
+            batch = self._next_batch(waiting)
+            try:
+                step(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self.size.halve()
+            else:
+                self.size.grow(len(batch))
+                self.largest = max(self.largest, len(batch))
+            waiting = [key for key in batch if key not in self.results] + waiting[len(batch) :]
+
+    def _next_batch(self, waiting: list[Key]) -> list[Key]:
+        """As many prompts as allowed, unless they differ so much that padding would cost more."""
+        batch = waiting[: self.size.size]
+        if self.most_padding is None:
+            return batch
+        shortest = self.length(batch[0]) - self.most_padding
+        return [key for key in batch if self.length(key) > shortest]
+
+    def add(self, new: Mapping[Key, Result], tokens: int) -> None:
+        """Take results, none too, and say how far the run is.
+
+        Args:
+            new: key -> result.
+            tokens: how many tokens were read or generated since the last call.
+        """
+        self.results.update(new)
+        self.tokens += tokens
+        if new and self.keep is not None:
+            self.keep(dict(new))
+        if self.listener is not None:
+            self.listener(len(self.results), self.total, self.tokens)

@@ -1,53 +1,114 @@
 """Commonsense tasks answered in two ways: by the likelihood of the answer words, and by what the model writes.
 
 Both see the Alpaca prompt that tuning uses. LLM-Adapters scores what is written (there with a beam search of width 4;
-here the likeliest token every time, or drawn). A text without any answer word is wrong, and counted.
+here greedy or sampled). A text without any answer word is wrong, and counted.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharelora.data.commonsense import LEAD, CommonsenseItem, find_answer
+from sharelora.data.commonsense import LEAD, CommonsenseItem, find_answer, load_commonsense
 from sharelora.data.formats import FORMATS
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.generation import Generated, Prompt
-from sharelora.evaluation.likelihood import Prepared, score_answers
-from sharelora.evaluation.multiple_choice import Listener
+from sharelora.evaluation.batching import Listener
+from sharelora.evaluation.commands import CommonsenseOptions
+from sharelora.evaluation.generation.job import TEXTS, generate_texts, prepare_generation, write_texts
+from sharelora.evaluation.generation.settings import Generated, Prompt
+from sharelora.evaluation.likelihood import Prepared, prepare_answers, score_answers
+from sharelora.evaluation.subject import data_root, locate_subject, write_evaluation
+from sharelora.evaluation.tokens import Item
 from sharelora.metrics import accuracy
+from sharelora.models.load import load_tokenizer
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
+from sharelora.support.files import require_writable
+
+logger = logging.getLogger(__name__)
+
+
+def run(options: CommonsenseOptions, began: float) -> None:
+    """Answer in each way that the flags name, score, write and print.
+
+    Args:
+        options: the flags.
+        began: when the command did, by `time.monotonic`.
+
+    Raises:
+        UserError: an error that the user can fix; found before the model is loaded wherever possible.
+    """
+    if options.generate_only and options.by == "likelihood":
+        raise UserError("found --generate_only with --by likelihood, which writes no texts; need one; leave one out")
+    if options.engine == "vllm" and options.by != "generated" and not options.generate_only:
+        raise UserError(f"found --engine vllm with --by {options.by}; need texts alone for it; pass --by generated")
+    subject = locate_subject(options)
+    root = data_root(options.data_root, options.tiny)
+    items = options.choose(load_commonsense(options.tasks, root), lambda item: item.task)
+    job = prepared = None
+    if options.by != "likelihood":
+        job = prepare_generation(options, subject, questions(items))
+    if options.by != "generated" and not options.generate_only:
+        prepared = prepare_answers(load_tokenizer(subject.base), choices(items), subject.context(options.max_length))
+    if options.dry_run:
+        logger.info("dry run: %s, %d questions; nothing was written", subject, len(items))
+        return
+    require_writable(options.output)
+    result = None if job is None else generate_texts(job, "writing")
+    if job is not None and result is not None and options.generate_only:
+        rows = [text_row(item, text) for item, text in zip(items, result.texts, strict=True)]
+        print(f"{write_texts(job, result, rows, TEXTS)}; nothing was scored")
+        return
+    model = None if result is None else result.model
+    ways: dict[str, Answers] = {}
+    if prepared is not None:
+        model = subject.load(options) if model is None else model
+        ways["likelihood"] = answer_by_likelihood(model, items, prepared, options.batch_size, Progress("likelihood"))
+    if result is not None:
+        ways["generated"] = answer_by_writing(items, result.texts, result.metrics())
+    metrics = {name: way.metrics(items) for name, way in ways.items()}
+    # The accuracies under names of their own too, for comparisons of runs.
+    every = {**{f"commonsense_{name}": way["accuracy"] for name, way in metrics.items()}, **metrics}
+    rows = records(items, ways)
+    write_evaluation(options, "commonsense", subject, model, rows, every, time.monotonic() - began)
+    print(table(metrics))
+    print(f"wrote {options.output}")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered in one way.
+    """A model's answers in one way.
 
     Args:
-        found: the answer to each item; None where there is none, which counts as wrong.
-        rows: what else the record of each item says.
-        costs: what it took, and what else was counted.
+        predictions: the answer to each item; None for a text without one, which counts as wrong.
+        rows: further facts for the record of each item.
+        costs: tokens, and further counts.
         seconds: wall clock time; for texts of several runs that of all of them.
     """
 
-    found: tuple[str | None, ...]
+    predictions: tuple[str | None, ...]
     rows: tuple[dict[str, Any], ...]
     costs: dict[str, Any]
     seconds: float
 
     def metrics(self, items: Sequence[CommonsenseItem]) -> dict[str, Any]:
         """Every number: the mean over tasks, as papers report it, the mean over questions, and each task's."""
-        right = [found == item.answer for found, item in zip(self.found, items, strict=True)]
+        right = [prediction == item.answer for prediction, item in zip(self.predictions, items, strict=True)]
         tasks = accuracy.by_group(right, [item.task for item in items])
         micro = accuracy.micro(tasks)
+        options: dict[str, list[int]] = {}
+        for item in items:
+            options.setdefault(item.task, []).append(len(item.answers))
         return {
             "accuracy": accuracy.macro(tasks),
             "accuracy_stderr": accuracy.macro_standard_error(tasks),
             "accuracy_micro": micro.mean,
             "accuracy_micro_stderr": micro.standard_error,
-            "chance": _chance(items),
+            # The mean over tasks of guessing one of the words.
+            "chance": math.fsum(map(accuracy.chance, options.values())) / len(options),
             "questions": micro.count,
             "right": micro.right,
             **self.costs,
@@ -56,34 +117,27 @@ class Answers:
         }
 
 
-def _chance(items: Sequence[CommonsenseItem]) -> float:
-    """The mean over tasks of the accuracy of guessing one of the words."""
-    counts: dict[str, list[int]] = {}
-    for item in items:
-        counts.setdefault(item.task, []).append(len(item.answers))
-    return math.fsum(map(accuracy.chance, counts.values())) / len(counts)
-
-
 def prompts(items: Sequence[CommonsenseItem]) -> list[tuple[str, str]]:
-    """The prompt of each item: what all of its task begin with, and the rest."""
+    """The prompt of each item in two parts: what all prompts of its task begin with, and the rest."""
     view = FORMATS["alpaca"][0]
-    every = [view.prompt({"instruction": item.instruction, "input": item.input}) for item in items]
-    texts: dict[str, list[str]] = {}
-    for item, text in zip(items, every, strict=True):
-        texts.setdefault(item.task, []).append(text)
-    starts = {task: _beginning(found) for task, found in texts.items()}
-    pairs = zip([starts[item.task] for item in items], every, strict=True)
+    texts = [view.prompt({"instruction": item.instruction, "input": item.input}) for item in items]
+    by_task: dict[str, list[str]] = {}
+    for item, text in zip(items, texts, strict=True):
+        by_task.setdefault(item.task, []).append(text)
+    starts = {task: _beginning(own) for task, own in by_task.items()}
+    pairs = zip([starts[item.task] for item in items], texts, strict=True)
     return [(start, text.removeprefix(start)) for start, text in pairs]
 
 
 def _beginning(texts: Sequence[str]) -> str:
-    """What all texts begin with, up to a space: no token reaches from one word into the next."""
+    """What all texts begin with, up to a space: no token spans two words."""
+    # Whatever the least and the greatest text share, all texts between them share too.
     pairs = enumerate(zip(first := min(texts), max(texts), strict=False))
-    return first[: next((place for place, (a, b) in pairs if a != b), len(first))].rpartition(" ")[0]
+    return first[: next((index for index, (a, b) in pairs if a != b), len(first))].rpartition(" ")[0]
 
 
 def choices(items: Sequence[CommonsenseItem]) -> list[Item]:
-    """Items as multiple choice, each with everything that could be learnt for it as answers."""
+    """Items as multiple choice, with the texts that tuning teaches as answers."""
     return [
         Item(prefix, text, tuple(LEAD + word for word in item.answers), item.task)
         for item, (prefix, text) in zip(items, prompts(items), strict=True)
@@ -91,7 +145,7 @@ def choices(items: Sequence[CommonsenseItem]) -> list[Item]:
 
 
 def questions(items: Sequence[CommonsenseItem]) -> list[Prompt]:
-    """Items as prompts to go on from; what is drawn for an item depends on its instruction, not on its place."""
+    """Items as prompts for generation; an item's random numbers depend on its instruction, not on its index."""
     return [Prompt(*pair, item.instruction) for item, pair in zip(items, prompts(items), strict=True)]
 
 
@@ -102,7 +156,7 @@ def answer_by_likelihood(
     batch_size: int | str = "auto",
     listener: Listener | None = None,
 ) -> Answers:
-    """Answer with the word that is most likely behind `the correct answer is`.
+    """Answer with the word that is most likely after `the correct answer is`.
 
     Args:
         model, batch_size, listener: see `sharelora.evaluation.likelihood.score_answers`.
@@ -115,10 +169,10 @@ def answer_by_likelihood(
     began = time.perf_counter()
     scored = score_answers(model, prepared, batch_size, listener=listener)
     pairs = list(zip(items, scored.choices, strict=True))
-    ties = sum(found.tied for found in scored.choices)
+    ties = sum(choice.tied for choice in scored.choices)
     return Answers(
-        tuple(item.answers[found.prediction] for item, found in pairs),
-        tuple({"scores": dict(zip(item.answers, found.scores, strict=True))} for item, found in pairs),
+        tuple(item.answers[choice.prediction] for item, choice in pairs),
+        tuple({"scores": dict(zip(item.answers, choice.scores, strict=True))} for item, choice in pairs),
         {"tokens": scored.tokens, "prompt_tokens": scored.prompt_tokens, "ties": ties},
         time.perf_counter() - began,
     )
@@ -132,42 +186,58 @@ def answer_by_writing(
     Args:
         items: the questions.
         texts: what it wrote after the prompt of each.
-        costs: what that took, its tokens among it.
+        costs: of the generation, its tokens among them.
     """
-    found = tuple(find_answer(item.task, one.text) for item, one in zip(items, texts, strict=True))
+    predictions = tuple(find_answer(item.task, text.text) for item, text in zip(items, texts, strict=True))
     return Answers(
-        found,
-        tuple(_text(one) for one in texts),
-        {**costs, "unanswered": found.count(None)},
-        sum(one.seconds for one in texts),
+        predictions,
+        tuple(_text_facts(text) for text in texts),
+        {**costs, "unanswered": predictions.count(None)},
+        sum(text.seconds for text in texts),
     )
 
 
 def text_row(item: CommonsenseItem, text: Generated) -> dict[str, Any]:
-    """What is known of an item before its text is scored."""
-    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **_text(text)}
+    """The record of an item whose text is not scored."""
+    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **_text_facts(text)}
 
 
-def _text(text: Generated) -> dict[str, Any]:
+def _text_facts(text: Generated) -> dict[str, Any]:
     return {"text": text.text, "tokens": text.tokens, "ended": text.ended}
 
 
 def records(items: Sequence[CommonsenseItem], ways: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """One record per question: what was asked, and what was answered in each way.
+    """One record per question, with the answer of each way.
 
     Args:
         items: the questions.
         ways: name -> answers.
     """
-    return [
-        {
-            "task": item.task,
-            "instruction": item.instruction,
-            "answer": item.answer,
-            **{
-                name: {"prediction": way.found[place], "right": way.found[place] == item.answer, **way.rows[place]}
-                for name, way in ways.items()
-            },
-        }
-        for place, item in enumerate(items)
-    ]
+    rows = []
+    for index, item in enumerate(items):
+        row: dict[str, Any] = {"task": item.task, "instruction": item.instruction, "answer": item.answer}
+        for name, way in ways.items():
+            prediction = way.predictions[index]
+            row[name] = {"prediction": prediction, "right": prediction == item.answer, **way.rows[index]}
+        rows.append(row)
+    return rows
+
+
+def table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The result in a few lines, with a column for each way."""
+    lines = ["commonsense" + "".join(f"{name:>22}" for name in metrics) + f"{'questions':>12}"]
+    (first, *_) = metrics.values()
+    for task in first["tasks"]:
+        cells = [_cell(way["tasks"][task]["accuracy"], way["tasks"][task]["stderr"]) for way in metrics.values()]
+        lines.append(f"{task:<15}{''.join(cells)}{first['tasks'][task]['count']:>8,}")
+    cells = [_cell(way["accuracy"], way["accuracy_stderr"]) for way in metrics.values()]
+    lines.append(f"{'mean over tasks':<15}{''.join(cells)}{first['questions']:>8,}")
+    lines.append(f"{'guessing':<15}{first['chance']:>13.4f}")
+    for name, way in metrics.items():
+        lost = f"; {way['unanswered']} texts WITHOUT AN ANSWER counted as wrong" if way.get("unanswered") else ""
+        lines.append(f"{name}: {way['tokens']:,} tokens in {way['seconds']:.1f} s{lost}")
+    return "\n  ".join(lines)
+
+
+def _cell(mean: float, error: float | None) -> str:
+    return f"{mean:>13.4f} " + (" " * 8 if error is None else f"± {error:.4f}")

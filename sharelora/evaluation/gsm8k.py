@@ -1,34 +1,69 @@
-"""GSM8K: the prompts, and how texts that were generated are scored."""
+"""GSM8K: worked answers that a model writes, and two readings of their last number."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sharelora.data.gsm8k import Problem, examples
-from sharelora.evaluation.generation import Generated, Prompt
+from sharelora.data.gsm8k import WordProblem, examples, load_gsm8k
+from sharelora.evaluation.commands import Gsm8kOptions
+from sharelora.evaluation.generation.job import TEXTS, generate_texts, prepare_generation, write_texts
+from sharelora.evaluation.generation.settings import Generated, Prompt
+from sharelora.evaluation.subject import data_root, locate_subject, write_evaluation
 from sharelora.metrics import accuracy
 from sharelora.support.numbers import last_number, marked_number
 
+logger = logging.getLogger(__name__)
 
-def write_prompts(problems: Sequence[Problem], shots: int) -> list[Prompt]:
-    """Write every problem behind the worked examples; a problem's draws depend on its text, not on its place."""
+
+def run(options: Gsm8kOptions, began: float) -> None:
+    """Generate worked answers, score, write and print.
+
+    Args:
+        options: the flags.
+        began: when the command did, by `time.monotonic`.
+
+    Raises:
+        UserError: an error that the user can fix; found before the model is loaded wherever possible.
+    """
+    subject = locate_subject(options)
+    problems = options.choose(load_gsm8k(options.split, data_root(options.data_root, options.tiny)))
+    job = prepare_generation(options, subject, write_prompts(problems, options.shots))
+    if options.dry_run:
+        logger.info("dry run: %s, %d questions; nothing was written", subject, len(problems))
+        return
+    result = generate_texts(job, "GSM8K")
+    if options.generate_only:
+        rows = [text_row(problem, text) for problem, text in zip(problems, result.texts, strict=True)]
+        print(f"{write_texts(job, result, rows, TEXTS)}; nothing was scored")
+        return
+    report = Gsm8kReport(problems, result.texts)
+    metrics = {**report.metrics(), **result.metrics()}
+    write_evaluation(options, "gsm8k", subject, result.model, report.rows(), metrics, time.monotonic() - began)
+    print(table(f"GSM8K {options.split}, {options.shots}-shot", metrics))
+    print(f"{result.line()}\nwrote {options.output}")
+
+
+def write_prompts(problems: Sequence[WordProblem], shots: int) -> list[Prompt]:
+    """Write every problem behind the worked examples; its random numbers depend on its text, not on its index."""
     prefix = examples(shots)
     return [Prompt(prefix, problem.prompt, problem.question) for problem in problems]
 
 
 @dataclass(frozen=True)
-class Report:
+class Gsm8kReport:
     """Problems and the texts that answer them.
 
     Args:
-        problems: what was asked.
+        problems: the questions.
         texts: one for each.
     """
 
-    problems: Sequence[Problem]
+    problems: Sequence[WordProblem]
     texts: Sequence[Generated]
 
     @property
@@ -47,9 +82,9 @@ class Report:
         return [
             {
                 **text_row(problem, text),
-                "prediction": _shown(strict),
+                "prediction": _exact(strict),
                 "right": strict == problem.answer,
-                "prediction_flexible": _shown(flexible),
+                "prediction_flexible": _exact(flexible),
                 "right_flexible": flexible == problem.answer,
             }
             for problem, text, strict, flexible in parts
@@ -59,7 +94,7 @@ class Report:
         """Every number of the report.
 
         `accuracy` is strict: the last answer in the prompt's own form counts. `accuracy_flexible` takes the last
-        number of a text, whatever stands around it.
+        number of a text, whatever surrounds it.
         """
         strict, flexible = self._accuracy(self.strict), self._accuracy(self.flexible)
         return {
@@ -74,35 +109,36 @@ class Report:
             "without_number": self.flexible.count(None),
         }
 
-    def _accuracy(self, found: Sequence[Fraction | None]) -> accuracy.Accuracy:
-        return accuracy.accuracy([value == asked.answer for value, asked in zip(found, self.problems, strict=True)])
+    def _accuracy(self, predictions: Sequence[Fraction | None]) -> accuracy.Accuracy:
+        pairs = zip(predictions, self.problems, strict=True)
+        return accuracy.accuracy([prediction == problem.answer for prediction, problem in pairs])
 
 
-def text_row(problem: Problem, text: Generated) -> dict[str, Any]:
-    """What is known of a problem before its text is scored."""
+def text_row(problem: WordProblem, text: Generated) -> dict[str, Any]:
+    """The record of a problem whose text is not scored."""
     return {
         "question": problem.question,
-        "answer": _shown(problem.answer),
+        "answer": _exact(problem.answer),
         "text": text.text,
         "tokens": text.tokens,
         "ended": text.ended,
     }
 
 
-def _shown(value: Fraction | None) -> str | None:
-    """A number as text, exactly: as a decimal where it has an end, else as a fraction."""
+def _exact(value: Fraction | None) -> str | None:
+    """A number as text, exactly: as a decimal where that is finite, else as a fraction."""
     if value is None or value.denominator == 1:
         return None if value is None else str(value.numerator)
     decimal = str(float(value))
     return decimal if Fraction(decimal) == value else str(value)
 
 
-def table(title: str, found: Mapping[str, Any]) -> str:
+def table(title: str, metrics: Mapping[str, Any]) -> str:
     """The result in a few lines."""
     rows = (("the marked answer", "accuracy", "right"), ("the last number", "accuracy_flexible", "right_flexible"))
     lines = [title]
     for name, score, right in rows:
-        error = found[f"{score}_stderr"]
+        error = metrics[f"{score}_stderr"]
         shown = "" if error is None else f" ± {error:.4f}"
-        lines.append(f"  {name:<20}{found[score]:8.4f}{shown}{found[right]:8,} of {found['questions']:,}")
-    return "\n".join([*lines, f"  {found['without_answer']:,} texts without a marked answer"])
+        lines.append(f"  {name:<20}{metrics[score]:8.4f}{shown}{metrics[right]:8,} of {metrics['questions']:,}")
+    return "\n".join([*lines, f"  {metrics['without_answer']:,} texts without a marked answer"])

@@ -1,21 +1,122 @@
-"""HumanEval: samples that were generated or read from a file, and how what comes of them is scored."""
+"""HumanEval: functions that a model completes, or a file has completed; a sandbox tests them."""
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.humaneval import Task
-from sharelora.data.items import parse_rows
-from sharelora.data.readers import BadCell, Row, cell, read_rows, summary
-from sharelora.evaluation.generation import Generated, Prompt
-from sharelora.evaluation.programs import Program
+from sharelora import sandbox
+from sharelora.data.humaneval import CodeProblem, load_humaneval
+from sharelora.data.rows import BadCell, Row, cell, parse_rows, read_rows, summary
+from sharelora.evaluation.commands import HumanEvalOptions
+from sharelora.evaluation.generation.job import (
+    GenerationResult,
+    generate_texts,
+    generation_settings,
+    prepare_generation,
+    write_texts,
+)
+from sharelora.evaluation.generation.settings import Generated, Prompt
+from sharelora.evaluation.programs import OutcomeStore, Program, Runner, judge
+from sharelora.evaluation.subject import Subject, data_root, locate_subject, write_evaluation
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
-from sharelora.sandbox import Outcome
+from sharelora.reporting.progress import Progress
+from sharelora.sandbox import Limits, Outcome
 from sharelora.support.errors import UserError
+from sharelora.support.files import require_writable
+
+logger = logging.getLogger(__name__)
+
+# What --generate_only writes and --samples_file reads; predictions.jsonl belongs to result.json.
+SAMPLES = "samples.jsonl"
+
+
+def run(options: HumanEvalOptions, began: float) -> None:
+    """Generate completions or read them, test them in a sandbox, write and print.
+
+    Args:
+        options: the flags.
+        began: when the command did, by `time.monotonic`.
+
+    Raises:
+        UserError: an error that the user can fix; found before the model is loaded wherever possible.
+    """
+    _check(options)
+    runner = None if options.generate_only or options.dry_run else _sandboxed(options)
+    every = load_humaneval(data_root(options.data_root, options.tiny))
+    tasks = options.choose(every)
+    subject = result = None
+    if options.samples_file:
+        samples = _samples_of_file(options, tasks, every)
+    else:
+        subject = locate_subject(options)
+        job = prepare_generation(options, subject, write_prompts(tasks), options.samples)
+        if options.dry_run:
+            logger.info("dry run: %s, %d tasks; nothing was written", subject, len(tasks))
+            return
+        result = generate_texts(job, "HumanEval")
+        samples = samples_of(tasks, result.texts, options.samples)
+        if options.generate_only:
+            rows = (sample.row() for sample in samples)
+            print(f"{write_texts(job, result, rows, SAMPLES)}; nothing was executed")
+            return
+    if runner is None:
+        logger.info("dry run: %d samples; nothing was executed or written", len(samples))
+        return
+    _test(options, began, subject, samples, result, runner)
+
+
+def _check(options: HumanEvalOptions) -> None:
+    """Refuse flags that contradict each other.
+
+    Raises:
+        UserError: the first of them.
+    """
+    if not (math.isfinite(options.seconds) and options.seconds > 0):
+        raise UserError(f"found --seconds {options.seconds}; need a number above 0; change it")
+    if options.samples_file and options.generate_only:
+        raise UserError("found --generate_only with --samples_file; need one of them; leave one out")
+    if not options.samples_file:
+        generation_settings(options, options.samples)
+        if not options.generate_only:
+            require_samples(options.k, options.samples, "--samples")
+
+
+def _sandboxed(options: HumanEvalOptions) -> Runner:
+    """Return what runs programs in the sandbox that the flags name.
+
+    Raises:
+        UserError: it does not work on this machine.
+    """
+    limits = Limits(seconds=options.seconds, cpu_seconds=math.ceil(options.seconds))
+    sandbox.require_sandbox(options.sandbox)
+    return lambda program: sandbox.run_program(program.source, program.test, limits, options.sandbox)
+
+
+def _test(
+    options: HumanEvalOptions,
+    began: float,
+    subject: Subject | None,
+    samples: Sequence[Sample],
+    result: GenerationResult | None,
+    runner: Runner,
+) -> None:
+    store = OutcomeStore(require_writable(options.output), options.overwrite)
+    programs = [sample.program for sample in samples]
+    conditions = {"sandbox": options.sandbox, "seconds": options.seconds}
+    outcomes = judge(programs, runner, conditions, options.workers, store, Progress("testing", unit="programs"))
+    report = HumanEvalReport(samples, outcomes, options.k)
+    metrics = {**report.metrics(), **({} if result is None else result.metrics())}
+    model = None if result is None else result.model
+    write_evaluation(options, "humaneval", subject, model, report.rows(), metrics, time.monotonic() - began)
+    print(table(metrics))
+    print(("" if result is None else f"{result.line()}\n") + f"wrote {options.output}")
 
 
 @dataclass(frozen=True)
@@ -24,17 +125,17 @@ class Sample:
 
     Args:
         task: what is completed.
-        completion: what follows the task's prompt.
-        details: more that is known of it, for its record.
+        completion: the text after the task's prompt.
+        details: further facts for its record.
     """
 
-    task: Task
+    task: CodeProblem
     completion: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
-        """The program that it makes, and the test of the task."""
+        """The whole program, and the test of the task."""
         return Program(self.task.program(self.completion), self.task.check)
 
     def row(self) -> dict[str, Any]:
@@ -42,31 +143,45 @@ class Sample:
         return {"task_id": self.task.task_id, "completion": self.completion, **self.details}
 
 
-def write_prompts(tasks: Sequence[Task]) -> list[Prompt]:
-    """The tasks as prompts; a task's draws depend on its name, not on its place."""
+def write_prompts(tasks: Sequence[CodeProblem]) -> list[Prompt]:
+    """The tasks as prompts; a task's random numbers depend on its name, not on its index."""
     return [Prompt("", task.prompt, task.task_id) for task in tasks]
 
 
-def samples_of(tasks: Sequence[Task], texts: Sequence[Generated], each: int) -> list[Sample]:
-    """Put generated texts behind their tasks.
+def samples_of(tasks: Sequence[CodeProblem], texts: Sequence[Generated], each: int) -> list[Sample]:
+    """Assign generated texts to their tasks.
 
     Args:
         tasks: what was completed.
         texts: task by task, the samples of each together.
         each: samples per task.
     """
-    numbered = ((tasks[place // each], place % each, text) for place, text in enumerate(texts))
     return [
-        Sample(task, text.text, {"sample": number, "tokens": text.tokens, "ended": text.ended})
-        for task, number, text in numbered
+        Sample(tasks[index // each], text.text, {"sample": index % each, "tokens": text.tokens, "ended": text.ended})
+        for index, text in enumerate(texts)
     ]
 
 
-def read_samples(path: str | Path, tasks: Sequence[Task], every: Sequence[Task]) -> tuple[list[Sample], int]:
+def _samples_of_file(
+    options: HumanEvalOptions, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
+) -> list[Sample]:
+    """Read the samples of the chosen tasks, out of all, from the file that the flags name."""
+    assert options.samples_file is not None
+    samples, others = read_samples(options.samples_file, tasks, every)
+    if others:
+        logger.warning("warning: %d samples of tasks that are not among the %d chosen are LEFT OUT", others, len(tasks))
+    fewest = min(Counter(sample.task.task_id for sample in samples).values())
+    require_samples(options.k, fewest, options.samples_file)
+    return samples
+
+
+def read_samples(
+    path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
+) -> tuple[list[Sample], int]:
     """Read samples: rows with `task_id` and `completion`, as this project and OpenAI's human-eval write them.
 
     Args:
-        path: a file of rows, see `sharelora.data.readers`.
+        path: a file of rows, see `sharelora.data.rows`.
         tasks: those that are scored.
         every: all that there are.
 
@@ -81,7 +196,7 @@ def read_samples(path: str | Path, tasks: Sequence[Task], every: Sequence[Task])
     def sample(row: Row) -> Sample:
         name, completion = cell(row, "task_id"), cell(row, "completion")
         if name not in by_name:
-            raise BadCell(f"the task_id '{summary(name)}', which no task has")
+            raise BadCell(f"the unknown task_id '{summary(name)}'")
         try:
             completion.encode()
         except UnicodeEncodeError as error:
@@ -90,38 +205,39 @@ def read_samples(path: str | Path, tasks: Sequence[Task], every: Sequence[Task])
 
     if not Path(path).is_file():
         raise UserError(f"found no file {path}; need samples to score; check --samples_file")
-    parsed, wanted = parse_rows(read_rows(path), str(path), sample), {task.task_id for task in tasks}
-    found = [one for one in parsed if one.task.task_id in wanted]
-    lacking = sorted(wanted - {one.task.task_id for one in found})
-    if lacking:
+    wanted = {task.task_id for task in tasks}
+    parsed = parse_rows(read_rows(path), str(path), sample)
+    samples = [sample for sample in parsed if sample.task.task_id in wanted]
+    missing = sorted(wanted - {sample.task.task_id for sample in samples})
+    if missing:
         raise UserError(
-            f"found no samples of {len(lacking)} of {len(tasks)} tasks in {path}, first {lacking[0]}; need some of "
+            f"found no samples of {len(missing)} of {len(tasks)} tasks in {path}, first {missing[0]}; need some of "
             "each; add them, or choose tasks with --limit"
         )
-    return found, len(parsed) - len(found)
+    return samples, len(parsed) - len(samples)
 
 
-def require_samples(k: Sequence[int], samples: int, where: str) -> None:
+def require_samples(k: Sequence[int], samples: int, source: str) -> None:
     """Refuse a k that is larger than the number of samples.
 
     Args:
-        k: every k that is asked for.
+        k: every k of pass@k.
         samples: the fewest of any task.
-        where: they come from, for the message.
+        source: the flag or file that they come from, for the message.
 
     Raises:
         UserError: k > samples.
     """
     if max(k) > samples:
         raise UserError(
-            f"found --k {max(k)} with {samples} samples of a task ({where}); need at least as many as k; lower --k, or "
-            "give more samples"
+            f"found --k {max(k)} with {samples} samples of a task ({source}); need at least as many as k; lower --k, "
+            "or give more samples"
         )
 
 
 @dataclass(frozen=True)
-class Report:
-    """Samples and what came of them.
+class HumanEvalReport:
+    """Samples and their outcomes.
 
     Args:
         samples: of all tasks.
@@ -136,13 +252,13 @@ class Report:
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """Task -> its samples, and how many of them passed."""
-        found: dict[str, list[bool]] = {}
+        by_task: dict[str, list[bool]] = {}
         for sample, outcome in zip(self.samples, self.outcomes, strict=True):
-            found.setdefault(sample.task.task_id, []).append(outcome.passed)
-        return {name: (len(passed), sum(passed)) for name, passed in found.items()}
+            by_task.setdefault(sample.task.task_id, []).append(outcome.passed)
+        return {name: (len(passed), sum(passed)) for name, passed in by_task.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One record per sample: the completion and what came of it."""
+        """One record per sample: the completion and its outcome."""
         return [{**sample.row(), **vars(outcome)} for sample, outcome in zip(self.samples, self.outcomes, strict=True)]
 
     def metrics(self) -> dict[str, Any]:
@@ -167,11 +283,11 @@ class Report:
         }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(metrics: Mapping[str, Any]) -> str:
     """The result in a few lines."""
-    lines = [f"HumanEval, {found['task_count']:,} tasks, {found['samples']:,} samples"]
-    for name in (name for name in found if name.startswith("pass@") and not name.endswith("_stderr")):
-        error = found[f"{name}_stderr"]
-        lines.append(f"  {name:<20}{found[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
-    shown = ", ".join(f"{count:,} {status}" for status, count in found["statuses"].items())
-    return "\n".join([*lines, f"  samples: {shown}"])
+    lines = [f"HumanEval, {metrics['task_count']:,} tasks, {metrics['samples']:,} samples"]
+    for name in (name for name in metrics if name.startswith("pass@") and not name.endswith("_stderr")):
+        error = metrics[f"{name}_stderr"]
+        lines.append(f"  {name:<20}{metrics[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
+    statuses = ", ".join(f"{count:,} {status}" for status, count in metrics["statuses"].items())
+    return "\n".join([*lines, f"  samples: {statuses}"])

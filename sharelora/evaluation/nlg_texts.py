@@ -1,4 +1,4 @@
-"""What is scored: references and predictions, from files in the forms of upstream's scripts or from a data set."""
+"""References and predictions of generated text, from files in the forms of upstream's scripts or from a data set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg import Group
-from sharelora.data.nlg.convert import read_predictions, text_of
-from sharelora.data.readers import read_text
+from sharelora.data.nlg.token_files import read_predictions, text_of
+from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 
 NUMBERED = "reference"
@@ -34,8 +34,8 @@ class TestSet:
 
     def part(self, seen: bool) -> TestSet:
         """Return the segments of seen or of unseen categories."""
-        kept = [place for place, value in enumerate(self.seen or ()) if value is seen]
-        return TestSet([self.hypotheses[place] for place in kept], [self.references[place] for place in kept])
+        part = [index for index, value in enumerate(self.seen or ()) if value is seen]
+        return TestSet([self.hypotheses[index] for index in part], [self.references[index] for index in part])
 
 
 def read_lines(path: Path) -> list[str]:
@@ -44,7 +44,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
     """
-    # Only the newline ends a line: text may hold other characters that `splitlines` would break at.
+    # Only the newline ends a line: text may hold other characters at which `splitlines` breaks.
     lines = read_text(path).split("\n")
     return [line.strip() for line in (lines if lines[-1] else lines[:-1])]
 
@@ -83,26 +83,22 @@ def read_numbered(path: Path) -> list[list[str]]:
     start = path / NUMBERED if path.is_dir() else path
     files = start.parent.iterdir() if start.parent.is_dir() else ()
     matches = [(re.fullmatch(re.escape(start.name) + r"(\d+)", file.name), file) for file in files]
-    found = {int(match[1]): file for match, file in matches if match}
-    if not found or sorted(found) != list(range(len(found))):
-        have = ", ".join(found[number].name for number in sorted(found)) or "none"
+    numbered = {int(match[1]): file for match, file in matches if match}
+    if not numbered or sorted(numbered) != list(range(len(numbered))):
+        have = ", ".join(numbered[number].name for number in sorted(numbered)) or "none"
         raise UserError(f"found {have} as references; need {start}0, {start}1, ... without a gap; check --references")
-    columns = [read_lines(found[number]) for number in range(len(found))]
-    _require_equal(columns, found)
-    return [list(texts) for texts in zip(*columns, strict=True)]
-
-
-def _require_equal(columns: Sequence[Sequence[str]], files: dict[int, Path]) -> None:
+    columns = [read_lines(numbered[number]) for number in range(len(numbered))]
     for number, column in enumerate(columns):
         if len(column) != len(columns[0]):
             raise UserError(
-                f"{files[number]} has {len(column)} lines but {files[0].name} has {len(columns[0])}; need equal "
-                "numbers; write them anew"
+                f"{numbered[number]} has {len(column)} lines but {numbered[0].name} has {len(columns[0])}; need equal "
+                "numbers; write them again"
             )
+    return [list(texts) for texts in zip(*columns, strict=True)]
 
 
 def read_decoded(path: Path, groups: Sequence[Group], tokenizer: Any) -> list[str]:
-    """Read the token ids that were decoded and return one text per distinct input.
+    """Read decoded token ids and return one text per distinct input.
 
     Args:
         path: JSON lines of `id`, the row, and `predict`, token ids.
@@ -117,13 +113,13 @@ def read_decoded(path: Path, groups: Sequence[Group], tokenizer: Any) -> list[st
             without a prediction.
     """
     rows = sum(len(group.rows) for group in groups)
-    found = read_predictions(path, len(tokenizer), rows)
-    chosen = [[found[row] for row in group.rows if row in found] for group in groups]
-    lacking = [group for group, predicted in zip(groups, chosen, strict=True) if not predicted]
-    if lacking:
+    by_row = read_predictions(path, len(tokenizer), rows)
+    predictions = [[by_row[row] for row in group.rows if row in by_row] for group in groups]
+    missing = [group for group, predicted in zip(groups, predictions, strict=True) if not predicted]
+    if missing:
         raise UserError(
-            f"{path} lacks {len(lacking)} of {len(groups)} inputs, the first is row {lacking[0].rows[0]} "
-            f"({lacking[0].context[:60]!r}); need a prediction for each; finish the decoding first"
+            f"{path} lacks {len(missing)} of {len(groups)} inputs, the first is row {missing[0].rows[0]} "
+            f"({missing[0].context[:60]!r}); need a prediction for each; finish the decoding first"
         )
     # One line each, whatever white space a text has in it.
-    return [" ".join(text_of(tokenizer, predicted[-1]).split()) for predicted in chosen]
+    return [" ".join(text_of(tokenizer, predicted[-1]).split()) for predicted in predictions]

@@ -1,28 +1,26 @@
-"""Run programs that a model wrote, several at once, and keep what came of each.
-
-They are executed by a function that is given, see `Runner`; nothing in this file executes any.
-"""
+"""Programs that a model wrote, run several at once, and their outcomes on disk as they come."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import astuple, dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.evaluation import store
-from sharelora.evaluation.multiple_choice import Listener
+from sharelora.evaluation.batching import Listener
+from sharelora.evaluation.store import Store
 from sharelora.sandbox import Outcome
+from sharelora.sandbox.running import as_they_end
 
 FILE = "outcomes.jsonl"
 
 
 @dataclass(frozen=True)
 class Program:
-    """What a model wrote, and how it is found out whether it is right.
+    """A program that a model wrote, and the code that tests it.
 
     Args:
         source: Python.
@@ -33,16 +31,16 @@ class Program:
     test: str
 
 
-# Executes a program where it can do no harm.
+# Executes a program where it can do no harm; nothing else in this file executes any.
 Runner = Callable[[Program], Outcome]
 
 
-class OutcomeStore(store.Store[str, Outcome]):
+class OutcomeStore(Store[str, Outcome]):
     """Outcomes by what decides them, see `digest`.
 
     Args:
-        folder: where the file lies.
-        overwrite: forget what is there.
+        folder: of the file.
+        overwrite: discard outcomes that are there.
 
     Raises:
         UserError: the file is damaged, or cannot be written.
@@ -51,54 +49,49 @@ class OutcomeStore(store.Store[str, Outcome]):
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         super().__init__(folder / FILE, {}, "--output", overwrite)
 
-    def _to_row(self, key: str, value: Outcome) -> dict[str, Any]:
-        return {"program": key, **vars(value)}
+    def _to_row(self, key: str, result: Outcome) -> dict[str, Any]:
+        return {"program": key, **vars(result)}
 
     def _from_row(self, row: Any) -> tuple[str, Outcome]:
-        found = bool(row["passed"]), str(row["status"]), str(row["detail"]), float(row["seconds"])
-        return str(row["program"]), Outcome(*found)
+        facts = bool(row["passed"]), str(row["status"]), str(row["detail"]), float(row["seconds"])
+        return str(row["program"]), Outcome(*facts)
 
 
 def digest(program: Program, conditions: Mapping[str, Any]) -> str:
     """The SHA-256 of a program and of the conditions that it runs under: its sandbox and limits."""
-    return hashlib.sha256(json.dumps([dict(conditions), *astuple(program)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([dict(conditions), program.source, program.test]).encode()).hexdigest()
 
 
 def judge(
     programs: Sequence[Program],
-    run: Runner,
+    runner: Runner,
     conditions: Mapping[str, Any],
     workers: int = 1,
-    kept: OutcomeStore | None = None,
+    store: OutcomeStore | None = None,
     listener: Listener | None = None,
 ) -> list[Outcome]:
-    """Find out what comes of programs; equal ones are run once.
+    """Run programs and return their outcomes; equal programs are run once.
 
     Args:
         programs: all of them.
-        run: executes one.
-        conditions: what else decides an outcome, as values of JSON.
+        runner: executes one.
+        conditions: what else decides an outcome, as JSON values.
         workers: programs at once.
-        kept: takes every outcome as soon as it is there; what is in it already is not run again.
-        listener: called after every program with the finished and all programs to be run, and the finished ones again.
+        store: takes every outcome as soon as it is known; programs with an outcome in it are not run again.
+        listener: called after every program with the finished and all programs to run, and the finished ones again.
 
     Returns:
         One outcome per program, in their order.
     """
     keys = [digest(program, conditions) for program in programs]
-    found = {} if kept is None else dict(kept.found)
-    missing = {key: program for key, program in zip(keys, programs, strict=True) if key not in found}
-    pool = ThreadPoolExecutor(workers)
-    try:
-        futures = {pool.submit(run, program): key for key, program in missing.items()}
-        for done, future in enumerate(as_completed(futures), 1):
-            new = {futures[future]: future.result()}
-            found.update(new)
-            if kept is not None:
-                kept.add(new)
+    outcomes = {} if store is None else dict(store.results)
+    missing = {key: program for key, program in zip(keys, programs, strict=True) if key not in outcomes}
+    waiting = list(missing)
+    with closing(as_they_end(runner, list(missing.values()), workers)) as ended:
+        for done, (index, outcome) in enumerate(ended, 1):
+            outcomes[waiting[index]] = outcome
+            if store is not None:
+                store.add({waiting[index]: outcome})
             if listener is not None:
                 listener(done, len(missing), done)
-    finally:
-        # Whoever presses the keys waits for the programs that are running, not for all the others.
-        pool.shutdown(cancel_futures=True)
-    return [found[key] for key in keys]
+    return [outcomes[key] for key in keys]

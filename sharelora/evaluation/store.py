@@ -1,4 +1,4 @@
-"""What a long evaluation has found so far, kept on disk piece by piece, so that after a kill it goes on from there."""
+"""Results of a long evaluation, on disk as they come, so that a run that was killed continues where it stopped."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import write_text
 
 Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
-class Store(ABC, Generic[Key, Value]):
-    """A file with the settings in its first line and then one line for each thing that was found.
+class Store(ABC, Generic[Key, Result]):
+    """A file of JSON lines: the settings in the first, then one result a line.
 
     Attributes:
-        found: everything that is there.
+        results: key -> result, of earlier runs too.
 
     Args:
         path: the file.
-        settings: everything that decides what is found.
+        settings: everything that decides the results.
         folder_flag: the flag that names the file's folder, for messages.
-        overwrite: forget what is there.
+        overwrite: discard results that are there.
 
     Raises:
         UserError: the file belongs to other settings, is damaged, or cannot be written.
@@ -35,26 +35,26 @@ class Store(ABC, Generic[Key, Value]):
     def __init__(self, path: Path, settings: Mapping[str, Any], folder_flag: str, overwrite: bool = False) -> None:
         self.path, self.folder_flag = path, folder_flag
         self.head = json.dumps({"settings": settings}, ensure_ascii=False)
-        self.found: dict[Key, Value] = {}
+        self.results: dict[Key, Result] = {}
         if self.path.is_file() and not overwrite:
             self._read()
         else:
             write_text(self.path, self.head + "\n")
 
     @abstractmethod
-    def _to_row(self, key: Key, value: Value) -> dict[str, Any]:
-        """What stands in a line."""
+    def _to_row(self, key: Key, result: Result) -> dict[str, Any]:
+        """Return a line as JSON data."""
 
     @abstractmethod
-    def _from_row(self, row: Any) -> tuple[Key, Value]:
-        """The opposite; raises ValueError, KeyError or TypeError where a line is something else."""
+    def _from_row(self, row: Any) -> tuple[Key, Result]:
+        """Read a line's JSON data; raises ValueError, KeyError or TypeError where it is something else."""
 
     def _read(self) -> None:
         try:
             text = self.path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise self._damaged(error, 1) from error
-        # Whoever was interrupted while writing left a line without its end.
+        # A run that was killed while writing leaves a line without its end: that result is computed again.
         whole, _, rest = text.rpartition("\n")
         head, *lines = whole.split("\n")
         self._check(head)
@@ -73,27 +73,27 @@ class Store(ABC, Generic[Key, Value]):
             name = changed[0]
             raise UserError(
                 f"{self.path} was made with {name} {before.get(name)}, this run has {now[name]}; choose another "
-                f"{self.folder_flag}, or --overwrite to start anew"
+                f"{self.folder_flag}, or --overwrite to start again"
             )
 
     def _take(self, line: str, number: int) -> None:
         try:
-            key, value = self._from_row(json.loads(line))
+            key, result = self._from_row(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error, number) from error
-        self.found[key] = value
+        self.results[key] = result
 
     def _damaged(self, error: Exception, number: int) -> UserError:
-        return UserError(f"{self.path} is damaged ({error} in line {number}); --overwrite starts anew")
+        return UserError(f"{self.path} is damaged ({error} in line {number}); --overwrite starts again")
 
-    def add(self, new: Mapping[Key, Value]) -> None:
-        """Keep what was found; it is on disk when this returns.
+    def add(self, new: Mapping[Key, Result]) -> None:
+        """Keep results; they are on disk when this returns.
 
         Raises:
             UserError: the disk is full or gone.
         """
-        self.found.update(new)
-        lines = [json.dumps(self._to_row(key, value), ensure_ascii=False) + "\n" for key, value in new.items()]
+        self.results.update(new)
+        lines = [json.dumps(self._to_row(key, result), ensure_ascii=False) + "\n" for key, result in new.items()]
         try:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write("".join(lines))

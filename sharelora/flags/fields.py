@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from sharelora.flags.parser import Parser, boolean
+from sharelora.support.text import nearest
 
 FEW = 12  # so many choices are listed in full
 NO_ALIASES: Mapping[str, Sequence[str]] = {}
@@ -46,9 +46,18 @@ def take(owner: Any, values: argparse.Namespace) -> Any:
     return owner(**{field.name: getattr(values, field.name) for field in dataclasses.fields(owner) if field.init})
 
 
-def help_field(default: Any, text: str) -> Any:
-    """Make a dataclass field with a default and its help."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def help_field(default: Any, text: str, **argument: Any) -> Any:
+    """Make a dataclass field with a default and its help.
+
+    Args:
+        default: the value, or a function that returns it when the parser is built.
+        text: the help.
+        argument: what `add_argument` is told instead of what follows from the field's type: `choices`, `metavar`, ...
+    """
+    metadata = {"help": text, **({"argument": argument} if argument else {})}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -61,6 +70,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _options(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     text = " ".join(str(field.metadata.get("help") or " ").split()) or " "
     options: dict[str, Any] = {"help": text.replace("%", "%%")}
+    if "argument" in field.metadata:
+        return {**options, **field.metadata["argument"]}
     kinds = _kinds(hint)
     if bool in kinds and str not in kinds:
         return {**options, "type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
@@ -78,7 +89,7 @@ def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         if text not in known:
-            near = list(known) if len(known) <= FEW else difflib.get_close_matches(text, known, n=3, cutoff=0.3)
+            near = list(known) if len(known) <= FEW else nearest(text, known, n=3, cutoff=0.3)
             raise argparse.ArgumentTypeError(f"found {text!r}; need one of {', '.join(near or list(known))}")
         return known[text]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.flags.parser import Parser, positive
-from sharelora.layer_groups.choice import METHODS, GroupingChoice
 from sharelora.layer_groups.grouping import EXPANSIONS, Grouping
+from sharelora.layer_groups.settings import METHODS, GroupingSettings
 from sharelora.layer_groups.similarity import FILE, MEASURES, Similarity, read_similarity
 from sharelora.support.errors import UserError
 
 AUTO = "auto"  # measured by the run itself
 TEXTS = 256  # the paper's
 _ENDING = ".json"
-# Flags and the fields of `GroupingChoice` that they give.
+# Flags and the fields of `GroupingSettings` that they give.
 _FIELDS = {
     "grouping": "method",
     "similarity_threshold": "threshold",
@@ -30,7 +30,7 @@ FLAGS = (*_FIELDS, "similarity_sample", "similarity_texts")
 
 def add_choice_flags(group: Any) -> None:
     """Add the flags that group layers by their similarity, to a parser or a group of its flags."""
-    plain, add = GroupingChoice(), group.add_argument
+    plain, add = GroupingSettings(), group.add_argument
     add("--grouping", default=plain.method, metavar="METHOD", help=f"of similar layers: {', '.join(METHODS)}")
     add(
         "--similarity_threshold", type=float, default=plain.threshold, metavar="S",
@@ -54,13 +54,13 @@ def add_auto_flags(parser: Parser) -> None:
     group.add_argument("--similarity_texts", type=positive, default=TEXTS, metavar="N", help="texts that are drawn")
 
 
-def grouping_choice(args: argparse.Namespace) -> GroupingChoice:
+def grouping_choice(args: argparse.Namespace) -> GroupingSettings:
     """Return what the flags of `add_choice_flags` say.
 
     Raises:
         UserError: an unknown method or measure, or a threshold that the measure cannot have.
     """
-    return GroupingChoice(**{field: getattr(args, flag) for flag, field in _FIELDS.items()})
+    return GroupingSettings(**{field: getattr(args, flag) for flag, field in _FIELDS.items()})
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class MeasuredGroups:
     """
 
     file: Path
-    choice: GroupingChoice
+    choice: GroupingSettings
     similarity: Similarity | None
 
     @cached_property
@@ -136,7 +136,7 @@ def measured_groups(args: argparse.Namespace, measures: bool) -> MeasuredGroups 
 
 
 def _refuse_idle(args: argparse.Namespace) -> None:
-    default = GroupingChoice()
+    default = GroupingSettings()
     for flag, field in _FIELDS.items():
         if getattr(args, flag) != getattr(default, field):
             raise UserError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 
 TRUE = ("true", "yes", "1", "on")
 FALSE = ("false", "no", "0", "off")
@@ -30,7 +30,7 @@ def unknown_flag(found: str, known: Iterable[str], renamed: Mapping[str, str] | 
     spelled = "--" + flag.lstrip("-").replace("-", "_")
     if renamed and spelled in renamed:
         return UserError(f"found flag {flag}; it is now called {renamed[spelled]}; use that name")
-    near = difflib.get_close_matches(spelled, list(known), n=1, cutoff=0.5)
+    near = nearest(spelled, known)
     advice = f"did you mean {near[0]}?" if near else "see --help for all flags"
     return UserError(f"found unknown flag {flag}; need a flag that this command has; {advice}")
 

@@ -1,4 +1,4 @@
-"""How a training command starts."""
+"""Starting a command: its flags, its log, and signals that end it in good order."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from transformers.utils.logging import disable_progress_bar
-
-from sharelora.trainer.devices import is_first
-from sharelora.trainer.signals import ending
-
 A = TypeVar("A")
 
 
 def start(parse: Callable[[], A], run: Callable[[A], Any]) -> None:
-    """Parse the command line and run, with one line of log for whatever is said, from the first process alone.
+    """Parse the command line and run; the first process alone logs.
 
     Args:
         parse: reads the process's command line.
         run: the job.
     """
+    args = parse()
+    # Only now what takes seconds to load: help and a mistaken flag do not wait for it.
+    from transformers.utils.logging import disable_progress_bar
+
+    from sharelora.trainer.devices import is_first
+    from sharelora.trainer.signals import ending
+
     # PEFT asks models for an attribute that transformers has renamed since.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     disable_progress_bar()
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
     with ending():
-        run(parse())
+        run(args)

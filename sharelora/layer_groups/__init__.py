@@ -1,9 +1,10 @@
 """Measure how similar the layers of a model are, and group those that share; nothing here trains.
 
-May import: data, models and what is below them. Begin with `similarity` (what a measurement is), then `grouping`.
+May import: reporting, models, data and support. Begin with `similarity`, the result of a measurement; `measure` makes
+it, of `texts` or `images`. Then `grouping`, the algorithms, and `settings`, how a run chooses among them. `show` prints
+and draws.
 """
 
-from sharelora.layer_groups.choice import METHODS, GroupingChoice
 from sharelora.layer_groups.grouping import (
     EXPANSIONS,
     NONE,
@@ -16,6 +17,7 @@ from sharelora.layer_groups.grouping import (
     most_similar,
     strict,
 )
+from sharelora.layer_groups.settings import METHODS, GroupingSettings
 from sharelora.layer_groups.similarity import FILE, MEASURES, Similarity, read_similarity
 
 __all__ = [
@@ -25,7 +27,7 @@ __all__ = [
     "METHODS",
     "NONE",
     "Grouping",
-    "GroupingChoice",
+    "GroupingSettings",
     "Groups",
     "Matrix",
     "Similarity",

@@ -1,4 +1,9 @@
-"""Groups of layers, and what they save."""
+"""Groups of similar layers: how they are found, and the larger rank that they leave room for.
+
+`greedy` is Algorithm 1 of the second ShareLoRA paper. It compares a layer only with the first of its group, while the
+paper's text asks that every pair of a group reaches the threshold: `strict` does that, and `fewest` makes the fewest
+groups of neighbours that do.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +16,17 @@ from sharelora.support.errors import UserError
 
 Matrix = Sequence[Sequence[float]]  # (L, L), symmetric: how similar each layer is to each
 Groups = tuple[tuple[int, ...], ...]
+# How the rank grows with groups; see `expanded_rank`.
+NONE, TEXT, TABLES = EXPANSIONS = ("none", "text", "tables")
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Layers that use the same matrices.
+    """Which layers use the same matrices.
 
     Attributes:
-        layers: L, the layers of the model.
-        groups: each with at least two layers, counted from 0; the other layers keep their own matrices.
+        layers: L, the number of layers of the model.
+        groups: each with at least two layers, counted from 0; the other layers keep matrices of their own.
         least: for each group the similarity of its least similar pair.
     """
 
@@ -29,28 +36,28 @@ class Grouping:
 
     @classmethod
     def of(cls, similar: Matrix, members: Iterable[Sequence[int]]) -> Grouping:
-        """Measure groups.
+        """Make groups of layers, with the similarity of the least similar pair of each.
 
         Args:
             similar: (L, L).
-            members: layers of each group; what has one layer is no group and is left out.
+            members: layers of each group; a single layer is no group and is left out.
         """
         groups = tuple(sorted(tuple(sorted(layers)) for layers in members if len(layers) > 1))
         return cls(len(similar), groups, tuple(least_similar(similar, group) for group in groups))
 
     @property
     def distinct(self) -> int:
-        """Layers that remain different from each other: each group counts as one."""
+        """The number of layers with different matrices: each group counts as one."""
         return self.layers - sum(len(group) - 1 for group in self.groups)
 
     @property
     def saving(self) -> float:
-        """The part of LoRA's parameters that sharing A and B saves at the same rank, if all layers have one shape."""
+        """The fraction of LoRA's parameters that sharing A and B saves at the same rank, if all layers are alike."""
         return 1 - self.distinct / self.layers
 
     def text(self) -> str:
         """Return the groups as `--share_groups` takes them; empty without groups."""
-        # A single group of layers one by one would have no semicolon, and that means one group as well.
+        # A single group has no semicolon, which `--share_groups` reads as one group too.
         return ";".join(",".join(map(str, group)) for group in self.groups)
 
 
@@ -62,15 +69,6 @@ def least_similar(similar: Matrix, group: Sequence[int]) -> float:
 def most_similar_pair(similar: Matrix) -> tuple[int, int]:
     """Return the two layers, of at least two, that are most similar."""
     return max(combinations(range(len(similar)), 2), key=lambda pair: similar[pair[0]][pair[1]])
-
-
-# The grouping of the second ShareLoRA paper, and a form that keeps the paper's own constraint.
-#
-# Algorithm 1 compares a layer only with the first of its group, while the text asks that every pair of a group reaches
-# the threshold. `strict` does what the text asks.
-
-
-Joins = Callable[[list[int], int], bool]
 
 
 def greedy(similar: Matrix, threshold: float) -> Grouping:
@@ -96,7 +94,7 @@ def strict(similar: Matrix, threshold: float) -> Grouping:
     return _opened(similar, threshold, lambda group, layer: all(similar[one][layer] >= threshold for one in group))
 
 
-def _opened(similar: Matrix, threshold: float, joins: Joins) -> Grouping:
+def _opened(similar: Matrix, threshold: float, joins: Callable[[list[int], int], bool]) -> Grouping:
     groups: dict[int, list[int]] = {}
     visited: set[int] = set()
     for first, layer in combinations(range(len(similar)), 2):
@@ -109,18 +107,10 @@ def _opened(similar: Matrix, threshold: float, joins: Joins) -> Grouping:
     return Grouping.of(similar, groups.values())
 
 
-# The best groups of neighbouring layers, by dynamic programming over where groups end.
-#
-# What counts is the least similar pair of layers that share: of all ways to cut L layers into n runs of neighbours, the
-# best is that whose least similar pair inside a run is most similar. The table `best[n][end]` holds that value for the
-# first `end` layers; it follows from the tables for n - 1, since a run and what lies before it do not influence each
-# other. It takes L^3 steps: a tenth of a second for 80 layers.
-
-
 def fewest(similar: Matrix, threshold: float) -> Grouping:
     """Return the fewest runs of neighbouring layers in which every pair reaches the threshold.
 
-    Of several ways the one whose least similar pair is most similar.
+    Of several such ways, the one whose least similar pair is most similar.
 
     Args:
         similar: (L, L).
@@ -128,13 +118,13 @@ def fewest(similar: Matrix, threshold: float) -> Grouping:
     """
     best, cuts = _tables(similar)
     layers = len(similar)
-    # With a run for every layer there is no pair, so the last count always does.
+    # A run for every layer has no pair at all, so that the last count always reaches it.
     count = next(n for n in range(1, layers + 1) if best[n][layers] >= threshold)
     return Grouping.of(similar, _runs(cuts, count))
 
 
 def most_similar(similar: Matrix, distinct: int) -> Grouping:
-    """Return that many runs of neighbouring layers, the least similar pair inside a run being as similar as possible.
+    """Return a number of runs of neighbouring layers whose least similar pair within a run is as similar as possible.
 
     Args:
         similar: (L, L).
@@ -144,8 +134,21 @@ def most_similar(similar: Matrix, distinct: int) -> Grouping:
 
 
 def _tables(similar: Matrix) -> tuple[list[list[float]], list[list[int]]]:
-    """Return for n runs of the first `end` layers the best least similarity, and where the last run begins."""
-    layers, inside = len(similar), _inside(similar)
+    """Cut layers into runs of neighbours by dynamic programming over where the runs end.
+
+    The best way to cut the first `end` layers into n runs follows from the best ways to cut fewer layers into n - 1
+    runs, since the last run and the layers before it do not influence each other. L^3 steps: 0.1 s for 80 layers.
+
+    Returns:
+        `best[n][end]`, the similarity of the least similar pair within a run, and `cuts[n][end]`, where the last run
+        begins.
+    """
+    layers = len(similar)
+    # Of the layers from `first` to `last` the similarity of the least similar pair; infinite for one layer.
+    inside = [[inf] * layers for _ in range(layers)]
+    for first in reversed(range(layers)):
+        for last in range(first + 1, layers):
+            inside[first][last] = min(inside[first + 1][last], inside[first][last - 1], similar[first][last])
     best = [[-inf] * (layers + 1) for _ in range(layers + 1)]
     cuts = [[0] * (layers + 1) for _ in range(layers + 1)]
     best[0][0] = inf
@@ -158,17 +161,8 @@ def _tables(similar: Matrix) -> tuple[list[list[float]], list[list[int]]]:
     return best, cuts
 
 
-def _inside(similar: Matrix) -> list[list[float]]:
-    """Return the similarity of the least similar pair among the layers from one to another; infinite for one layer."""
-    layers = len(similar)
-    least = [[inf] * layers for _ in range(layers)]
-    for first in reversed(range(layers)):
-        for last in range(first + 1, layers):
-            least[first][last] = min(least[first + 1][last], least[first][last - 1], similar[first][last])
-    return least
-
-
 def _runs(cuts: list[list[int]], count: int) -> list[range]:
+    """Read the best way to make that many runs of all layers, last to first."""
     runs, end = [], len(cuts) - 1
     for left in range(count, 0, -1):
         begin = cuts[left][end]
@@ -177,24 +171,18 @@ def _runs(cuts: list[list[int]], count: int) -> list[range]:
     return runs
 
 
-# The larger rank that groups leave room for.
-#
-# The second ShareLoRA paper prints floor(L / (L - sum|S_i| + |S|) * r), with L layers in |S| groups of |S_i|
-# layers: the rank that takes what LoRA takes, L - sum|S_i| + |S| being the layers that remain distinct. The ranks
-# of its tables are smaller and follow, all four of them, from floor(L / (L - |S|) * r).
-
-
-NONE, TEXT, TABLES = EXPANSIONS = ("none", "text", "tables")
-
-
 def expanded_rank(grouping: Grouping, rank: int, expansion: str = NONE) -> int:
-    """Return the rank to use with groups.
+    """Return the rank to use with groups, which leave room for a larger one.
+
+    The second ShareLoRA paper prints floor(L / (L - sum|S_i| + |S|) * r), with L layers in |S| groups of |S_i| layers:
+    the rank that needs as many parameters as LoRA, L - sum|S_i| + |S| being the layers with different matrices. The
+    ranks of its tables are smaller and follow, all four of them, from floor(L / (L - |S|) * r).
 
     Args:
         grouping: the groups.
         rank: of LoRA without groups.
-        expansion: `text` for the formula that is printed, `tables` for the one that gives the published ranks, `none`
-            for the rank as it is.
+        expansion: `text` for the printed formula, `tables` for the one that gives the published ranks, `none` for the
+            rank as it is.
 
     Raises:
         UserError: an unknown expansion.

@@ -1,11 +1,10 @@
-"""Measure how similar the layers of a language model are while it reads images with texts."""
+"""Conversations about images to measure layers on: a sample from LLaVA's json, and the measurement."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from sharelora.data import padding_id
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, ImageTextRows, Record, encode
+from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator, ImageTextRows, encode
+from sharelora.data.vision.conversations import read_conversations
 from sharelora.data.vision.images import require_images
-from sharelora.data.vision.records import read_records
-from sharelora.layer_groups import Similarity
-from sharelora.layer_groups.measure import compare_layers
+from sharelora.layer_groups.measure import compare_layers, longest_first
+from sharelora.layer_groups.similarity import Similarity
+from sharelora.layer_groups.texts import draw_items
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 
@@ -34,7 +34,7 @@ class ImageSample:
     """
 
     origin: str
-    records: tuple[Record, ...]
+    records: tuple[Conversation, ...]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -55,19 +55,16 @@ def read_image_sample(file: str | Path, image_folder: str | Path | None, count: 
     Args:
         file: the rows.
         image_folder: what their images are relative to; by default the file's folder.
-        count: how many to draw; all if there are no more, which is said.
+        count: how many to draw; all of them, with a warning, if there are fewer.
         seed: of the draw.
 
     Raises:
         UserError: rows or images that cannot be used, or no row with an image.
     """
-    records = [record for record in read_records(file, image_folder) if record.images]
+    records = [record for record in read_conversations(file, image_folder) if record.images]
     if not records:
         raise UserError(f"found no row with an image in {file}; need at least one; give another sample")
-    if len(records) < count:
-        logger.warning("warning: %s has only %d of the %d pairs that are asked for", file, len(records), count)
-    places = sorted(random.Random(seed).sample(range(len(records)), min(count, len(records))))
-    drawn = tuple(records[place] for place in places)
+    drawn = tuple(draw_items(records, count, seed, file, "pairs"))
     require_images(drawn)
     return ImageSample(Path(file).name, drawn)
 
@@ -75,12 +72,12 @@ def read_image_sample(file: str | Path, image_folder: str | Path | None, count: 
 def measure_with_images(
     model: Any, writer: ConversationWriter, sample: ImageSample, name: str, max_length: int, batch_size: int = 8
 ) -> Similarity:
-    """Measure the layers of a language model on the last tokens of conversations whose images it has seen.
+    """Measure how similar the layers of a language model are at the last tokens of conversations about images.
 
     Args:
-        model: one that sees, on any devices, quantised or not.
+        model: a vision-language model, on any devices, quantised or not.
         writer: writes the conversations.
-        sample: what it reads.
+        sample: the conversations.
         name: the model's, or its folder.
         max_length: most tokens of a conversation with its images.
         batch_size: conversations at once; the result does not depend on it beyond rounding.
@@ -92,18 +89,10 @@ def measure_with_images(
     for line in report.lines():
         logger.info("note: %s", line)
     collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
-    fed = _batches(rows, collator, batch_size, Progress("similarity"))
-    return compare_layers(model, fed, sample, name, len(rows), max_length)
+    return compare_layers(model, _batches(rows, collator, batch_size), sample, name, len(rows), max_length)
 
 
-def _batches(
-    rows: ImageTextRows, collator: ImageTextCollator, size: int, progress: Progress
-) -> Iterator[dict[str, Tensor]]:
-    order: Sequence[int] = rows.lengths.argsort()[::-1].tolist()  # what takes most memory comes first
-    tokens = 0
-    for first in range(0, len(order), size):
-        chunk = order[first : first + size]
-        batch = collator([rows[place] for place in chunk])
+def _batches(rows: ImageTextRows, collator: ImageTextCollator, size: int) -> Iterator[dict[str, Tensor]]:
+    for indices in longest_first(rows.lengths.tolist(), size, Progress("similarity")):
+        batch = collator([rows[index] for index in indices])
         yield {name: value for name, value in batch.items() if name != "labels"}
-        tokens += int(rows.lengths[chunk].sum())
-        progress(first + len(chunk), len(order), tokens)

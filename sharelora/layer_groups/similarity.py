@@ -1,4 +1,4 @@
-"""What was measured, as data and as a small JSON file."""
+"""The similarity of a model's layers, as data and as a small JSON file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from sharelora.support.files import read_json, write_json
 FORMAT = "sharelora-similarity/1"
 FILE = "similarity.json"
 COSINE, ANGULAR = "cosine", "angular"
-# What each measure's values can be. The paper names the angular distance and asks that it be *at least* a threshold;
-# its figure shows the cosine. So there is the cosine, and 1 - arccos(cosine) / pi, which is 1 for equal directions too.
+# Each measure's lowest and highest value. The paper names the angular distance and asks that it be *at least* a
+# threshold; its figure shows the cosine. So there is the cosine, and 1 - arccos(cosine) / pi, which is 1 for equal
+# directions too.
 MEASURES: Mapping[str, tuple[float, float]] = {COSINE: (-1.0, 1.0), ANGULAR: (0.0, 1.0)}
 # Fields of a model's configuration that two models must have in common to have the same layers.
 _SHAPE = ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
@@ -23,10 +24,10 @@ Rows = tuple[tuple[float, ...], ...]
 
 
 def shape_of(config: Any) -> dict[str, Any]:
-    """Return what tells models of different layers apart.
+    """Return what tells models with different layers apart.
 
     Args:
-        config: of transformers; of a model that sees as well, its language model counts.
+        config: of transformers; of a vision-language model, its language model counts.
     """
     text = config.get_text_config()
     return {name: getattr(text, name, None) for name in _SHAPE}
@@ -66,7 +67,7 @@ class Similarity:
         return self.between[measure]
 
     def check(self, config: Any, file: str | Path) -> None:
-        """Refuse to use this for a model of other layers than those that were measured.
+        """Refuse to use this for a model with other layers than those that were measured.
 
         Args:
             config: of transformers.
@@ -75,11 +76,11 @@ class Similarity:
         Raises:
             UserError: the first thing that differs.
         """
-        now = shape_of(config)
+        shape = shape_of(config)
         for name, value in self.shape.items():
-            if now.get(name) != value:
+            if shape.get(name) != value:
                 raise UserError(
-                    f"{file} is the similarity of {self.model} with {name} {value}; this model has {now.get(name)}; "
+                    f"{file} is the similarity of {self.model} with {name} {value}; this model has {shape.get(name)}; "
                     "need one of this model; run sharelora similarity on it"
                 )
 
@@ -95,30 +96,26 @@ def read_similarity(path: str | Path) -> Similarity:
         UserError: the file is missing or of another kind, or its numbers do not fit together.
     """
     data = read_json(path)
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found != FORMAT:
-        raise UserError(f"{path} has format {found!r}; need {FORMAT!r}; write it with sharelora similarity")
+    kind = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if kind != FORMAT:
+        raise UserError(f"{path} has format {kind!r}; need {FORMAT!r}; write it with sharelora similarity")
     try:
         values = {field.name: data[field.name] for field in fields(Similarity)}
         values["between"] = {name: tuple(map(tuple, data["between"][name])) for name in MEASURES}
         values["through"] = {name: tuple(data["through"][name]) for name in MEASURES}
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"it lacks {error}") from error
-    made = Similarity(**values)
-    _check_numbers(made, path)
-    return made
-
-
-def _check_numbers(made: Similarity, path: str | Path) -> None:
-    layers = made.shape.get("num_hidden_layers")
+    similarity = Similarity(**values)
+    layers = similarity.shape.get("num_hidden_layers")
     for name, (low, high) in MEASURES.items():
-        rows = made.between[name]
-        if {len(rows), len(made.through[name]), *map(len, rows)} != {layers}:
+        rows = similarity.between[name]
+        if {len(rows), len(similarity.through[name]), *map(len, rows)} != {layers}:
             raise _damaged(path, f"{name} is not {layers} by {layers}")
         if not all(isinstance(value, float | int) and low <= value <= high for row in rows for value in row):
             raise _damaged(path, f"{name} has a value outside {low:g} to {high:g}")
         if any(rows[i][j] != rows[j][i] for i in range(len(rows)) for j in range(i)):
             raise _damaged(path, f"{name} is not symmetric")
+    return similarity
 
 
 def _damaged(path: str | Path, reason: str) -> UserError:

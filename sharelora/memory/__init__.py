@@ -1,4 +1,37 @@
-"""What a run needs in memory, before anything is loaded, and what to change where that is too much.
+"""Memory: what a run will need, before anything is loaded, what the machine has, and what to change if it is too much.
 
 May import: tuner, plan, support. Begin with `estimate`.
 """
+
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.memory.estimate import (
+        BYTES,
+        FACTORED,
+        KEPT_BLOCKS,
+        RUNTIME,
+        STATES,
+        Estimate,
+        Item,
+        base_bytes,
+        estimate,
+        optimizer_bytes,
+    )
+
+__all__ = [
+    "BYTES",
+    "FACTORED",
+    "KEPT_BLOCKS",
+    "RUNTIME",
+    "STATES",
+    "Estimate",
+    "Item",
+    "base_bytes",
+    "estimate",
+    "optimizer_bytes",
+]
+
+make_lazy(__name__)

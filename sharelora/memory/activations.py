@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from sharelora.plan.plan import Entry, SharingPlan
-from sharelora.plan.site import Site
+from sharelora.plan.site import SAME_INPUT, Site
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _GATES = ("gate_proj", "gate_up_proj", "w1")
 # Modules whose input is the attention's output, which attention itself keeps.
 _AFTER_ATTENTION = ("o_proj", "out_proj", "attn.c_proj", "attention.output.dense")
-# Modules that read one input and keep it once (`sharelora.tuner.layer`).
-_SAME_INPUT = ({"q_proj", "k_proj", "v_proj"}, {"query", "key", "value"}, {"gate_proj", "up_proj"})
 # GPT-2's GELU is written out in elementary steps, each of which keeps a tensor; torch's own keeps its input.
 _KEPT_BY_ACTIVATION = {"gelu_new": 4}
 
@@ -83,7 +82,7 @@ def shape_of(model: nn.Module) -> Shape:
 
 @dataclass(frozen=True)
 class Load:
-    """What goes through the model at once.
+    """What one forward pass computes: its batch, and in which precision.
 
     Attributes:
         batch: B, examples.
@@ -124,13 +123,14 @@ def base_layer(shape: Shape, load: Load) -> int:
 
 
 def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
-    """Group the sites of a layer by the input that they read."""
-    found: dict[str, list[Site]] = defaultdict(list)
+    """Group the modules of a layer by the input that they read, which adapters of a group keep once."""
+    groups: dict[str, list[Site]] = defaultdict(list)
+    # The slices of a fused module are several sites of one path.
     for site in {site.path: site for site in sites}.values():
         parent, _, name = site.path.rpartition(".")
-        family = next((i for i, names in enumerate(_SAME_INPUT) if name in names), None)
-        found[site.path if family is None else f"{parent}/{family}"].append(site)
-    return found
+        family = next((i for i, names in enumerate(SAME_INPUT) if name in names), None)
+        groups[site.path if family is None else f"{parent}/{family}"].append(site)
+    return groups
 
 
 def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
@@ -154,9 +154,9 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
 
 
 def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Load) -> int:
-    """Return the inputs that the 8-bit layers of one layer of the model keep and nothing else does, in bytes.
+    """Return the inputs that only the 8-bit layers of one layer of the model keep, in bytes.
 
-    Unlike others they keep what they read. Where an adapter has the same input without dropout, it is one tensor.
+    Unlike other frozen layers they keep what they read. Without dropout an adapter keeps the very same tensor.
     """
     adapted = set() if load.lora_dropout else set(_readers(entry.site for entry in entries))
     alone = [readers[0] for key, readers in _readers(sites).items() if key not in adapted]
@@ -164,26 +164,18 @@ def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load
 
 
 def inputs_despite_checkpointing(sites: Iterable[Site], load: Load) -> int:
-    """Return the inputs of 8-bit layers that checkpointing does not let go of, in bytes.
+    """Return the inputs of 8-bit layers that checkpointing does not free, in bytes.
 
-    bitsandbytes keeps them as attributes of its autograd function, not among the saved tensors, which are all that
-    checkpointing replaces.
+    bitsandbytes keeps them as attributes of its autograd function, and checkpointing replaces saved tensors alone.
     """
     return load.count * load.bytes * sum(readers[0].d_in for readers in _readers(sites).values())
 
 
-def _by_layer(plan: SharingPlan) -> dict[int | None, list[Entry]]:
-    layers: dict[int | None, list[Entry]] = defaultdict(list)
-    for entry in plan.entries:
-        layers[entry.site.layer].append(entry)
-    return layers
-
-
 def backward_transient(shape: Shape, load: Load) -> int:
-    """Return the gradients of activations that exist at once while one layer is passed backward, in bytes.
+    """Return the gradients of activations that coexist in the backward pass of one layer, in bytes.
 
-    The most are there in the MLP: those of its product's two factors, whose own activations go only afterwards, and of
-    the layer's output, which is there itself after it was computed again.
+    They peak in the MLP: those of the two factors of its product, whose own activations are freed only afterwards, and
+    that of the layer's output, with this output itself, which was computed again.
     """
     return load.count * load.bytes * (2 * shape.mlp + 2 * shape.hidden)
 
@@ -191,8 +183,8 @@ def backward_transient(shape: Shape, load: Load) -> int:
 def logits(shape: Shape, load: Load) -> int:
     """Return the most that the last norm, logits and loss need, in bytes: 12 per logit.
 
-    In the backward pass the log-softmax, its gradient and that of the logits stand side by side in fp32; before it, a
-    16-bit model has its logits (2), their fp32 copy (4) and the log-softmax (4).
+    In the backward pass the log-softmax, its gradient and that of the logits coexist in fp32; before it, a 16-bit model
+    has its logits (2), their fp32 copy (4) and the log-softmax (4).
     """
     norm = shape.hidden * (4 if shape.gated else load.bytes)
     return load.count * (12 * shape.vocab + norm)
@@ -201,8 +193,8 @@ def logits(shape: Shape, load: Load) -> int:
 def evaluation(shape: Shape, load: Load) -> int:
     """Return the most that a forward pass without gradients needs, in bytes, with a loss that is summed row by row.
 
-    The logits of the batch stand beside the fp32 log-softmax of one row and, of a 16-bit model, its fp32 logits; or one
-    layer's activations stand there alone.
+    Either the logits of the batch with the fp32 log-softmax of one row (and its fp32 logits, in a 16-bit model), or the
+    activations of one layer.
     """
     row = load.tokens * shape.vocab * (4 if load.bytes == 4 else 8)
     layer = load.count * load.bytes * (2 * shape.hidden + 3 * shape.mlp)
@@ -212,30 +204,30 @@ def evaluation(shape: Shape, load: Load) -> int:
 def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
     """Return the most activation memory during one forward and backward pass, in bytes.
 
-    Without checkpointing all layers' activations, from the first adapted layer on, stand beside the logits. With it
-    only the layers' inputs do (and those of 8-bit layers), and one layer at a time is computed again after the logits
-    are gone.
+    Without checkpointing the activations of all layers, from the first adapted one on, coexist with the logits. With
+    it only the inputs of the layers do (and those of 8-bit layers), and one layer at a time is computed again after
+    the logits are gone.
 
     Args:
-        shape, plan, load: the model, its adapters, and what goes through it.
+        shape, plan, load: the model, its adapters, and the batch.
         checkpointing: whether activations are computed again.
         sites: the 8-bit layers.
     """
-    layers = _by_layer(plan)
     first = min(entry.site.layer or 0 for entry in plan.entries)
     quantised: dict[int | None, list[Site]] = defaultdict(list)
     for site in sites:
         quantised[site.layer].append(site)
     # Layers without an adapter keep something too: gradients pass through them.
-    every: dict[int | None, list[Entry]] = {layer: [] for layer in quantised if layer is not None and layer >= first}
-    every.update(layers)
+    layers: dict[int | None, list[Entry]] = {layer: [] for layer in quantised if layer is not None and layer >= first}
+    for entry in plan.entries:
+        layers.setdefault(entry.site.layer, []).append(entry)
     kept = [
         adapter_layer(entries, shape, load) + inputs_of_8_bit_layers(quantised[layer], entries, load)
-        for layer, entries in every.items()
+        for layer, entries in layers.items()
     ]
-    one, last, back = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
+    base, output, transient = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
     if not checkpointing:
-        return (shape.layers - first) * one + sum(kept) + max(last, back)
+        return (shape.layers - first) * base + sum(kept) + max(output, transient)
     inputs = shape.layers * shape.hidden * load.count * load.bytes
-    inputs += sum(inputs_despite_checkpointing(quantised[layer], load) for layer in every)
-    return inputs + max(last, one + max(kept) + back)
+    inputs += sum(inputs_despite_checkpointing(quantised[layer], load) for layer in layers)
+    return inputs + max(output, base + max(kept) + transient)

@@ -1,4 +1,4 @@
-"""What to change where memory does not suffice: the cheapest changes, with what each is estimated to save."""
+"""Advice where memory does not suffice: the cheapest changes, with what each is estimated to save."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Protocol
 
 from sharelora.support.text import size
 
-# What saves a smaller part is no way out, however little it costs; it is named only where nothing better is left.
+# A change that saves a smaller part hardly helps, however cheap it is; it is named only where nothing better is left.
 _WORTHWHILE = 0.05
 
 
 @dataclass(frozen=True)
-class Names:
-    """What a command calls the settings that decide about memory, without dashes.
+class FlagNames:
+    """Names, without dashes, of a command's flags that decide about memory.
 
     Attributes:
         batch: rows per forward pass.
         accumulation: forward passes per update.
-        rows: flags whose values together are the tokens of a row.
-        bits: whether the base's precision can be chosen.
+        rows: flags whose values add up to the tokens of a row.
+        bits: whether the command can choose the precision of the base.
     """
 
     batch: str
@@ -29,7 +29,7 @@ class Names:
     bits: bool = True
 
     def general(self) -> str:
-        """Return the ways out in words, for a run whose need was not estimated."""
+        """Return all that can be changed in words, for a run whose need was not estimated."""
         quantised = ", or use --bits 4" if self.bits else ""
         return (
             f"lower --{self.batch} (and raise --{self.accumulation}), --per_device_eval_batch_size or "
@@ -39,12 +39,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Change:
-    """Flags to put behind a command.
+    """Flags that lower the need for memory.
 
     Attributes:
-        flags: as they are typed.
-        price: what it costs, beside nothing or some time.
-        need: bytes that are then needed.
+        flags: as they are typed after the command.
+        price: what they cost.
+        need: bytes that a run needs with them.
     """
 
     flags: str
@@ -53,14 +53,14 @@ class Change:
 
 
 class Need(Protocol):
-    """Returns the bytes that a run would need with other settings."""
+    """A function that returns the bytes that a run would need with other settings."""
 
     def __call__(self, lora: Mapping[str, Any] | None = None, **settings: Any) -> int:
         """Estimate again.
 
         Args:
-            lora: settings of the adapter that are otherwise, `r` or `share`.
-            settings: arguments of `sharelora.memory.estimate.estimate` that are otherwise.
+            lora: settings of the adapter that differ, `r` or `share`.
+            settings: arguments of `sharelora.memory.estimate.estimate` that differ.
         """
 
 
@@ -68,7 +68,7 @@ def changes(
     settings: Mapping[str, Any],
     accumulation: int,
     rows: Mapping[str, int],
-    names: Names,
+    names: FlagNames,
     need: Need,
     rank: int | None,
     shares: bool,
@@ -91,7 +91,7 @@ def changes(
     ]
 
 
-def _same_result(settings: Mapping[str, Any], accumulation: int, names: Names, need: Need) -> Iterator[Change]:
+def _same_result(settings: Mapping[str, Any], accumulation: int, names: FlagNames, need: Need) -> Iterator[Change]:
     batch = settings["batch"]
     if batch > 1:
         # The largest part into which the batch can be cut: as many rows per update as before.

@@ -1,4 +1,4 @@
-"""What the machine has: memory, GPUs, room on the disk."""
+"""This machine: its memory, GPUs and free disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
 from sharelora.support.text import size
 
@@ -18,6 +17,8 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
+    import torch  # parsers read this module, and must not wait for it
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
@@ -34,12 +35,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is, in bytes.
+    """Memory, disk and GPUs, in bytes.
 
     Attributes:
         ram: memory of the machine.
-        ram_free: what a new process can still take.
-        disk_free: room where results go.
+        ram_free: memory that a new process can still take.
+        disk_free: free disk of the folder for results.
         gpus: every GPU that torch can use.
     """
 
@@ -59,10 +60,10 @@ class Machine:
         return sum(gpu.free for gpu in self.gpus) if self.gpus else self.ram_free
 
     def describe(self) -> str:
-        """Say in a few words what there is."""
+        """Return all of it in a few words."""
         gpus = "".join(f"; {gpu.name} with {size(gpu.free)} of {size(gpu.total)} free" for gpu in self.gpus)
-        room = f"{size(self.ram_free)} of {size(self.ram)} RAM free, {size(self.disk_free)} on the disk"
-        return room + (gpus or "; no GPU")
+        free = f"{size(self.ram_free)} of {size(self.ram)} RAM free, {size(self.disk_free)} on the disk"
+        return free + (gpus or "; no GPU")
 
 
 def _container_free() -> int | None:
@@ -74,16 +75,16 @@ def _container_free() -> int | None:
     return max(0, int(text) - int(used.read_text())) if text.isdigit() else None
 
 
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
-
-
 def machine(folder: str | Path = ".") -> Machine:
     """Look at this machine.
 
     Args:
-        folder: where results go; it need not exist yet.
+        folder: for results; it need not exist yet.
     """
+    import torch  # parsers import this module through the estimate
+
+    path = Path(folder).resolve()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
     memory = psutil.virtual_memory()
     container = _container_free()
     gpus = []
@@ -93,6 +94,6 @@ def machine(folder: str | Path = ".") -> Machine:
     return Machine(
         ram=memory.total,
         ram_free=memory.available if container is None else min(memory.available, container),
-        disk_free=shutil.disk_usage(_existing(Path(folder).resolve())).free,
+        disk_free=shutil.disk_usage(existing).free,
         gpus=tuple(gpus),
     )

@@ -72,7 +72,7 @@ def by_category(scores: Mapping[str, Accuracy], category: Callable[[str], str]) 
     members: dict[str, dict[str, Accuracy]] = {}
     for group, score in scores.items():
         members.setdefault(category(group), {})[group] = score
-    return {name: micro(found) for name, found in members.items()}
+    return {name: micro(groups) for name, groups in members.items()}
 
 
 def table(scores: Mapping[str, Accuracy]) -> dict[str, dict[str, float | int | None]]:

@@ -1,4 +1,4 @@
-"""Scores of tasks that were learnt one after the other: what is kept, what is lost, what one task gives another.
+"""Continual learning: the average score, forgetting, and transfer between tasks learnt one after the other.
 
 Everything is read off a matrix R with T + 1 rows and T columns: R[i][j] is the score on task j after task i was learnt,
 tasks counted from 1, and R[0] are the scores of the untouched model. Average, backward and forward transfer are those
@@ -44,7 +44,7 @@ def summarise(matrix: Matrix, lower_is_better: bool = False) -> Summary:
         lower_is_better: whether the scores are losses.
 
     Raises:
-        ValueError: fewer than two tasks, another shape, or a score that is no finite number.
+        ValueError: fewer than two tasks, another shape, or a score that is NaN or infinite.
     """
     require_matrix(matrix)
     sign = -1.0 if lower_is_better else 1.0
@@ -62,7 +62,7 @@ def require_matrix(matrix: Matrix) -> None:
     if tasks < 2 or any(len(row) != tasks for row in matrix):
         raise ValueError(f"rows of {[len(row) for row in matrix]} scores; need T + 1 rows of T, and T at least 2")
     if not all(math.isfinite(score) for row in matrix for score in row):
-        raise ValueError("a score is no finite number")
+        raise ValueError("a score is NaN or infinite")
 
 
 def average(matrix: Matrix) -> float:

@@ -101,10 +101,10 @@ def compute(task: str | Sequence[str], predictions: ArrayLike, references: Array
         UserError: an unknown task or metric, or scores that are not numbers.
         ValueError: nothing to score, or different counts.
     """
-    names, found, right = metric_names(task), np.asarray(predictions), np.asarray(references)
-    if found.shape != right.shape or found.ndim != 1 or not found.size:
-        raise ValueError(f"{found.shape} predictions for {right.shape} references; need equal counts above 0")
-    if not np.isfinite(found.astype(np.float64)).all():
+    names, predicted, right = metric_names(task), np.asarray(predictions), np.asarray(references)
+    if predicted.shape != right.shape or predicted.ndim != 1 or not predicted.size:
+        raise ValueError(f"{predicted.shape} predictions for {right.shape} references; need equal counts above 0")
+    if not np.isfinite(predicted.astype(np.float64)).all():
         raise UserError("the model's scores are not numbers: training diverged; lower --learning_rate")
-    scores = {name: METRICS[name](found, right) for name in names}
+    scores = {name: METRICS[name](predicted, right) for name in names}
     return scores if len(scores) == 1 else {**scores, COMBINED: sum(scores.values()) / len(scores)}

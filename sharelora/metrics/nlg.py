@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sharelora.metrics import java, segments
-from sharelora.metrics.bleu import bleu
-from sharelora.metrics.cider import cider
-from sharelora.metrics.meteor import meteor
-from sharelora.metrics.nist import nist
-from sharelora.metrics.rouge_l import rouge_l
+from sharelora.metrics import java
+from sharelora.metrics.captions import cider, rouge_l, tokenise, tokenise_with_java
+from sharelora.metrics.java import meteor
+from sharelora.metrics.mteval import bleu, nist
 from sharelora.metrics.segments import References, Texts, check
 from sharelora.metrics.ter import ter
 from sharelora.support.errors import UserError
 
-Split = tuple[list[str], list[list[str]]]
+# Hypotheses and references, each text as tokens with a space between them.
+Tokenised = tuple[list[str], list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -36,40 +35,40 @@ class Segments:
     python: bool = False
     with_java: bool = False
 
-    def _split(self, tokenise: Callable[[Sequence[str]], list[str]]) -> Split:
+    def _split(self, tokenise: Callable[[Sequence[str]], list[str]]) -> Tokenised:
         # One call for all texts: the tokeniser may be a program that takes seconds to start.
-        found = iter(tokenise([*self.hypotheses, *(text for texts in self.references for text in texts)]))
-        mine = [next(found) for _ in self.hypotheses]
-        return mine, [[next(found) for _ in texts] for texts in self.references]
+        tokens = iter(tokenise([*self.hypotheses, *(text for texts in self.references for text in texts)]))
+        mine = [next(tokens) for _ in self.hypotheses]
+        return mine, [[next(tokens) for _ in texts] for texts in self.references]
 
     @cached_property
-    def captions(self) -> Split:
+    def captions(self) -> Tokenised:
         """Tokens of the COCO caption code: lower case, without punctuation."""
-        return self._split(segments.tokenise_with_java if self.with_java else segments.tokenise)
+        return self._split(tokenise_with_java if self.with_java else tokenise)
 
     @cached_property
-    def words(self) -> Split:
-        """Tokens of LoRA's `--tokenize --lower`: lower case, every sign by itself."""
+    def words(self) -> Tokenised:
+        """Tokens of LoRA's `--tokenize --lower`: lower case, every punctuation mark by itself."""
         return self._split(lambda texts: [plain(text) for text in texts])
 
 
 def plain(text: str) -> str:
-    """Lower a text and set every word and every other sign apart by one space; doing it twice changes nothing."""
+    """Lower-case a text and put one space between words and punctuation marks; doing it twice changes nothing."""
     return " ".join(re.findall(r"\w+|[^\w\s]", text.lower()))
 
 
 Score = Callable[[Segments], float]
 E2E: Mapping[str, Score] = {
-    "BLEU": lambda found: bleu(found.hypotheses, found.references),
-    "NIST": lambda found: nist(found.hypotheses, found.references, found.python),
-    "METEOR": lambda found: meteor(*found.captions),
-    "ROUGE_L": lambda found: rouge_l(*found.captions),
-    "CIDEr": lambda found: cider(*found.captions),
+    "BLEU": lambda segments: bleu(segments.hypotheses, segments.references),
+    "NIST": lambda segments: nist(segments.hypotheses, segments.references, segments.python),
+    "METEOR": lambda segments: meteor(*segments.captions),
+    "ROUGE_L": lambda segments: rouge_l(*segments.captions),
+    "CIDEr": lambda segments: cider(*segments.captions),
 }
 WEBNLG: Mapping[str, Score] = {
-    "BLEU": lambda found: bleu(*found.words),
-    "METEOR": lambda found: meteor(*found.words),
-    "TER": lambda found: ter(*found.words),
+    "BLEU": lambda segments: bleu(*segments.words),
+    "METEOR": lambda segments: meteor(*segments.words),
+    "TER": lambda segments: ter(*segments.words),
 }
 # Where a smaller value is the better one.
 LOWER_IS_BETTER = ("TER",)
@@ -91,13 +90,13 @@ def chosen(metrics: Mapping[str, Score], without: Sequence[str] = ()) -> dict[st
     return left
 
 
-def _scores(metrics: Mapping[str, Score], found: Segments, without: Sequence[str]) -> dict[str, float]:
-    check(found.hypotheses, found.references)
+def _scores(metrics: Mapping[str, Score], segments: Segments, without: Sequence[str]) -> dict[str, float]:
+    check(segments.hypotheses, segments.references)
     left = chosen(metrics, without)
     if "METEOR" in left:
-        # Before the others are computed: what is missing should be said at once.
+        # Before the others are computed: a missing program should be reported at once.
         java.jar(java.METEOR)
-    return {name: score(found) for name, score in left.items()}
+    return {name: score(segments) for name, score in left.items()}
 
 
 def score_e2e(
@@ -106,7 +105,7 @@ def score_e2e(
     """Score a test set as the E2E challenge's script does.
 
     ROUGE-L and CIDEr need Stanford's tokeniser: the program itself where METEOR is asked for, which needs Java anyhow,
-    and otherwise our own rules, which give the same tokens on the references of E2E (see `ptb`).
+    and otherwise our own rules, which give the same tokens on the references of E2E (see `captions.tokenise`).
 
     Args:
         hypotheses: one text per distinct input.
@@ -125,7 +124,7 @@ def score_e2e(
 
 
 def score_webnlg(hypotheses: Texts, references: References, without: Sequence[str] = ()) -> dict[str, float]:
-    """Score a test set of WebNLG or DART as LoRA's recipe does: lower-cased, split at every sign.
+    """Score a test set of WebNLG or DART as LoRA's recipe does: lower-cased, split at every punctuation mark.
 
     Args:
         hypotheses: one text per distinct input.

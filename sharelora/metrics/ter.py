@@ -39,13 +39,13 @@ def edit_distances(texts: Sequence[Words], reference: Words) -> NDArray[np.int64
 def moved(words: Words, reference: Words) -> Iterator[Words]:
     """Yield the text with each phrase that the reference has at another place moved to the number of that place."""
     for start, word in enumerate(words):
-        for place, other in enumerate(reference):
-            if word == other and start != place:
-                pairs = zip(words[start:], reference[place:], strict=False)
+        for position, other in enumerate(reference):
+            if word == other and start != position:
+                pairs = zip(words[start:], reference[position:], strict=False)
                 length = next((count for count, (left, right) in enumerate(pairs) if left != right), None)
-                end = start + (min(len(words) - start, len(reference) - place) if length is None else length)
+                end = start + (min(len(words) - start, len(reference) - position) if length is None else length)
                 rest = words[:start] + words[end:]
-                yield rest[:place] + words[start:end] + rest[place:]
+                yield rest[:position] + words[start:end] + rest[position:]
 
 
 def edits(words: Words, reference: Words) -> int:

@@ -1,4 +1,4 @@
-"""What differs between encoders: names of query and value, the longest input, the dropout in front of the head."""
+"""Differences between encoders: names of query and value, the longest input, the dropout in front of the head."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from sharelora.support.errors import UserError
 
 _BERT_NAMES = ("query", "value")
-# What LoRA adapts, by architecture.
+# The modules that LoRA adapts, by architecture.
 QUERY_VALUE: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"), _BERT_NAMES),
     "deberta-v2": ("query_proj", "value_proj"),
     "distilbert": ("q_lin", "v_lin"),
     "mpnet": ("attn.q", "attn.v"),
 }
-# What their configurations call the dropout in front of the head.
+# Names of the dropout in front of the head in their configurations.
 _DROPOUTS = ("cls_dropout", "classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")
 _NO_CLS_DROPOUT = {"deberta": "cls_dropout", "deberta-v2": "cls_dropout"}  # the field exists only once it is set
-# They number positions from behind the padding token.
+# In these the first position comes after the padding token.
 _OFFSET = ("camembert", "roberta", "xlm-roberta")
 
 
@@ -26,7 +26,7 @@ def default_modules(model_type: str) -> str:
     """Return query and value of an architecture, as `--lora_modules` takes them.
 
     Raises:
-        UserError: it is not known which these are.
+        UserError: their names are not known.
     """
     if model_type not in QUERY_VALUE:
         raise UserError(
@@ -36,8 +36,8 @@ def default_modules(model_type: str) -> str:
     return ",".join(QUERY_VALUE[model_type])
 
 
-def most_tokens(config: Any) -> int | None:
-    """Return the longest input of a model in tokens, or None if its positions are relative alone."""
+def max_input_length(config: Any) -> int | None:
+    """Return the longest input of a model in tokens, or None if all its positions are relative."""
     positions = getattr(config, "max_position_embeddings", None)
     if not positions or not getattr(config, "position_biased_input", True):
         return None

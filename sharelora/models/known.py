@@ -1,17 +1,16 @@
-"""Models by name on the meta device: shapes without weights, so that any plan can be counted on a laptop."""
+"""Published shapes by name, and models of them on the meta device: any plan can be counted on a laptop."""
+
+# Parsers read the names, so this module loads fast: torch, transformers and the hub are imported where they are used.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sharelora.support import hub
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +102,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "gpt2-large": ("openai-community/gpt2-large",),
 }
 
-# What a bare config is built as where it names no class: encoders are tuned as classifiers, the rest as decoders.
+# LoRA's names of the three sizes of GPT-2 (its flag --model_card).
+MODEL_CARDS: Mapping[str, str] = {
+    "gpt2.sm": "openai-community/gpt2",
+    "gpt2.md": "openai-community/gpt2-medium",
+    "gpt2.lg": "openai-community/gpt2-large",
+}
+
+# Types of models that are built as classifiers where their configuration names no class; all others are decoders.
 _CLASSIFIERS = (
     "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta",
     "xlm-roberta",
@@ -129,24 +135,8 @@ def known_name(name: str) -> str | None:
     return _names().get(_spelling(name))
 
 
-def _known_config(name: str) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    facts = dict(SHAPES[name])
-    return AutoConfig.for_model(facts.pop("model_type"), **facts)
-
-
-def _unknown(name: str, reason: str) -> UserError:
-    near = difflib.get_close_matches(_spelling(name), _names(), n=3, cutoff=0.5) or sorted(SHAPES)[:3]
-    known = ", ".join(dict.fromkeys(_names()[match] for match in near))
-    return UserError(
-        f"no model {name!r} ({reason}); need a folder with config.json, a model of the hub that can be reached, "
-        f"or a known name; nearest: {known}"
-    )
-
-
 def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Return a model's configuration: from a folder, from the table of published shapes, or from the hub.
+    """Return a model's configuration: of a folder, from the table of published shapes, or from the hub.
 
     Args:
         name_or_path: a folder with config.json, a known name or one of its aliases, or a hub id.
@@ -158,10 +148,13 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    from sharelora.support import hub
+
     name = str(name_or_path)
     known = known_name(name)
     if known and not (Path(name) / "config.json").is_file():
-        return _known_config(known)
+        shape = dict(SHAPES[known])
+        return AutoConfig.for_model(shape.pop("model_type"), **shape)
     if not Path(name).is_dir() and hub.cached_folder(name) is None and not hub.hub_reachable():
         raise _unknown(name, "no such folder or known model, and the hub cannot be reached")
     try:
@@ -171,15 +164,12 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
         raise _unknown(name, reason) from error
 
 
-def _model_class(config: PretrainedConfig) -> Any:
-    import transformers
-
-    declared = getattr(transformers, (config.architectures or ["-"])[0], None)
-    if declared is not None:
-        return declared
-    if config.model_type in _CLASSIFIERS:
-        return transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+def _unknown(name: str, reason: str) -> UserError:
+    known = [_names()[spelling] for spelling in nearest(_spelling(name), _names(), n=3)] or sorted(SHAPES)[:3]
+    return UserError(
+        f"no model {name!r} ({reason}); need a folder with config.json, the name of a model on the hub, or a known "
+        f"name; nearest: {', '.join(dict.fromkeys(known))}"
+    )
 
 
 def is_encoder(config: PretrainedConfig) -> bool:
@@ -193,17 +183,17 @@ def meta_classifier(config: PretrainedConfig) -> Any:
     Raises:
         UserError: transformers has no classifier of this type.
     """
-    import transformers
+    import torch
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
 
-    known = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    if type(config) not in known:
+    if type(config) not in CLASSIFIERS:
         raise UserError(
             f"found a model of type {config.model_type!r}; transformers has no classifier of that type; need an "
             "encoder such as RoBERTa, DeBERTa or BERT"
         )
-    made: Any = known[type(config)]
+    model_class: Any = CLASSIFIERS[type(config)]
     with torch.device("meta"):
-        return made(config)
+        return model_class(config)
 
 
 def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.Module:
@@ -211,26 +201,27 @@ def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.
 
     Args:
         name_or_path: as for `model_config`.
-        trust_remote_code: as for `model_config`; a model whose code lies outside transformers is not built.
+        trust_remote_code: as for `model_config`; only models whose code is part of transformers are built.
 
     Raises:
         UserError: the model is not found, or transformers has no class for it.
     """
+    import torch
+    import transformers
+
     config = model_config(name_or_path, trust_remote_code)
-    try:
-        model_class = _model_class(config)
-    except KeyError as error:
-        raise UserError(
-            f"model {name_or_path} is of type {config.model_type!r}, for which transformers has neither a causal "
-            "language model nor a classifier; give a model of another type"
-        ) from error
+    model_class: Any = getattr(transformers, (config.architectures or ["-"])[0], None)
+    if model_class is None:
+        classes: Any = (
+            transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+            if is_encoder(config)
+            else transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        )
+        if type(config) not in classes:
+            raise UserError(
+                f"model {name_or_path} is of type {config.model_type!r}, for which transformers has neither a causal "
+                "language model nor a classifier; give a model of another type"
+            )
+        model_class = classes[type(config)]
     with torch.device("meta"):
         return model_class(config)
-
-
-# LoRA's names of the three sizes of GPT-2.
-CARDS: Mapping[str, str] = {
-    "gpt2.sm": "openai-community/gpt2",
-    "gpt2.md": "openai-community/gpt2-medium",
-    "gpt2.lg": "openai-community/gpt2-large",
-}

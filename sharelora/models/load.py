@@ -1,4 +1,4 @@
-"""Load base models, tokenizers and adapters: safetensors only, errors that a person can act on."""
+"""Base models and tokenizers: found before anything is loaded, and loaded from safetensors alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from transformers import (
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from sharelora.models.adapter import attach_adapter as attach_adapter
 from sharelora.support import hub
 from sharelora.support.errors import UserError
-from sharelora.tuner.quantization import has_bitsandbytes, let_go_of_file, protect_4bit, quiet_bitsandbytes
+from sharelora.support.text import one_line
+from sharelora.tuner.files import CONFIG_FILE as ADAPTER_CONFIG
+from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, release_file
 
 DTYPES: dict[str, torch.dtype | str] = {
     "auto": "auto",
@@ -29,13 +30,13 @@ DTYPES: dict[str, torch.dtype | str] = {
     "fp32": torch.float32,
 }
 BITS = (4, 8, 16, 32)
-# Of these a checkpoint has every weight; an encoder's head may still have to be made.
+# Checkpoints of these classes have every weight; the head of an encoder may be new.
 _COMPLETE = (AutoModelForCausalLM, AutoModelForImageTextToText)
-# Tokens that only ever pad, in the vocabularies of common models; none is added where none exists.
+# Tokens that only ever pad, in the vocabularies of common models.
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
 
 
-def locate_model(
+def resolve_model(
     name_or_path: str,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -44,7 +45,7 @@ def locate_model(
     """Find a base model before anything is loaded: a folder, a complete cached copy, or a reachable hub repository.
 
     Returns:
-        A folder, or the hub id where the hub has to be asked.
+        A folder, or the hub id of a model that is not on this machine.
 
     Raises:
         UserError: not found, not reachable, or without safetensors weights; in seconds, never after network retries.
@@ -67,7 +68,7 @@ def locate_model(
 def _check_folder(folder: Path) -> None:
     names = [file.name for file in folder.iterdir()]
     if "config.json" not in names:
-        if "adapter_config.json" in names:
+        if ADAPTER_CONFIG in names:
             raise UserError(f"{folder} is an adapter; need its base model here; pass the adapter with --adapter")
         raise UserError(f"{folder} has no config.json; need a model folder in the Hugging Face layout; check the path")
     _refuse_pickle(str(folder), names)
@@ -99,10 +100,10 @@ def load_base(
     auto_class: Any = AutoModelForCausalLM,
     report: dict[str, Any] | None = None,
     unquantised: Sequence[str] = (),
-    cuttable: bool = False,
+    shardable: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
-    """Load a base model, quantised if asked, in evaluation mode.
+    """Load a base model, quantised on request, in evaluation mode.
 
     Args:
         name_or_path: a folder or a hub id.
@@ -110,32 +111,31 @@ def load_base(
         dtype: "bf16", "fp16", "fp32" or "auto" (the checkpoint's own); of a quantised model, the dtype it computes in.
         quant_type: "nf4" or "fp4".
         double_quant: quantise the quantisation constants too.
-        device_map: where the layers go; None leaves a plain model on the CPU.
+        device_map: devices of the layers; None leaves a plain model on the CPU.
         auto_class: the transformers class that picks the architecture.
-        report: takes what transformers says about loading: weights that were missing or of another shape.
-        unquantised: modules that stay as they are where the others are quantised; by default the head alone.
-        cuttable: keep packed 4-bit weights as numbers of the dtype that the model computes in, which is all that FSDP2
-            cuts into parts.
-        options: passed on to `from_pretrained`, e.g. `num_labels`.
+        report: receives transformers' loading info: weights that were missing or of another shape.
+        unquantised: modules that are not quantised where the others are; by default the head alone.
+        shardable: store packed 4-bit weights as numbers of the dtype that the model computes in; FSDP2 shards no other.
+        options: of `from_pretrained`, e.g. `num_labels`.
 
     Raises:
         UserError: the model is missing, damaged, pickled or of another kind, or bitsandbytes is not installed.
     """
     if bits not in BITS or dtype not in DTYPES:
         raise UserError(f"found bits {bits} and dtype {dtype}; need bits of {BITS} and dtype of {sorted(DTYPES)}")
-    place = locate_model(name_or_path, revision, token, cache_dir)
+    source = resolve_model(name_or_path, revision, token, cache_dir)
     if bits == 32 and dtype == "auto":
         dtype = "fp32"
     if bits < 16:
         options["quantization_config"] = _quantization(
-            bits, DTYPES[dtype], quant_type, double_quant, unquantised, cuttable
+            bits, DTYPES[dtype], quant_type, double_quant, unquantised, shardable
         )
     try:
         model, info = auto_class.from_pretrained(
-            place,
+            source,
             dtype=DTYPES[dtype],
             device_map=device_map,
-            revision=None if Path(place).is_dir() else revision,
+            revision=None if Path(source).is_dir() else revision,
             token=token,
             trust_remote_code=trust_remote_code,
             cache_dir=cache_dir,
@@ -144,31 +144,28 @@ def load_base(
             **options,
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"model {name_or_path} cannot be loaded: {_one_line(error)}; check the folder") from error
+        raise UserError(f"model {name_or_path} cannot be loaded: {one_line(error)}; check the folder") from error
     if report is not None:
         report.update(info)
-    if auto_class in _COMPLETE and info["missing_keys"]:
-        _refuse_incomplete(name_or_path, sorted(info["missing_keys"]))
+    missing = sorted(info["missing_keys"])
+    if auto_class in _COMPLETE and missing:
+        raise UserError(
+            f"model {name_or_path} lacks {len(missing)} weights of its architecture, first {missing[0]}; "
+            "need a complete model; it may be damaged or of another kind"
+        )
     protect_4bit(model)
     if bits < 16:
-        let_go_of_file(model)
+        release_file(model)
     return model.eval()
-
-
-def _refuse_incomplete(name: str, missing: list[str]) -> None:
-    raise UserError(
-        f"model {name} lacks {len(missing)} weights of its architecture, first {missing[0]}; "
-        "need a complete model; it may be damaged or of another kind"
-    )
 
 
 def _quantization(
     bits: int,
-    compute: torch.dtype | str,
+    dtype: torch.dtype | str,
     quant_type: str,
     double_quant: bool,
     unquantised: Sequence[str],
-    cuttable: bool,
+    shardable: bool,
 ) -> BitsAndBytesConfig:
     if not has_bitsandbytes():
         raise UserError(
@@ -177,17 +174,16 @@ def _quantization(
         )
     if quant_type not in ("nf4", "fp4"):
         raise UserError(f"found quant_type {quant_type}; need nf4 or fp4; change --quant_type")
-    quiet_bitsandbytes()
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantised) or None)
-    computes_in = torch.bfloat16 if compute == "auto" else compute
+    compute_dtype = torch.bfloat16 if dtype == "auto" else dtype
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quant_type,
         bnb_4bit_use_double_quant=double_quant,
-        bnb_4bit_compute_dtype=computes_in,
-        bnb_4bit_quant_storage=computes_in if cuttable else torch.uint8,
-        # It holds for 4 bits too, whatever its name.
+        bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=compute_dtype if shardable else torch.uint8,
+        # Whatever its name, it applies to 4 bits too.
         llm_int8_skip_modules=list(unquantised) or None,
     )
 
@@ -200,19 +196,19 @@ def load_tokenizer(
     cache_dir: str | None = None,
     padding_side: str = "right",
 ) -> Tokenizer:
-    """Load a tokenizer and see to it that it can pad, without a new token, a new embedding row or a changed meaning.
+    """Load a tokenizer that can pad, without a new token, a new embedding row or a changed meaning.
 
-    Where the tokenizer has no padding token, an existing one is named: one made for padding, else the end token. Masks
+    A tokenizer without a padding token gets an existing one as such: one made for padding, else the end token. Masks
     are built from lengths everywhere in this project, so padding with the end token hides no real one.
 
     Raises:
-        UserError: the tokenizer is missing or damaged.
+        UserError: the tokenizer is missing or damaged, or has no token to pad with.
     """
-    place = _locate_tokenizer(name_or_path, revision, token, cache_dir)
+    source = _resolve_tokenizer(name_or_path, revision, token, cache_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            place,
-            revision=None if Path(place).is_dir() else revision,
+            source,
+            revision=None if Path(source).is_dir() else revision,
             token=token,
             trust_remote_code=trust_remote_code,
             cache_dir=cache_dir,
@@ -220,15 +216,21 @@ def load_tokenizer(
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"the tokenizer of {name_or_path} cannot be loaded: {_one_line(error)}; "
-            "need tokenizer.json beside the model; copy it there"
+            f"the tokenizer of {name_or_path} cannot be loaded: {one_line(error)}; "
+            "need tokenizer.json in the folder of the model; copy it there"
         ) from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = _pad_token(tokenizer, name_or_path)
+        vocabulary = tokenizer.get_vocab()
+        pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
+        if pad_token is None:
+            raise UserError(
+                f"the tokenizer of {name_or_path} has no padding and no end token; need one; set pad_token in it"
+            )
+        tokenizer.pad_token = str(pad_token)
     return tokenizer
 
 
-def _locate_tokenizer(name: str, revision: str | None, token: str | bool | None, cache_dir: str | None) -> str:
+def _resolve_tokenizer(name: str, revision: str | None, token: str | bool | None, cache_dir: str | None) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
@@ -242,16 +244,3 @@ def _locate_tokenizer(name: str, revision: str | None, token: str | bool | None,
         raise hub.unreachable(name, "model")
     hub.repository_files(name, revision, token)
     return name
-
-
-def _pad_token(tokenizer: Tokenizer, name: str) -> str:
-    vocabulary = tokenizer.get_vocab()
-    found = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
-    if found is None:
-        raise UserError(f"the tokenizer of {name} has no padding and no end token; need one; set pad_token in it")
-    return str(found)
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -1,20 +1,20 @@
-"""From a budget to plans: which ways of sharing fit into so many parameters or bytes, and at which rank."""
+"""Plans within a budget: which ways of sharing fit into so many parameters or bytes, and at which rank."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 from sharelora.plan.plan import FILE_BYTES, FILE_HEADER, SharingPlan
 from sharelora.plan.rule import ODD_EVEN, SharingRule
 from sharelora.plan.site import Site, matches
 from sharelora.support.errors import UserError
-from sharelora.support.text import size
+from sharelora.support.text import columns, size
 
-# A smaller rank is not worth more modules or matrices: the smallest that the papers use for them.
+# The smallest rank that the papers use: more modules or matrices are not worth going below it.
 WORTHWHILE = 8
-# Ways of sharing, named as flags say them behind --share: paper 1's, and paper 2's naive groups.
+# Ways of sharing, named as on the command line after --share: those of paper 1, and the naive groups of paper 2.
 PAIRS = f"ab --share_groups {ODD_EVEN}"
 RULES: Mapping[str, SharingRule] = {
     "none": SharingRule(),
@@ -24,7 +24,7 @@ RULES: Mapping[str, SharingRule] = {
     "ab": SharingRule("ab"),
 }
 PREFERRED = ("a", PAIRS, "none", "b", "ab")
-# What query and value are called, by architecture.
+# Names of query and value, by architecture.
 _QUERY_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("query_proj", "value_proj"), ("q_lin", "v_lin"))
 _ATTENTION = ("attn", "attention")
 
@@ -36,9 +36,9 @@ class Fit:
     Attributes:
         modules: name of the set of modules.
         sharing: name of the way of sharing.
-        rank: 0 if even rank 1 is too much.
-        unit: parameters at rank 1; every rank takes as many more.
-        matrices: how many there are.
+        rank: 0 if not even rank 1 fits.
+        unit: parameters at rank 1; each further rank adds as many.
+        matrices: their number.
     """
 
     modules: str
@@ -60,10 +60,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class Budget:
-    """What an adapter may have: parameters, or bytes of its file, or both.
+    """How large an adapter may be.
+
+    Attributes:
+        parameters: at most so many; None for no limit.
+        file: bytes of its file at most; None for no limit.
 
     Raises:
-        UserError: neither is given.
+        UserError: there is no limit at all.
     """
 
     parameters: int | None = None
@@ -79,11 +83,11 @@ class Budget:
         return " and ".join(parts)
 
     def rank(self, unit: int, matrices: int) -> int:
-        """Return the largest rank that fits.
+        """Return the largest rank that fits, 0 if none does.
 
         Args:
             unit: parameters at rank 1.
-            matrices: how many there are.
+            matrices: their number.
         """
         limits = [self.parameters] if self.parameters is not None else []
         limits += [(self.file - FILE_HEADER * matrices) // FILE_BYTES] if self.file is not None else []
@@ -91,9 +95,9 @@ class Budget:
 
 
 def module_sets(sites: Sequence[Site]) -> dict[str, list[Site]]:
-    """Return the sets of modules that are usually adapted, of those that a model has: name -> sites.
+    """Return the usual choices of adapted modules, as far as a model has them: value of `--lora_modules` -> sites.
 
-    The names are as `--lora_modules` takes them.
+    They are all modules, those of attention, and query and value.
     """
     kinds = {site.kind for site in sites}
     attention = [site for site in sites if any(word in site.kind for word in _ATTENTION)]
@@ -112,102 +116,81 @@ def fits(
     rules: Mapping[str, SharingRule] = RULES,
     rank: int | None = None,
 ) -> list[Fit]:
-    """Find the largest rank of every way of sharing; where even rank 1 is too much, it is 0.
+    """Find the largest rank of every way of sharing; 0 where not even rank 1 fits.
 
     Args:
-        sets: sites by a name for them.
-        budget: what there is.
-        rules: ways of sharing by a name for them.
-        rank: a rank that must fit; None looks for the largest.
+        sets: name of a choice of modules -> sites.
+        budget: how large the adapter may be.
+        rules: name of a way of sharing -> rule.
+        rank: the only rank to try; None looks for the largest.
 
     Returns:
-        One for each set and rule that shares anything, in the order in which they are given.
+        One for each set and each rule that shares anything in it, in the order of the arguments.
     """
-    found = []
+    candidates = []
     for (modules, sites), (sharing, rule) in product(sets.items(), rules.items()):
-        plan = _at_rank_1(sites, rule)
-        if plan is None:
-            continue
-        most = min(budget.rank(plan.num_parameters, len(plan.matrices)), _full_rank(sites))
-        fitting = most if rank is None else rank if rank <= most else 0
-        found.append(Fit(modules, sharing, fitting, plan.num_parameters, len(plan.matrices)))
-    return found
+        try:
+            plan = SharingPlan.build(sites, rule, 1)
+        except UserError:
+            continue  # it shares nothing among these modules
+        # Beyond the smaller side of a module more rank adds nothing.
+        full_rank = min(min(site.d_in, site.d_out) for site in sites)
+        largest = min(budget.rank(plan.num_parameters, len(plan.matrices)), full_rank)
+        fitting = largest if rank is None else rank if rank <= largest else 0
+        candidates.append(Fit(modules, sharing, fitting, plan.num_parameters, len(plan.matrices)))
+    return candidates
 
 
-def _at_rank_1(sites: Sequence[Site], rule: SharingRule) -> SharingPlan | None:
-    try:
-        return SharingPlan.build(sites, rule, 1)
-    except UserError:
-        return None  # it shares nothing among these modules
-
-
-def _full_rank(sites: Sequence[Site]) -> int:
-    """Beyond the smallest side of a module more rank adds nothing."""
-    return min(min(site.d_in, site.d_out) for site in sites)
-
-
-def recommend(found: Sequence[Fit]) -> tuple[Fit, str]:
+def recommend(candidates: Sequence[Fit]) -> tuple[Fit, str]:
     """Choose one of the plans that fit, and say why.
 
-    ShareA comes first, the default of the first ShareLoRA paper. It and the others after it are in the order of their
-    mean scores in docs/results/glue.md, where at about the same number of parameters ShareA and pairs of layers are
-    ahead of LoRA at a smaller rank, and that of one A and B for all layers. Of one way of sharing the widest choice of
-    modules is taken, since the same parameters do more in more modules at a smaller rank (LoRA, section 7.1), but for
-    ranks below 8.
+    ShareA comes first, the default of the first ShareLoRA paper; then the other ways in the order of their mean scores
+    in docs/results/glue.md: at about the same number of parameters ShareA and pairs of layers are ahead of LoRA at a
+    smaller rank, and LoRA is ahead of one A and B for all layers. Within a way of sharing the widest choice of modules
+    with a rank of 8 or more is taken, since the same parameters do more in more modules at a smaller rank (LoRA,
+    section 7.1).
 
     Args:
-        found: at least one with a rank.
+        candidates: at least one with a rank.
     """
-    sets = list(dict.fromkeys(fit.modules for fit in found))
-    fitting = [fit for fit in found if fit.rank]
+    fitting = [fit for fit in candidates if fit.rank]
     worthwhile = [fit for fit in fitting if fit.rank >= WORTHWHILE]
     if not worthwhile:
         best = max(fitting, key=lambda fit: fit.rank)
         return best, f"no plan has a rank of {WORTHWHILE}; this one has the largest"
-    best = min(worthwhile, key=lambda fit: (_place(fit.sharing), sets.index(fit.modules)))
+    # A rule of the user's own is the only one there is. The widest set of modules is listed first.
+    order = {sharing: index for index, sharing in enumerate(PREFERRED)}
+    sets = list(dict.fromkeys(fit.modules for fit in candidates))
+    best = min(worthwhile, key=lambda fit: (order.get(fit.sharing, 0), sets.index(fit.modules)))
     return best, (
         f"the first of share {', '.join(PREFERRED)} (docs/results/glue.md) that has a rank of {WORTHWHILE} or more, "
         "with the most modules for which that holds"
     )
 
 
-def _place(sharing: str) -> int:
-    return PREFERRED.index(sharing) if sharing in PREFERRED else 0
-
-
-def render(found: Sequence[Fit], budget: Budget) -> str:
+def render(candidates: Sequence[Fit], budget: Budget) -> str:
     """Return a table of the plans that fit, and the recommended one with the reason.
 
     Raises:
-        UserError: none fits; the smallest is named.
+        UserError: none fits; the message names the smallest.
     """
-    fitting = [fit for fit in found if fit.rank]
+    fitting = [fit for fit in candidates if fit.rank]
     if not fitting:
-        smallest = min(found, key=lambda fit: fit.unit)
-        least = Fit(smallest.modules, smallest.sharing, 1, smallest.unit, smallest.matrices)
+        smallest = replace(min(candidates, key=lambda fit: fit.unit), rank=1)
         raise UserError(
-            f"found a budget of {budget}; the smallest plan, share {least.sharing} on {least.modules} at rank 1, has "
-            f"{least.parameters:,} parameters in a file of {size(least.bytes)}; raise the budget"
+            f"found a budget of {budget}; the smallest plan, share {smallest.sharing} on {smallest.modules} at rank 1, "
+            f"has {smallest.parameters:,} parameters in a file of {size(smallest.bytes)}; raise the budget"
         )
-    rows = [("modules", "share", "largest rank", "parameters", "file"), *map(_cells, fitting)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    rows = [("modules", "share", "largest rank", "parameters", "file")]
+    rows += [(fit.modules, fit.sharing, str(fit.rank), f"{fit.parameters:,}", size(fit.bytes)) for fit in fitting]
+    too_large = len(candidates) - len(fitting)
+    others = f"; {too_large} ways do not fit even at rank 1" if too_large else ""
     best, reason = recommend(fitting)
-    left_out = len(found) - len(fitting)
-    more = f"; {left_out} ways do not fit even at rank 1" if left_out else ""
-    lines.append(f"{len(fitting)} ways fit into {budget}, each also with any smaller rank{more}")
-    lines.append(f"recommended: {_flags(best)}: {reason}")
-    return "\n".join(lines)
-
-
-def _cells(fit: Fit) -> tuple[str, ...]:
-    return (fit.modules, fit.sharing, str(fit.rank), f"{fit.parameters:,}", size(fit.bytes))
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.ljust(width) if column < 2 else cell.rjust(width)
-
-
-def _flags(fit: Fit) -> str:
-    return f"--lora_modules {fit.modules} --share {fit.sharing} --lora_r {fit.rank}"
+    flags = f"--lora_modules {best.modules} --share {best.sharing} --lora_r {best.rank}"
+    return "\n".join(
+        [
+            *columns(rows, left=2),
+            f"{len(fitting)} ways fit into {budget}, each also with any smaller rank{others}",
+            f"recommended: {flags}: {reason}",
+        ]
+    )

@@ -13,16 +13,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
-from sharelora.plan.rule import SharingRule
+from sharelora.plan.rule import ANY, OUTSIDE, SharingRule
 from sharelora.plan.site import Site, matches
 from sharelora.support.errors import UserError
 from sharelora.support.text import columns
 
 FORMAT = "sharelora-plan/1"
-# Of the adapter's file: an element in fp32, and about a matrix's name, shape and place in the header.
+# Bytes in the adapter's file: of an element in fp32, and roughly of a matrix's name, shape and offset in the header.
 FILE_BYTES, FILE_HEADER = 4, 150
+HEADER = ("matrix", "of", "layers", "shape", "copies", "sites each", "parameters")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Entry:
 def matrix_name(side: str, key: tuple[str, str], shape: tuple[int, int]) -> str:
     """Name a matrix after its side, its key (kind, layers) and its shape.
 
-    The names hold `lora_A` or `lora_B`, so that rules of PEFT which look for these (LoRA+, freezing) apply, and no
-    dot, which parameter names do not allow.
+    The names hold `lora_A` or `lora_B`, by which PEFT finds the parameters to freeze and to give LoRA+ its rates, and
+    no dot, which torch does not allow in the name of a parameter.
     """
     kind, layers = key
     return f"lora_{side}/{kind.replace('.', '/')}/{layers}/{shape[0]}x{shape[1]}"
@@ -51,11 +53,11 @@ def matrix_name(side: str, key: tuple[str, str], shape: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class SharingPlan:
-    """All sites of a model with the matrices they use; consistent by construction.
+    """All adapted sites of a model with the matrices they use; consistent by construction.
 
     Raises:
-        UserError: no sites, a site twice, a name that no matrix can have, one name for matrices of different shapes,
-            or slices of a fused module with different ranks.
+        UserError: no sites, a site twice, an invalid name of a matrix, one name for matrices of different shapes, or
+            slices of a fused module with different ranks.
     """
 
     entries: tuple[Entry, ...]
@@ -68,8 +70,12 @@ class SharingPlan:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise UserError(f"sites appear twice in the plan: {', '.join(twice[:3])}; list each once")
         for entry in self.entries:
-            _check_names(entry)
-        self.matrices  # noqa: B018 - computing the shapes checks them
+            for side, name in (("A", entry.a), ("B", entry.b)):
+                if not str(name).startswith(f"lora_{side}/") or "." in name:
+                    raise UserError(
+                        f"invalid name {name!r} for {side} of {entry.site.name}; need lora_{side}/..., without dots"
+                    )
+        _ = self.matrices  # refuses a name that would mean two shapes
         for path, entries in self.by_path.items():
             ranks = [entry.r for entry in entries]
             if len(set(ranks)) > 1:
@@ -81,37 +87,37 @@ class SharingPlan:
     @cached_property
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Every matrix once: name -> shape."""
-        found: dict[str, tuple[int, int]] = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for entry in self.entries:
             for name, shape in entry.shapes().items():
-                if found.setdefault(name, shape) != shape:
+                if shapes.setdefault(name, shape) != shape:
                     raise UserError(
-                        f"matrix {name} would be {found[name]} for one site and {shape} for {entry.site.name}; "
+                        f"matrix {name} would be {shapes[name]} for one site and {shape} for {entry.site.name}; "
                         "matrices can be shared only between equal shapes, so give them different names"
                     )
-        return found
+        return shapes
 
     @cached_property
     def users(self) -> dict[str, list[Site]]:
         """Every matrix once: name -> the sites that use it, in model order."""
-        found: dict[str, list[Site]] = defaultdict(list)
+        users: dict[str, list[Site]] = defaultdict(list)
         for entry in self.entries:
-            found[entry.a].append(entry.site)
-            found[entry.b].append(entry.site)
-        return dict(found)
+            users[entry.a].append(entry.site)
+            users[entry.b].append(entry.site)
+        return dict(users)
 
     @cached_property
     def by_path(self) -> dict[str, tuple[Entry, ...]]:
         """Module path -> its entries: one, or several for a fused module."""
-        found: dict[str, list[Entry]] = defaultdict(list)
+        modules: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
-            found[entry.site.path].append(entry)
-        return {path: tuple(entries) for path, entries in found.items()}
+            modules[entry.site.path].append(entry)
+        return {path: tuple(entries) for path, entries in modules.items()}
 
     @property
     def num_parameters(self) -> int:
         """Elements of all matrices, each counted once."""
-        return sum(rows * cols for rows, cols in self.matrices.values())
+        return sum(map(prod, self.matrices.values()))
 
     @property
     def num_unshared(self) -> int:
@@ -120,7 +126,7 @@ class SharingPlan:
 
     @property
     def file_bytes(self) -> int:
-        """Size of the adapter's file, which has each matrix once; a little more than it really is."""
+        """Upper estimate of the size of the adapter's file, which has each matrix once."""
         return FILE_BYTES * self.num_parameters + FILE_HEADER * len(self.matrices)
 
     @property
@@ -146,9 +152,9 @@ class SharingPlan:
         Raises:
             UserError: another format, or rows with missing fields.
         """
-        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        if found != FORMAT:
-            raise UserError(f"plan has format {found!r}; need {FORMAT!r}; write it again with this version")
+        version = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+        if version != FORMAT:
+            raise UserError(f"the plan has format {version!r}; need {FORMAT!r}; write it again with this version")
         try:
             entries = tuple(
                 Entry(Site(**{f: row[f] for f in Site.__dataclass_fields__}), row["r"], row["a"], row["b"])
@@ -156,11 +162,12 @@ class SharingPlan:
             )
         except KeyError as error:
             raise UserError(
-                f"plan has a site without {error}; every row needs the fields that 'plan' writes"
+                f"the plan has a site without {error}; need every field that `sharelora plan --json` writes; "
+                "write it again"
             ) from error
         except TypeError as error:
             raise UserError(
-                "plan has no list of sites; every row needs the fields that 'plan' writes; write it again"
+                "the plan has no list of sites; need every field that `sharelora plan --json` writes; write it again"
             ) from error
         return cls(entries)
 
@@ -171,87 +178,56 @@ class SharingPlan:
         """Apply a rule to the sites of a model.
 
         Args:
-            sites: what the model has (`sharelora.tuner.sites.find_sites`).
+            sites: the adapted ones of the model (`sharelora.tuner.sites.find_sites`).
             rule: what is shared, for which modules, across what.
             r: rank of every site.
-            rank_pattern: other ranks, module name -> rank; a module's whole path decides over a shorter name.
+            rank_pattern: other ranks, module name -> rank; the full path of a module outranks a shorter name.
 
         Raises:
             UserError: a rank below 1, modules or layers that the model lacks, or a rule that shares nothing.
         """
         rule.check(sites)
-        layers = rule.layer_labels(sites)
-        entries = tuple(_entry(site, rule, layers, _rank(site, r, rank_pattern)) for site in sites)
-        plan = cls(entries)
-        plan.check_shared(rule)
+        labels = rule.layer_labels(sites)
+        entries = []
+        for site in sites:
+            rank = _rank(site, r, rank_pattern or {})
+            a = matrix_name("A", rule.key("A", site, labels), (rank, site.d_in))
+            b = matrix_name("B", rule.key("B", site, labels), (site.d_out, rank))
+            entries.append(Entry(site, rank, a, b))
+        plan = cls(tuple(entries))
+        for side in rule.sides:
+            if not any(len(users) > 1 for name, users in plan.users.items() if name.startswith(f"lora_{side}/")):
+                raise UserError(
+                    f"share={rule.share!r} across {rule.across} shares no {side}: no two of the {len(entries)} sites "
+                    "have the same shape and key; choose other modules, groups or share='none'"
+                )
         return plan
 
-    def check_shared(self, rule: SharingRule) -> None:
-        """Refuse a plan in which a side that the rule shares has no matrix with two users."""
-        for side in rule.sides:
-            if not any(len(users) > 1 for name, users in self.users.items() if name.startswith(f"lora_{side}/")):
-                raise UserError(
-                    f"share={rule.share!r} across {rule.across} shares no {side}: no two of the {len(self.entries)} "
-                    f"sites have the same shape and key; choose other modules, groups or share='none'"
-                )
-
     def table(self) -> str:
-        """Return the plan as a readable table with counts and the saving against LoRA."""
-        return render(self)
+        """Return a table with a line per kind of matrix, the total, and the saving against LoRA."""
+        kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for name in self.matrices:
+            side, *kind, label, shape = name.split("/")
+            layers = {ANY: "all", OUTSIDE: "-"}.get(label, "groups" if label.startswith("g") else "own")
+            kinds[side, ".".join(kind), layers, shape].append(name)
+        rows: list[tuple[str, ...]] = [HEADER]
+        for key, names in sorted(kinds.items()):
+            users = sorted({len(self.users[name]) for name in names})
+            sites_each = str(users[0]) if len(users) == 1 else f"{users[0]} to {users[-1]}"
+            elements = sum(prod(self.matrices[name]) for name in names)
+            rows.append((*key, str(len(names)), sites_each, f"{elements:,}"))
+        saving = 1 - self.num_parameters / self.num_unshared
+        total = (
+            f"{self.num_parameters:,} parameters in {len(self.matrices)} matrices for {len(self.entries)} sites; "
+            f"LoRA has {self.num_unshared:,} ({saving:.1%} fewer); plan {self.hash}"
+        )
+        return "\n".join([*columns(rows, left=4), total])
 
 
-def _check_names(entry: Entry) -> None:
-    for side, name in (("A", entry.a), ("B", entry.b)):
-        if not str(name).startswith(f"lora_{side}/") or "." in name:
-            raise UserError(
-                f"{name!r} is no name for the {side} of {entry.site.name}; need lora_{side}/..., without dots"
-            )
-
-
-def _rank(site: Site, r: int, rank_pattern: Mapping[str, int] | None) -> int:
-    pattern = rank_pattern or {}
-    if site.path in pattern:
-        r = pattern[site.path]
-    else:
-        r = next((rank for name, rank in pattern.items() if matches(site, name)), r)
-    if r < 1:
-        raise UserError(f"rank {r} for {site.name}; a rank is 1 or more; set lora_r")
-    return r
-
-
-def _entry(site: Site, rule: SharingRule, layers: Mapping[int, str], r: int) -> Entry:
-    a = matrix_name("A", rule.key("A", site, layers), (r, site.d_in))
-    b = matrix_name("B", rule.key("B", site, layers), (site.d_out, r))
-    return Entry(site, r, a, b)
-
-
-HEADER = ("matrix", "of", "layers", "shape", "copies", "sites each", "parameters")
-
-
-def _describe(layers: str) -> str:
-    return {"*": "all", "-": "-"}.get(layers, "groups" if layers.startswith("g") else "own")
-
-
-def _rows(plan: SharingPlan) -> list[tuple[str, ...]]:
-    kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for name in plan.matrices:
-        side, *kind, layers, shape = name.split("/")
-        kinds[side, ".".join(kind), _describe(layers), shape].append(name)
-    return [(*key, *_numbers(plan, names)) for key, names in sorted(kinds.items())]
-
-
-def _numbers(plan: SharingPlan, names: list[str]) -> tuple[str, str, str]:
-    users = sorted({len(plan.users[name]) for name in names})
-    each = str(users[0]) if len(users) == 1 else f"{users[0]} to {users[-1]}"
-    elements = sum(plan.matrices[name][0] * plan.matrices[name][1] for name in names)
-    return str(len(names)), each, f"{elements:,}"
-
-
-def render(plan: SharingPlan) -> str:
-    """Return a table with a line per kind of matrix, the total, and the saving against LoRA."""
-    saving = 1 - plan.num_parameters / plan.num_unshared
-    total = (
-        f"{plan.num_parameters:,} parameters in {len(plan.matrices)} matrices for {len(plan.entries)} sites; "
-        f"LoRA has {plan.num_unshared:,} ({saving:.1%} fewer); plan {plan.hash}"
-    )
-    return "\n".join([*columns([HEADER, *_rows(plan)], left=4), total])
+def _rank(site: Site, r: int, rank_pattern: Mapping[str, int]) -> int:
+    """Return the rank of a site: of its full path in the pattern, of the first name that means it, or `r`."""
+    names = [site.path, *(name for name in rank_pattern if matches(site, name))]
+    rank = next((rank_pattern[name] for name in names if name in rank_pattern), r)
+    if rank < 1:
+        raise UserError(f"rank {rank} for {site.name}; a rank is 1 or more; set lora_r")
+    return rank

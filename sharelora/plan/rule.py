@@ -1,17 +1,18 @@
-"""How names are chosen: four fields that span every method of both papers."""
+"""The sharing rule: four fields that span every method of both papers and decide who shares a matrix."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharelora.plan.site import Site, matches
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 
-ANY = "*"
-OUTSIDE = "-"  # the layer label of a module outside the layers
+ANY = "*"  # in a key: any kind, or any layer
+OUTSIDE = "-"  # in a key: the layer of a module outside the layers
+ODD_EVEN = "odd_even"
 
 SIDES: Mapping[str, tuple[str, ...]] = {"none": (), "a": ("A",), "b": ("B",), "ab": ("A", "B")}
 
@@ -29,14 +30,6 @@ ACROSS: Mapping[str, Across] = {
     "modules": Across(forgets_kind=True, forgets_layer=False),
     "both": Across(forgets_kind=True, forgets_layer=True),
 }
-ODD_EVEN = "odd_even"
-
-
-def _one_of(field: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in (allowed := list(allowed)):
-        near = difflib.get_close_matches(str(value), allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{field}={value!r} is unknown; need one of {', '.join(allowed)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class SharingRule:
         if isinstance(self.groups, str):
             _one_of("share_groups", self.groups, [ODD_EVEN])
         elif self.groups is not None:
-            _check_groups(self.groups)
+            _check_disjoint(self.groups)
         if self.share == "none" and (self.modules is not None or self.groups is not None):
             raise UserError(
                 "share='none' shares nothing, yet share_modules or share_groups is given; set share to a, b or ab"
@@ -93,12 +86,11 @@ class SharingRule:
                 raise UserError(
                     f"share_modules names {name!r}, which is not adapted; the adapted modules are {', '.join(kinds)}"
                 )
-        have = {site.layer for site in sites}
-        wanted = self.groups if isinstance(self.groups, tuple) else ()
-        missing = sorted({layer for group in wanted for layer in group} - have)
+        adapted = {site.layer for site in sites if site.layer is not None}
+        groups = self.groups if isinstance(self.groups, tuple) else ()
+        missing = sorted({layer for group in groups for layer in group} - adapted)
         if missing:
-            numbers = [layer for layer in have if layer is not None]
-            extent = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
+            extent = f"{min(adapted)} to {max(adapted)}" if adapted else "none"
             raise UserError(f"share_groups names layers {missing}; the adapted layers are {extent}")
 
     def layer_labels(self, sites: Iterable[Site]) -> dict[int, str]:
@@ -106,39 +98,46 @@ class SharingRule:
         layers = sorted({site.layer for site in sites if site.layer is not None})
         if self.groups is None:
             return dict.fromkeys(layers, ANY)
-        groups = _pairs(layers) if isinstance(self.groups, str) else self.groups
+        pairs = [layers[i : i + 2] for i in range(0, len(layers), 2)]
+        groups = pairs if isinstance(self.groups, str) else self.groups
         labels = {layer: f"g{index}" for index, group in enumerate(groups) for layer in group}
         return {layer: labels.get(layer, str(layer)) for layer in layers}
 
-    def key(self, side: str, site: Site, layers: Mapping[int, str]) -> tuple[str, str]:
+    def key(self, side: str, site: Site, labels: Mapping[int, str]) -> tuple[str, str]:
         """Return the key of a site's matrix: equal keys (and shapes) mean one matrix.
 
         Args:
             side: A or B.
             site: the user of the matrix.
-            layers: what `layer_labels` returned.
+            labels: what `layer_labels` returned.
         """
-        own = (site.kind, OUTSIDE if site.layer is None else str(site.layer))
+        if site.layer is None:
+            return site.kind, OUTSIDE
         shared = side in self.sides and (self.modules is None or any(matches(site, name) for name in self.modules))
-        if not shared or site.layer is None:
-            return own
-        forgets = ACROSS[self.across]
-        return (ANY if forgets.forgets_kind else own[0], layers[site.layer] if forgets.forgets_layer else own[1])
+        if not shared:
+            return site.kind, str(site.layer)
+        across = ACROSS[self.across]
+        kind = ANY if across.forgets_kind else site.kind
+        return kind, labels[site.layer] if across.forgets_layer else str(site.layer)
 
 
-def _pairs(layers: Sequence[int]) -> list[tuple[int, ...]]:
-    return [tuple(layers[i : i + 2]) for i in range(0, len(layers), 2)]
+def _one_of(field: str, value: str, allowed: Iterable[str]) -> None:
+    allowed = list(allowed)
+    if value not in allowed:
+        near = nearest(str(value), allowed)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{field}={value!r} is unknown; need one of {', '.join(allowed)}{hint}")
 
 
-def _check_groups(groups: tuple[tuple[int, ...], ...]) -> None:
-    seen: dict[int, int] = {}
+def _check_disjoint(groups: tuple[tuple[int, ...], ...]) -> None:
+    group_of: dict[int, int] = {}
     for index, group in enumerate(groups):
         if len(set(group)) < 2:
             raise UserError(f"share_groups: group {index} is {list(group)}; a group needs at least two layers")
         for layer in group:
-            if seen.setdefault(layer, index) != index:
+            if group_of.setdefault(layer, index) != index:
                 raise UserError(
-                    f"share_groups: layer {layer} is in groups {seen[layer]} and {index}; groups must not overlap"
+                    f"share_groups: layer {layer} is in groups {group_of[layer]} and {index}; groups must not overlap"
                 )
 
 

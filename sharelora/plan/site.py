@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
+# Modules of one layer that read the same input, in the names of the common architectures. The estimate of memory relies
+# on it; the layers themselves check at each call whether they do read the same tensor.
+SAME_INPUT = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("gate_proj", "up_proj"),
+    ("w1", "w3"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs side by side: one row per trained adapter, with everything that was measured of it."""
+"""`sharelora compare`: one row per trained adapter, with everything that was measured of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 from sharelora.reporting.results import Result, read_results
 from sharelora.support.errors import UserError
+from sharelora.support.text import columns, markdown_table, size
 
 # Facts of the run, in this order, before the metrics.
 FACTS = ("run", "kind", "model", "share", "trainable", "adapter bytes", "seconds", "peak memory")
 # Metrics in the order of interest; others that exist follow by name.
 FIRST = ("eval_loss", "train_loss")
-# Bookkeeping and per-subject values, which would bury the results: speeds, counts, second forms of the same number,
+# Bookkeeping and per-subject values, which would hide the results: speeds, counts, second forms of the same number,
 # memory of the upstream Trainer. They are shown when asked for by name.
 _COUNTS = (
     "batch_size|chance|epochs?|prompt_tokens|prompts_read_whole|questions|right|steps?|tokens|num_input_tokens_seen"
@@ -66,7 +67,7 @@ def _row(result: Result, name: str) -> Row:
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """Return a name per result: its own, or where it lies below what all have in common."""
+    """Return a name per result: its own, or its folder relative to the one that contains all."""
     folders = [result.path.resolve().parent for result in results]
     common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
     return [result.run or os.path.relpath(folder, common) for result, folder in zip(results, folders, strict=True)]
@@ -82,7 +83,7 @@ def _belongs(result: Result, row: Row) -> bool:
 
 
 def _join(row: Row, result: Result) -> bool:
-    """Add a result to a row, unless the row already says something else under one of its names."""
+    """Add a result to a row, unless the row already has another value for one of its metrics."""
     metrics = _scalars(result.metrics)
     if any(row.cells.get(name, value) != value for name, value in metrics.items() if not BORING.search(name)):
         return False
@@ -98,8 +99,8 @@ def joined(results: Sequence[Result]) -> list[Row]:
     order = sorted(zip(results, _names(results), strict=True), key=lambda pair: pair[0].kind != "train")
     rows: list[Row] = []
     for result, name in order:
-        homes = [row for row in rows if _belongs(result, row)]
-        if not [row for row in homes if _join(row, result)]:
+        candidates = [row for row in rows if _belongs(result, row)]
+        if not [row for row in candidates if _join(row, result)]:
             rows.append(_row(result, name))
     return rows
 
@@ -146,14 +147,6 @@ def _by_seed(rows: Sequence[Row]) -> list[Row]:
     return [_aggregate(group) for group in groups.values()]
 
 
-def _size(value: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
 def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
@@ -161,8 +154,8 @@ def _number(value: Any) -> str:
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "adapter bytes": _size,
-    "peak memory": _size,
+    "adapter bytes": size,
+    "peak memory": size,
     "seconds": lambda seconds: f"{seconds:.1f}",
 }
 
@@ -178,10 +171,10 @@ def _text(column: str, value: Any) -> str:
     return f"{show(statistics.fmean(value))} ± {show(statistics.stdev(value))}"
 
 
-def _columns(rows: Sequence[Row], chosen: Sequence[str] | None) -> list[str]:
-    have = {column for row in rows for column in row.cells}
-    facts = [column for column in ("run", "seeds", *FACTS[1:]) if column in have]
-    metrics = [name for name in FIRST if name in have] + sorted(have - set(facts) - set(FIRST))
+def _headers(rows: Sequence[Row], chosen: Sequence[str] | None) -> list[str]:
+    present = {column for row in rows for column in row.cells}
+    facts = [column for column in ("run", "seeds", *FACTS[1:]) if column in present]
+    metrics = [name for name in FIRST if name in present] + sorted(present - set(facts) - set(FIRST))
     unknown = [name for name in chosen or () if name not in metrics]
     if unknown:
         raise UserError(f"no result has a metric {unknown[0]!r}; there are {', '.join(metrics) or 'none'}")
@@ -196,16 +189,12 @@ def layout(table: Sequence[Sequence[str]], markdown: bool = False) -> str:
         table: rows of equally many cells, the headers first.
         markdown: write a Markdown table.
     """
-    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    numeric = [all(re.match(r"[-\d]", row[i]) for row in table[1:]) for i in range(len(widths))]
-    lines = []
-    for row in table:
-        cells = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip())
-    if markdown:
-        rules = ["-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric, strict=True)]
-        lines.insert(1, f"|{'|'.join(rules)}|")
-    return "\n".join(lines)
+    left = [
+        index
+        for index, column in enumerate(zip(*table[1:], strict=True))
+        if not all(re.match(r"[-\d]", cell) for cell in column)
+    ]
+    return "\n".join(markdown_table(table, left) if markdown else columns(table, left))
 
 
 def compare(
@@ -213,11 +202,11 @@ def compare(
 ) -> str:
     """Return a table of results, one row per run, with the columns that exist.
 
-    A training and the evaluations of its adapter (recognised by equal bytes) stand in one row. Upstream results have
+    A training and the evaluations of its adapter (recognised by equal bytes) share a row. Upstream results have
     the columns that their files give.
 
     Args:
-        paths: result files or folders, searched to the bottom.
+        paths: result files, or folders that are searched recursively.
         by_seed: one row for runs that differ in nothing but the seed: mean ± sample standard deviation.
         metrics: which metrics to show; None means all but bookkeeping and per-subject values.
         markdown: write a Markdown table.
@@ -231,6 +220,6 @@ def compare(
         raise UserError("nothing to compare; give at least one result file or folder of a run")
     rows = joined(unique)
     rows = _by_seed(rows) if by_seed else rows
-    columns = _columns(rows, metrics)
-    table = [columns, *([_text(column, row.cells.get(column)) for column in columns] for row in rows)]
+    headers = _headers(rows, metrics)
+    table = [headers, *([_text(column, row.cells.get(column)) for column in headers] for row in rows)]
     return layout(table, markdown)

@@ -1,17 +1,25 @@
-"""What a run stood on: versions, machine, commit, memory. Standard library only; nothing heavy is imported for it."""
+"""The environment of a run: command, versions, machine, commit, memory. Nothing heavy is imported for it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sharelora.support.errors import redacted
+
 PACKAGES = ("torch", "transformers", "peft", "sharelora", "bitsandbytes", "accelerate", "datasets")
+
+
+def command_line() -> str:
+    """Return this process's command line as one would type it, without secrets."""
+    return shlex.join(redacted([Path(sys.executable).name, *sys.argv]))
 
 
 def versions() -> dict[str, str | None]:
@@ -27,6 +35,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _cpu_name() -> str:
+    # `platform.processor` is empty on Linux.
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -34,7 +43,7 @@ def _cpu_name() -> str:
 
 
 def _gpu_names() -> list[str]:
-    # Only a process that uses torch can have used a GPU, so torch is looked at, never imported.
+    # Only a process that has imported torch can have used a GPU; importing it here would cost seconds.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []
@@ -51,6 +60,13 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
+def matrix_instructions() -> list[str]:
+    """Return what the CPU has for 16-bit products: without AMX they are no faster than those in fp32."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    return sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
+
+
 def git_commit() -> str | None:
     """Return the commit of the checkout that this code runs from, or None for an installed copy."""
     here = Path(__file__).resolve()
@@ -62,15 +78,16 @@ def git_commit() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An environment can lie inside somebody else's checkout, whose commit says nothing about this code.
+    # A virtual environment may be inside someone else's checkout, whose commit says nothing about this code.
     tracked = git("ls-files", "--error-unmatch", here.name) is not None
     return git("rev-parse", "HEAD") if tracked else None
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has held, in bytes: of the GPUs if it used any, else of the CPU."""
+    """Return the peak memory of this process in bytes: of the GPUs if it used any, else of the CPU."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    # macOS counts bytes, Linux kilobytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,14 +1,14 @@
-"""The course of a run as files: `loss.csv` always, `loss.png` where matplotlib is installed."""
+"""The log of a training as files: `loss.csv` always, `loss.png` where matplotlib is installed."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharelora.reporting.pictures import has_matplotlib, new_figure, picture_bytes
 from sharelora.support.files import write_bytes, write_text
 
 CSV = "loss.csv"
@@ -20,7 +20,7 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> list[Pa
     """Write what was logged, one row per step.
 
     Args:
-        folder: where to.
+        folder: the run's folder.
         history: the Trainer's log, one mapping per line.
 
     Returns:
@@ -33,14 +33,14 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> list[Pa
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / CSV, text.getvalue())
-    if importlib.util.find_spec("matplotlib") is None:
+    if not has_matplotlib():
         return [folder / CSV]
     write_bytes(folder / PNG, _plot(rows))
     return [folder / CSV, folder / PNG]
 
 
 def _by_step(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Join the lines of one step: the Trainer logs training and evaluation apart."""
+    """Join the lines of one step: the Trainer logs training and evaluation separately."""
     rows: dict[int, dict[str, Any]] = {}
     for line in history:
         rows.setdefault(int(line["step"]), {}).update(line)
@@ -48,12 +48,7 @@ def _by_step(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    # The object interface needs no display and changes no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     for name, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
         points = [(row["step"], row[name]) for row in rows if name in row]
@@ -62,6 +57,4 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes.set(xlabel="updates", ylabel="loss")
     if axes.lines:
         axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
-    return picture.getvalue()
+    return picture_bytes(figure, "png")

@@ -1,4 +1,4 @@
-"""A line of progress every few seconds."""
+"""Progress of a long evaluation: a line in the log every few seconds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells how far a test is, how fast, and when it will be done.
+    """Log how far an evaluation is, how fast it is, and when it will be done.
 
     Args:
-        name: of the test.
+        name: of the evaluation.
         every: seconds between two lines.
         bar: characters of a bar in each line; 0 for none.
         unit: what the speed counts.
@@ -24,7 +24,7 @@ class Progress:
         self.began = self.shown = time.monotonic()
 
     def __call__(self, done: int, total: int, amount: int) -> None:
-        """Say it if it is time.
+        """Log a line if the last one is long enough ago.
 
         Args:
             done: finished items.

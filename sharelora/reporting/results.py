@@ -1,10 +1,8 @@
-"""Results are files: one `result.json` per run, and readers for it and for the files of upstream runs."""
+"""`result.json`, the record of a run: written here, and read back together with the files of upstream runs."""
 
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,13 +12,13 @@ from typing import Any
 
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
-from sharelora.reporting.environment import git_commit, machine_facts, versions
-from sharelora.support.errors import UserError, hide, redacted
+from sharelora.reporting.environment import command_line, git_commit, machine_facts, versions
+from sharelora.support.errors import UserError, hide
 from sharelora.support.files import read_json, sha256, write_json
 from sharelora.support.tensor_header import tensor_shapes
+from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
 
 SCHEMA = 1
-ADAPTER = "adapter_model.safetensors"
 OURS = ("result.json", "result_*.json")
 # LoRA's run_glue.py and every other user of the Trainer; QLoRA's qlora.py.
 TRAINER = ("all_results.json", "eval_results*.json", "train_results*.json", "test_results*.json")
@@ -102,7 +100,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
         UserError: there is no such file.
     """
     path = Path(path)
-    path = path / ADAPTER if path.is_dir() else path
+    path = path / WEIGHTS_FILE if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"no file {path}; a result can describe only files that were written")
     facts = {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -112,7 +110,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into JSON data: paths, dtypes and enums into text, and non-finite numbers too; no token is in it."""
+    """Turn a value into JSON data: paths, dtypes, enums and non-finite numbers become text; tokens are hidden."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -179,7 +177,7 @@ def write_result(
         path=path,
         kind=kind,
         run=run,
-        command=command or shlex.join(redacted([Path(sys.executable).name, *sys.argv])),
+        command=command or command_line(),
         model=model,
         seed=config.get("seed") if seed is None else seed,
         seconds=seconds,
@@ -210,9 +208,9 @@ def _read_ours(path: Path, data: Mapping[str, Any]) -> Result:
 
 
 def _newest_adapter(folder: Path) -> dict[str, dict[str, Any]]:
-    # Pickled files are described from outside and never opened.
-    found = [path for path in folder.rglob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
-    return {"adapter": describe_file(max(found, key=lambda path: path.stat().st_mtime))} if found else {}
+    # Pickled files are hashed but never opened: loading one could run code.
+    weights = [path for path in folder.rglob("adapter_model.*") if path.name in (WEIGHTS_FILE, PICKLE_FILE)]
+    return {"adapter": describe_file(max(weights, key=lambda path: path.stat().st_mtime))} if weights else {}
 
 
 def _read_upstream(path: Path, data: Mapping[str, Any], kind: str) -> Result:
@@ -235,7 +233,7 @@ def read_result(path: str | Path) -> Result:
     """Read one result file, ours or an upstream one.
 
     Raises:
-        UserError: it is missing, damaged, or none of the known kinds.
+        UserError: it is missing, damaged, or of an unknown kind.
     """
     path = Path(path)
     data = read_json(path)
@@ -251,11 +249,11 @@ def read_result(path: str | Path) -> Result:
 
 
 def _result_files(folder: Path) -> list[Path]:
-    """Return the result files below a folder; where ours lies, upstream's names in the same folder add nothing."""
-    files = [path for path in sorted(folder.rglob("*.json")) if not _hidden(path.relative_to(folder))]
-    ours = [path for path in files if _is_one_of(path, OURS)]
+    """Return the result files below a folder; upstream's are ignored where a result of ours is in the same folder."""
+    visible = [path for path in sorted(folder.rglob("*.json")) if not _hidden(path.relative_to(folder))]
+    ours = [path for path in visible if _is_one_of(path, OURS)]
     taken = {path.parent for path in ours}
-    others = [path for path in files if path.parent not in taken and _is_upstream(path)]
+    others = [path for path in visible if path.parent not in taken and _is_upstream(path)]
     return sorted(ours + others)
 
 
@@ -279,11 +277,11 @@ def read_results(path: str | Path) -> list[Result]:
     path = Path(path)
     if path.is_file():
         return [read_result(path)]
-    found = [read_result(file) for file in _result_files(path)] if path.is_dir() else []
-    if not found:
+    results = [read_result(file) for file in _result_files(path)] if path.is_dir() else []
+    if not results:
         what = "a folder without" if path.is_dir() else "no such path, so no"
         raise UserError(f"{path}: {what} results; need {', '.join(OURS + TRAINER + QLORA)} somewhere below it")
-    return found
+    return results
 
 
 def plan_facts(model: Any) -> dict[str, Any]:

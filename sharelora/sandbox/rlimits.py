@@ -1,9 +1,9 @@
-"""The weaker sandbox: limits and a filter of system calls, but the same files and the same machine as everybody.
+"""The weaker sandbox: limits and a filter of system calls, but the user's own files and machine.
 
-What holds as in the full one: no new processes, no signals, no sockets, limits on time, memory, output and the size of
-a file, no environment, no packages. What does not: the program reads, changes and deletes what its user may read,
-change and delete, files that it writes stay, and it sees all that runs. Root cannot be kept from starting threads. And
-with some skill it can forge a pass: the processes that hold the verdict belong to the same user.
+As in the full one there are no new processes, no signals, no sockets, limits on time, memory, output and the size of a
+file, no environment and no packages. But the program reads, changes and deletes what its user may read, change and
+delete, files that it writes stay, and it sees all that runs. Root cannot be kept from starting threads. And with some
+skill it can forge a pass: the processes that hold the verdict belong to the same user.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(limits: Limits) -> Start:
-    """Return how a sandbox is started, and say aloud, once, what it does not do.
+    """Return how to start a sandbox, and warn, once, of what it does not do.
 
     Args:
-        limits: all of them are set from inside.
+        limits: set from inside, all of them.
     """
     python = find_interpreter()
-    # Root becomes another user only where that user can read Python, which may lie in root's home.
+    # Root becomes another user only where that user can read Python, which may be in root's home.
     user = another_user(python.library, whole_path=True)
     warn("another user" if user is not None else "root" if os.geteuid() == 0 else "you")
     return Start(python.words, user)
@@ -32,14 +32,14 @@ def prepare(limits: Limits) -> Start:
 
 @functools.cache
 def warn(who: str) -> None:
-    """Say that files are not safe.
+    """Warn that files are not safe.
 
     Args:
         who: the user as whom programs run.
     """
     logger.warning(
-        "WARNING: --sandbox rlimits does not protect files. Programs that nobody has read run as %s: they can read, "
-        "change and delete all that %s can. Use it only in a container, or on a machine, that may be lost.",
+        "WARNING: --sandbox rlimits does not protect files. Untrusted programs run as %s: they can read, change and "
+        "delete all that %s can. Use it only in a container, or on a machine, that you can afford to lose.",
         who,
         who,
     )

@@ -1,8 +1,8 @@
-"""A filter of system calls (seccomp) for programs that nobody has read: no new process, no signal, no socket.
+"""The filter of system calls (seccomp) for untrusted programs: no new process, no signal, no socket.
 
-A limit on memory holds for one process: a program that may start others has as much memory as it likes, and can leave
-something running. Nothing that is scored here needs a second process; the filter allows threads alone. It also closes
-what memory limits do not count (shared memory, anonymous files), the ways from one process into another, and the making
+A limit on memory holds for one process: a program that may start others gets as much memory as it likes, and can leave
+something running. Nothing that is scored here needs a second process, so the filter allows threads only. It also blocks
+memory that no limit counts (shared memory, anonymous files), the ways from one process into another, and the creation
 of namespaces, in which a user is root.
 """
 
@@ -14,11 +14,11 @@ import struct
 
 from sharelora.support.errors import UserError
 
-# The kernel's names of the two processors, and where their numbers stand in the pairs below.
+# The kernel's names of the two processors, and the position of their numbers in the pairs below.
 PROCESSORS = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 # Call -> its number on x86_64 and on aarch64, None where there is no such call.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # other processes: made, replaced, entered, steered
+    # other processes: created, replaced, entered, controlled
     "fork": (57, None),
     "vfork": (58, None),
     "execve": (59, 221),
@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
-    # parts of the kernel that are large and often broken into
+    # large parts of the kernel that are often attacked
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
@@ -88,7 +88,7 @@ CLONE_THREAD = 0x00010000
 FILE_OWNER, DEVICE_OWNER = (8, 15), (0x8901, 0x8902)
 X32 = 0x40000000  # a second set of calls on x86_64, from this number on
 
-# Instructions of classic BPF, and where they find things in the kernel's `struct seccomp_data`.
+# Instructions of classic BPF, and offsets into the kernel's `struct seccomp_data`.
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, PROCESSOR, FIRST_ARGUMENT = 0, 4, 16
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
@@ -101,7 +101,7 @@ def calls_filter(machine: str | None = None) -> bytes:
         machine: the processor, as `platform.machine` names it; None for this one.
 
     Raises:
-        UserError: the processor is another one than the filter knows.
+        UserError: the filter does not know the processor.
     """
     machine = machine or platform.machine()
     if machine not in PROCESSORS:
@@ -116,12 +116,12 @@ def calls_filter(machine: str | None = None) -> bytes:
         *_unless(EQUAL, processor, KILL),
         _instruction(LOAD, NUMBER),
         *(_if(AT_LEAST, X32, no) if machine == "x86_64" else []),
-        # Its flags lie in memory, where a filter does not see them; told that it does not exist, libraries use clone.
+        # Its flags are in memory, where a filter cannot see them; told that it does not exist, libraries use clone.
         *_if(EQUAL, CLONE3[column], REFUSE | errno.ENOSYS),
         *(line for pair in REFUSED.values() if (number := pair[column]) is not None for line in _if(EQUAL, number, no)),
         # A new thread is allowed, a new process is not.
         *_look(CLONE[column], 0, _unless(ANY_BIT, CLONE_THREAD, no)),
-        # Limits of its own process, which is called 0, may be asked for and lowered; those of others not.
+        # A process may read and lower its own limits (process 0), not those of others.
         *_look(PRLIMIT[column], 0, _unless(EQUAL, 0, no)),
         *_look(FCNTL[column], 1, [line for value in FILE_OWNER for line in _if(EQUAL, value, no)]),
         *_look(IOCTL[column], 1, [line for value in DEVICE_OWNER for line in _if(EQUAL, value, no)]),
@@ -131,13 +131,13 @@ def calls_filter(machine: str | None = None) -> bytes:
 
 
 def _look(number: int, argument: int, tests: list[bytes]) -> list[bytes]:
-    """If it is this call, test one of its arguments, and allow it if no test has answered."""
+    """For this call, test one of its arguments, and allow it if no test has given an answer."""
     body = [_instruction(LOAD, FIRST_ARGUMENT + 8 * argument), *tests, _instruction(RETURN, ALLOW)]
     return [_instruction(EQUAL, number, 0, len(body)), *body]
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    """One instruction; jumps say how many instructions to leave out."""
+    """One instruction; jumps are the numbers of instructions to skip."""
     return struct.pack("<HBBI", code, if_true, if_false, value)
 
 

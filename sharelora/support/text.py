@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 _UNITS = ("kB", "MB", "GB", "TB")
 
@@ -26,13 +26,35 @@ def columns(rows: Sequence[Sequence[str]], left: int | Iterable[int] = 1) -> lis
         left: how many columns, counted from the first, are aligned on the left, or which ones; the others, usually
             numbers, are aligned on the right.
     """
-    on_the_left = set(range(left)) if isinstance(left, int) else set(left)
+    return ["  ".join(row).rstrip() for row in _aligned(rows, _left_columns(left))]
+
+
+def markdown_table(rows: Sequence[Sequence[str]], left: int | Iterable[int] = 1) -> list[str]:
+    """Return rows of cells, the headers first, as the lines of a Markdown table that is aligned as plain text too.
+
+    Args:
+        rows: cells, the same number in every row.
+        left: as in `columns`.
+    """
+    on_the_left = _left_columns(left)
+    lines = [f"| {' | '.join(row)} |" for row in _aligned(rows, on_the_left)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rules = ["-" * (width + 1) + ("-" if index in on_the_left else ":") for index, width in enumerate(widths)]
+    return [lines[0], f"|{'|'.join(rules)}|", *lines[1:]]
+
+
+def _left_columns(left: int | Iterable[int]) -> set[int]:
+    return set(range(left)) if isinstance(left, int) else set(left)
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[list[str]]:
+    """Pad every cell to the width of its column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(
-            cell.ljust(width) if index in on_the_left else cell.rjust(width)
+        [
+            cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        ]
         for row in rows
     ]
 
@@ -43,5 +65,5 @@ def nearest(word: str, known: Iterable[str], n: int = 1, cutoff: float = 0.5) ->
 
 
 def one_line(error: BaseException, length: int = 300) -> str:
-    """Return the message of another library's error on one line, cut to so many characters."""
-    return " ".join(str(error).split())[:length]
+    """Return the message of another library's error on one line, cut to so many characters; its type if it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__

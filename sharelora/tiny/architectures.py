@@ -22,13 +22,11 @@ from transformers import (
 
 from sharelora.data.vision import IMAGE
 from sharelora.support.errors import UserError
-from sharelora.tiny.drawings import caption_documents
-from sharelora.tiny.looking import caption_of_pictures, llava_config, llava_processor
-from sharelora.tiny.objectives import Objective, masked_token, next_token, next_token_of_rows
-from sharelora.tiny.recipe import Recipe as Recipe
-from sharelora.tiny.restaurants import decoder_documents
+from sharelora.tiny.nlg import decoder_documents
+from sharelora.tiny.objectives import Objective, Recipe, masked_token, next_token, next_token_of_rows
 from sharelora.tiny.scenes import encoder_documents
 from sharelora.tiny.text import Document, documents
+from sharelora.tiny.vision import caption_documents, caption_of_pictures, llava_config, llava_processor
 from sharelora.tiny.world import World
 
 BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
@@ -73,7 +71,7 @@ ROBERTA_TOKENS = Tokens(
     f"{BOS} $A {EOS} {EOS} $B {EOS}",
     longest=512,
 )
-# One token stands between texts, before, and after them, as in GPT-2; it has none to fill with.
+# As in GPT-2, one token comes before, between and after texts; there is no padding token.
 GPT2_TOKENS = Tokens(
     {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}, "$A", "$A $B", longest=1024
 )
@@ -94,7 +92,7 @@ class Architecture:
         recipe: how it is trained.
         tokens: its special tokens.
         objective: what it learns.
-        reads: world, random source -> documents without end.
+        reads: world, random source -> endless documents.
         prepares: tokenizer -> what is saved with the model: the tokenizer itself, or a processor that has it.
     """
 

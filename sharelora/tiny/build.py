@@ -14,8 +14,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from sharelora.tiny.architectures import Architecture, Recipe
-from sharelora.tiny.objectives import Loss
+from sharelora.tiny.architectures import Architecture
+from sharelora.tiny.objectives import Loss, Recipe
 from sharelora.tiny.world import World, make_world
 
 Progress = Callable[[int, int], None]
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 def reproducible(seed: int) -> Iterator[None]:
     """Fix all that could change the result, and put it back: seed, threads, precision, algorithms.
 
-    One thread: the sums of several depend on their number, and beside other work several are slower for such shapes.
+    One thread: sums over several depend on their number, and several are slower for such shapes on a busy machine.
     """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -42,33 +42,33 @@ def reproducible(seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic)
 
 
-def make_tokenizer(made: Architecture, recipe: Recipe, world: World, seed: int) -> PreTrainedTokenizerFast:
+def make_tokenizer(architecture: Architecture, recipe: Recipe, world: World, seed: int) -> PreTrainedTokenizerFast:
     """Make a byte-level BPE tokenizer from documents; it writes texts between the kind's special tokens."""
-    found = itertools.islice(made.reads(world, random.Random(seed)), recipe.samples)
+    documents = itertools.islice(architecture.reads(world, random.Random(seed)), recipe.samples)
     core = Tokenizer(BPE())
     # A letter by itself is a token by itself, with or without a space before it: an answer is written one way only.
     letters = pre_tokenizers.Split(Regex("[A-Z](?![a-z])"), "isolated")
     core.pre_tokenizer = pre_tokenizers.Sequence([letters, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     core.decoder = decoders.ByteLevel()
-    special = made.tokens.special
+    special = architecture.tokens.special
     trainer = BpeTrainer(
         vocab_size=recipe.vocabulary,
         special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator((piece for document in found for piece in document), trainer)
+    core.train_from_iterator((piece for document in documents for piece in document), trainer)
     core.post_processor = processors.TemplateProcessing(
-        single=made.tokens.single,
-        pair=made.tokens.pair,
+        single=architecture.tokens.single,
+        pair=architecture.tokens.pair,
         special_tokens=[(token, number) for number, token in enumerate(special)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        model_max_length=made.tokens.longest,
+        model_max_length=architecture.tokens.longest,
         # Neither kind of model tells two texts apart by token types.
         model_input_names=["input_ids", "attention_mask"],
-        **made.tokens.roles,
+        **architecture.tokens.roles,
     )
 
 
@@ -83,7 +83,7 @@ def train(model: PreTrainedModel, loss: Loss, recipe: Recipe, progress: Progress
     """Train a model on an endless source of text.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         loss: the loss on the next batch.
         recipe: steps and learning rates.
         progress: called with the finished and all steps.
@@ -101,29 +101,29 @@ def train(model: PreTrainedModel, loss: Loss, recipe: Recipe, progress: Progress
         progress(step + 1, recipe.steps)
 
 
-def build(made: Architecture, recipe: Recipe, folder: Path, seed: int, progress: Progress) -> None:
+def build(architecture: Architecture, recipe: Recipe, folder: Path, seed: int, progress: Progress) -> None:
     """Make a model and write it as a model folder.
 
     Args:
-        made: what to build.
+        architecture: the kind of model.
         recipe: how to train it.
         folder: an existing, empty folder.
         seed: of the weights and the text; the world is always the same, so every model fits the same tasks.
         progress: called with the finished and all steps.
     """
     world = make_world()
-    tokenizer = make_tokenizer(made, recipe, world, seed)
-    config = made.config(
+    tokenizer = make_tokenizer(architecture, recipe, world, seed)
+    config = architecture.config(
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **made.shape,
+        **architecture.shape,
     )
     with reproducible(seed):
-        model = made.model(config).float()
+        model = architecture.model(config).float()
         # Another source than the tokenizer's, so that the text goes on where that of other seeds does not begin.
-        found = made.reads(world, random.Random(seed + 1))
-        train(model, made.objective(tokenizer, found, recipe), recipe, progress)
+        documents = architecture.reads(world, random.Random(seed + 1))
+        train(model, architecture.objective(tokenizer, documents, recipe), recipe, progress)
     model.eval().save_pretrained(folder)
-    made.prepares(tokenizer).save_pretrained(folder)
+    architecture.prepares(tokenizer).save_pretrained(folder)

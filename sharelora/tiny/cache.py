@@ -1,4 +1,4 @@
-"""Where tiny models and data are kept: made once, whole or not at all, by one process at a time."""
+"""The cache of tiny models and data: each made once, completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sharelora.data import chat, commonsense, formats, questions
+from sharelora.data.glue import tasks as glue_tasks
+from sharelora.data.nlg import linearise
+from sharelora.data.vision import conversations, tokens
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, require_writable
-from sharelora.tiny.architectures import Architecture, Recipe, architecture
+from sharelora.tiny.architectures import Architecture, architecture
 from sharelora.tiny.build import Progress, build
+from sharelora.tiny.objectives import Recipe
 from sharelora.tiny.tasks import write_tasks
-from sharelora.tiny.vision_tasks import write_vision_tasks
+from sharelora.tiny.vision import write_vision_tasks
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 STEPS = "SHARELORA_TINY_STEPS"
 CACHE = "SHARELORA_CACHE"
-# What shapes tiny texts and files besides the code of this folder.
-DATA_SOURCES = (
-    *("commonsense.py", "formats.py", "questions.py", "glue/tasks.py", "nlg/linearise.py"),
-    *("chat.py", "vision/conversation.py", "vision/encoding.py"),
-)
+# The modules of `sharelora.data` that tiny texts and files depend on: a change of their code makes a new key.
+SHAPING_MODULES = (chat, commonsense, formats, questions, glue_tasks, linearise, conversations, tokens)
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -46,22 +48,21 @@ def cache_folder(cache: str | Path | None = None) -> Path:
         raise UserError(f"the cache folder {folder} cannot be written; need one that can; set {CACHE}") from error
 
 
-def _recipe(made: Architecture, steps: int | None) -> Recipe:
-    asked = os.environ.get(STEPS) if steps is None else str(steps)
-    if asked is None or asked == "":
-        return made.recipe
-    if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"found {STEPS}={asked}; need a whole number of at least 1; change or unset it")
-    return dataclasses.replace(made.recipe, steps=int(asked))
+def _recipe(chosen: Architecture, steps: int | None) -> Recipe:
+    text = os.environ.get(STEPS) if steps is None else str(steps)
+    if text is None or text == "":
+        return chosen.recipe
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"found {STEPS}={text}; need a whole number of at least 1; change or unset it")
+    return dataclasses.replace(chosen.recipe, steps=int(text))
 
 
 def _key(*parts: object) -> str:
     """A name for exactly this content: the settings, and the code that writes texts and trains."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in DATA_SOURCES)]
-    for source in sources:
-        digest.update(source.read_bytes())
+    shaping = [Path(str(module.__file__)) for module in SHAPING_MODULES]
+    for file in (*sorted(Path(__file__).parent.glob("*.py")), *shaping):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -98,13 +99,13 @@ def ensure_tiny(
     Raises:
         UserError: an unknown kind, a bad number of steps, or a folder that cannot be written.
     """
-    made = architecture(kind)
-    recipe = _recipe(made, steps)
-    shape = (made.config.__name__, made.model.__name__, made.shape, dataclasses.asdict(recipe))
+    chosen = architecture(kind)
+    recipe = _recipe(chosen, steps)
+    shape = (chosen.config.__name__, chosen.model.__name__, chosen.shape, dataclasses.asdict(recipe))
     folder = cache_folder(cache) / f"{kind}-{_key(kind, shape, seed)}"
 
     def make(temporary: Path) -> None:
-        build(made, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
+        build(chosen, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
         logger.info("made %s", folder)
 
     return _made_once(folder, lambda: all((folder / name).is_file() for name in MODEL_FILES), make)
@@ -137,7 +138,7 @@ def tiny_vision_data(cache: str | Path | None = None) -> Path:
 
 
 class ProgressLine:
-    """One line on stderr that says how far a job is; on a terminal it is rewritten in place."""
+    """One line on stderr about the progress of a job; on a terminal it is rewritten in place."""
 
     def __init__(self, what: str) -> None:
         self.what, self.started, self.terminal = what, time.monotonic(), sys.stderr.isatty()

@@ -22,10 +22,10 @@ from sharelora.tiny.scenes import (
     QUESTIONS,
     REFERENCES,
     another_day,
+    new_slots,
     opinion,
     reference,
-    told,
-    values,
+    sentence,
 )
 from sharelora.tiny.world import World
 
@@ -41,15 +41,15 @@ SIZES = {"train": 1200, "dev": 200, "test": 100}
 
 
 def _other(name: str, names: Mapping[str, object], rng: random.Random) -> str:
-    return rng.choice([found for found in names if found != name])
+    return rng.choice([other for other in names if other != name])
 
 
 def _cola(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """Acceptable, or with two neighbouring words in the wrong order."""
-    words = told(rng.choice(tuple(HAPPENINGS)), values(world, rng), rng).split()
+    words = sentence(rng.choice(tuple(HAPPENINGS)), new_slots(world, rng), rng).split()
     if not label:
-        place = rng.randrange(len(words) - 1)
-        words[place], words[place + 1] = words[place + 1], words[place]
+        position = rng.randrange(len(words) - 1)
+        words[position], words[position + 1] = words[position + 1], words[position]
     return (" ".join(words),)
 
 
@@ -59,53 +59,53 @@ def _sst2(world: World, rng: random.Random, label: int, split: str) -> Texts:
 
 def _mrpc(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """The same happening in two ways, or two happenings to one person on one day."""
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     if not label:
-        return told(name, found, rng), told(_other(name, HAPPENINGS, rng), found, rng)
-    first, second = rng.sample(HAPPENINGS[name].told, 2)
-    return first.format(**found), second.format(**found)
+        return sentence(name, slots, rng), sentence(_other(name, HAPPENINGS, rng), slots, rng)
+    first, second = rng.sample(HAPPENINGS[name].ways, 2)
+    return first.format(**slots), second.format(**slots)
 
 
 def _qqp(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """The same question in two ways, or two questions about one thing."""
-    found, name = values(world, rng), rng.choice(tuple(QUESTIONS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(QUESTIONS))
     first, second = rng.sample(QUESTIONS[name], 2)
     if not label:
         second = rng.choice(QUESTIONS[_other(name, QUESTIONS, rng)])
-    return first.format(**found), second.format(**found)
+    return first.format(**slots), second.format(**slots)
 
 
 def _stsb(world: World, rng: random.Random, score: int, split: str) -> Texts:
     """The same happening counts 4, one of its kind 2; the same day counts 1."""
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     alike = [other for other in HAPPENINGS if HAPPENINGS[other].kind == HAPPENINGS[name].kind and other != name]
     others = [other for other in HAPPENINGS if HAPPENINGS[other].kind != HAPPENINGS[name].kind]
     second = (rng.choice(others), rng.choice(alike), name)[score // 2]
-    return told(name, found, rng), told(second, found if score % 2 else another_day(found, rng), rng)
+    return sentence(name, slots, rng), sentence(second, slots if score % 2 else another_day(slots, rng), rng)
 
 
 def _mnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """What follows from a happening, what it leaves open, or what follows from another one."""
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
-    first = told(name, found, rng)
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
+    first = sentence(name, slots, rng)
     if split.endswith("mismatched"):
-        first = LETTER.format(told=first, **found)
-    said = (HAPPENINGS[name].follows, OPEN, HAPPENINGS[_other(name, HAPPENINGS, rng)].follows)
-    return first, rng.choice(said[label]).format(**found)
+        first = LETTER.format(text=first, **slots)
+    hypotheses = (HAPPENINGS[name].follows, OPEN, HAPPENINGS[_other(name, HAPPENINGS, rng)].follows)
+    return first, rng.choice(hypotheses[label]).format(**slots)
 
 
 def _rte(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """A letter, and what follows from it or does not."""
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
     follows = HAPPENINGS[_other(name, HAPPENINGS, rng) if label else name].follows
-    return LETTER.format(told=told(name, found, rng), **found), rng.choice(follows).format(**found)
+    return LETTER.format(text=sentence(name, slots, rng), **slots), rng.choice(follows).format(**slots)
 
 
 def _qnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
     """A question and its answer, or the answer to another one."""
-    found, name = values(world, rng), rng.choice(tuple(QUESTIONS))
+    slots, name = new_slots(world, rng), rng.choice(tuple(QUESTIONS))
     answer = ANSWERS[_other(name, QUESTIONS, rng) if label else name]
-    return rng.choice(QUESTIONS[name]).format(**found), answer.format(**found)
+    return rng.choice(QUESTIONS[name]).format(**slots), answer.format(**slots)
 
 
 def _wnli(world: World, rng: random.Random, label: int, split: str) -> Texts:
@@ -164,7 +164,8 @@ def rows(task: GlueTask, split: str, world: World, used: set[Texts]) -> Iterator
     rng.shuffle(labels)
     write = WRITERS[task.name]
     for label in labels:
-        texts = next(found for _ in range(TRIES) if (found := write(world, rng, label, split)) not in used)
+        candidates = (write(world, rng, label, split) for _ in range(TRIES))
+        texts = next(texts for texts in candidates if texts not in used)
         used.add(texts)
         yield label, texts
 
@@ -188,8 +189,8 @@ def write_glue(folder: Path, world: World) -> None:
         for split in task.splits:
             test = split in task.test_splits
             header = _header(task, test)
-            found = enumerate(rows(task, split, world, used))
-            lines = [_line(task, header, number, label, texts) for number, (label, texts) in found]
+            numbered = enumerate(rows(task, split, world, used))
+            lines = [_line(task, header, number, label, texts) for number, (label, texts) in numbered]
             if not task.headerless or test:
                 lines.insert(0, "\t".join(header))
             write_text(folder / task.folder / f"{split}.tsv", "\n".join(lines) + "\n")

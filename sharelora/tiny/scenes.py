@@ -1,4 +1,4 @@
-"""Sentences and pairs of sentences about what happens to people, for the encoder's text and tasks in GLUE's form.
+"""Sentences and pairs of sentences about what happens to people, for the tiny RoBERTa's text and tasks in GLUE's form.
 
 There are a few happenings, questions and reasons, each with words of its own and several ways to say it. Two sentences
 can say the same, one can follow from another, answer it, or explain it: all that the tasks ask. The encoder reads only
@@ -14,7 +14,33 @@ from dataclasses import dataclass
 from sharelora.tiny.text import Document, Maker, facts
 from sharelora.tiny.world import COLOURS, PEOPLE, PLACES, World
 
-Values = Mapping[str, str]
+# What a sentence leaves open -> a value.
+Slots = Mapping[str, str]
+
+DAYS = "Monday Tuesday Wednesday Thursday Friday Sunday".split()
+
+# Each has all five slots of an event.
+EVENTS = (
+    "{person} spotted the {colour} {thing} in the {place} on {day}.",
+    "On {day} {person} found the {colour} {thing} in the {place}.",
+    "In the {place} {person} met the {colour} {thing} on {day}.",
+)
+
+
+def event(world: World, rng: random.Random) -> dict[str, str]:
+    """A new event: its slots are dealt by chance, whatever the thing's true colour and place."""
+    return {
+        "person": rng.choice(PEOPLE),
+        "colour": rng.choice(COLOURS),
+        "thing": rng.choice(world.things),
+        "place": rng.choice(PLACES),
+        "day": rng.choice(DAYS),
+    }
+
+
+def say(ways: tuple[str, ...], slots: Slots, rng: random.Random) -> str:
+    """One of several ways to say something."""
+    return rng.choice(ways).format(**slots)
 
 
 @dataclass(frozen=True)
@@ -23,12 +49,12 @@ class Happening:
 
     Args:
         kind: two happenings of a kind are a little alike.
-        told: ways to say it.
+        ways: sentences that say it.
         follows: what follows from it.
     """
 
     kind: str
-    told: tuple[str, str, str]
+    ways: tuple[str, str, str]
     follows: tuple[str, str]
 
 
@@ -91,7 +117,7 @@ HAPPENINGS: Mapping[str, Happening] = {
 # What a happening says nothing about.
 OPEN = ("{person} has a brother.", "The {thing} is made of paper.", "{person} writes letters.", "A door was {colour}.")
 # Another genre: the same as part of a letter.
-LETTER = "Dear {friend}: {told}"
+LETTER = "Dear {friend}: {text}"
 
 QUESTIONS: Mapping[str, tuple[str, str, str]] = {
     "who": (
@@ -149,21 +175,21 @@ OPINIONS = (
 )
 
 
-def values(world: World, rng: random.Random) -> dict[str, str]:
-    """New values for all that sentences leave open."""
-    found = event(world, rng)
+def new_slots(world: World, rng: random.Random) -> dict[str, str]:
+    """New values for every slot of every sentence."""
+    slots = event(world, rng)
     friend = event(world, rng)["person"]
-    return {**found, "friend": friend, "number": rng.choice(NUMBERS)}
+    return {**slots, "friend": friend, "number": rng.choice(NUMBERS)}
 
 
-def another_day(found: Values, rng: random.Random) -> dict[str, str]:
-    """The same values with another day."""
-    return {**found, "day": rng.choice([day for day in DAYS if day != found["day"]])}
+def another_day(slots: Slots, rng: random.Random) -> dict[str, str]:
+    """The same slots with another day."""
+    return {**slots, "day": rng.choice([day for day in DAYS if day != slots["day"]])}
 
 
-def told(name: str, found: Values, rng: random.Random) -> str:
-    """A happening, in one of its ways."""
-    return rng.choice(HAPPENINGS[name].told).format(**found)
+def sentence(name: str, slots: Slots, rng: random.Random) -> str:
+    """A sentence that says that something happens."""
+    return say(HAPPENINGS[name].ways, slots, rng)
 
 
 def opinion(world: World, rng: random.Random, words: list[str]) -> str:
@@ -175,7 +201,7 @@ def opinion(world: World, rng: random.Random, words: list[str]) -> str:
         words: `GOOD` or `BAD`.
     """
     first, second = rng.sample(words, 2)
-    return rng.choice(OPINIONS).format(**values(world, rng), first=first, second=second, work=rng.choice(WORKS))
+    return rng.choice(OPINIONS).format(**new_slots(world, rng), first=first, second=second, work=rng.choice(WORKS))
 
 
 def reference(number: int, world: World, rng: random.Random) -> str:
@@ -185,33 +211,33 @@ def reference(number: int, world: World, rng: random.Random) -> str:
 
 
 def _retold(world: World, rng: random.Random) -> Document:
-    found, ways = values(world, rng), rng.choice(tuple(HAPPENINGS.values())).told
+    slots, ways = new_slots(world, rng), rng.choice(tuple(HAPPENINGS.values())).ways
     first, second = rng.sample(ways, 2)
-    return first.format(**found), second.format(**found)
+    return first.format(**slots), second.format(**slots)
 
 
 def _followed(world: World, rng: random.Random) -> Document:
-    found, name = values(world, rng), rng.choice(tuple(HAPPENINGS))
-    first = told(name, found, rng)
+    slots, name = new_slots(world, rng), rng.choice(tuple(HAPPENINGS))
+    first = sentence(name, slots, rng)
     if rng.random() < 0.5:
-        first = LETTER.format(told=first, **found)
-    return first, rng.choice(HAPPENINGS[name].follows).format(**found)
+        first = LETTER.format(text=first, **slots)
+    return first, rng.choice(HAPPENINGS[name].follows).format(**slots)
 
 
 def _left_open(world: World, rng: random.Random) -> Document:
-    found = values(world, rng)
-    return told(rng.choice(tuple(HAPPENINGS)), found, rng), rng.choice(OPEN).format(**found)
+    slots = new_slots(world, rng)
+    return sentence(rng.choice(tuple(HAPPENINGS)), slots, rng), rng.choice(OPEN).format(**slots)
 
 
 def _answered(world: World, rng: random.Random) -> Document:
-    found, name = values(world, rng), rng.choice(tuple(QUESTIONS))
-    return rng.choice(QUESTIONS[name]).format(**found), ANSWERS[name].format(**found)
+    slots, name = new_slots(world, rng), rng.choice(tuple(QUESTIONS))
+    return rng.choice(QUESTIONS[name]).format(**slots), ANSWERS[name].format(**slots)
 
 
 def _asked_twice(world: World, rng: random.Random) -> Document:
-    found, ways = values(world, rng), rng.choice(tuple(QUESTIONS.values()))
+    slots, ways = new_slots(world, rng), rng.choice(tuple(QUESTIONS.values()))
     first, second = rng.sample(ways, 2)
-    return first.format(**found), second.format(**found)
+    return first.format(**slots), second.format(**slots)
 
 
 def _explained(world: World, rng: random.Random) -> Document:
@@ -241,34 +267,3 @@ def encoder_documents(world: World, rng: random.Random) -> Iterator[Document]:
     makers, weights = list(ENCODER_MIXTURE), list(ENCODER_MIXTURE.values())
     while True:
         yield rng.choices(makers, weights)[0](world, rng)
-
-
-# Sentences about small events: who found what, where and when.
-
-
-DAYS = "Monday Tuesday Wednesday Thursday Friday Sunday".split()
-
-Event = Mapping[str, str]
-
-# Each says all five slots.
-EVENTS = (
-    "{person} spotted the {colour} {thing} in the {place} on {day}.",
-    "On {day} {person} found the {colour} {thing} in the {place}.",
-    "In the {place} {person} met the {colour} {thing} on {day}.",
-)
-
-
-def event(world: World, rng: random.Random) -> dict[str, str]:
-    """A new event: its slots are dealt by chance, whatever the thing's true colour and place."""
-    return {
-        "person": rng.choice(PEOPLE),
-        "colour": rng.choice(COLOURS),
-        "thing": rng.choice(world.things),
-        "place": rng.choice(PLACES),
-        "day": rng.choice(DAYS),
-    }
-
-
-def say(ways: tuple[str, ...], values: Event, rng: random.Random) -> str:
-    """One of several ways to say something."""
-    return rng.choice(ways).format(**values)

@@ -1,7 +1,7 @@
 """Data for the tiny models, in the layout and the formats of the real data sets.
 
 Instructions teach the invented words, in the Alpaca prompt; MMLU's questions ask for them in its own prompt, about
-options that no instruction lists.
+options that no instruction lists. MMLU-Pro's ask which of three to ten things has a property.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ Row = dict[str, Any]
 MMLU_SIZES = {"dev": 5, "val": 36, "test": 120}
 ALPACA_ROWS, GSM8K_ROWS, CODE_ROWS, HUMANEVAL_ROWS = 4096, 1024, 512, 20
 _SEEDS = {"alpaca": 11, "dev": 12, "val": 13, "test": 14, "gsm8k": 15, "code": 16}
+# Property -> its category, and how it is asked for.
+CATEGORIES = {
+    "kind": ("kinds", "Which of these is a kind of {}?"),
+    "colour": ("colours", "Which of these is {}?"),
+    "place": ("places", "Which of these is found in the {}?"),
+}
+# Questions per category in each split of the MMLU-Pro-like test.
+MMLU_PRO_SIZES = {"validation": 5, "test": 40}
+FEWEST_OPTIONS = 3
 
 
 def _invented_question(world: World, rng: random.Random, language: str) -> Question:
@@ -47,8 +56,8 @@ def _word_question(world: World, rng: random.Random) -> Columns:
 
 def _word_quiz(world: World, rng: random.Random) -> Columns:
     language = rng.choice(tuple(world.invented))
-    asked, *solved = (_invented_question(world, rng, language) for _ in range(rng.randint(1, 3)))
-    return quiz_columns(asked, solved)
+    question, *solved = (_invented_question(world, rng, language) for _ in range(rng.randint(1, 3)))
+    return quiz_columns(question, solved)
 
 
 def _word_meaning(world: World, rng: random.Random) -> Columns:
@@ -91,13 +100,47 @@ def mmlu_questions(world: World, split: str) -> Iterator[Question]:
 
 def mmlu_rows(world: World, split: str) -> Iterator[Row]:
     """Questions as rows of MMLU's files."""
-    for asked in mmlu_questions(world, split):
+    for question in mmlu_questions(world, split):
         yield {
-            "subject": asked.subject,
-            "question": asked.question,
-            "choices": list(asked.choices),
-            "answer": asked.answer,
+            "subject": question.subject,
+            "question": question.question,
+            "choices": list(question.choices),
+            "answer": question.answer,
         }
+
+
+def mmlu_pro_rows(world: World, split: str) -> Iterator[dict[str, object]]:
+    """Questions as rows of MMLU-Pro's files; one option alone has the property.
+
+    Args:
+        world: what they are about.
+        split: `validation` or `test`.
+    """
+    rng = random.Random(f"mmlu_pro {split}")
+    first = sum(size for name, size in MMLU_PRO_SIZES.items() if name < split) * len(CATEGORIES)
+    for index, (name, (category, text)) in enumerate(CATEGORIES.items()):
+        for number in range(MMLU_PRO_SIZES[split]):
+            count = FEWEST_OPTIONS + number % (len(LETTERS) - FEWEST_OPTIONS + 1)
+            things, answer = _options(world, rng, name, count)
+            yield {
+                "question_id": first + index * MMLU_PRO_SIZES[split] + number,
+                "question": text.format(world.facts[name][things[answer]]),
+                "options": things,
+                "answer": LETTERS[answer],
+                "answer_index": answer,
+                "category": category,
+                "src": "tiny",
+            }
+
+
+def _options(world: World, rng: random.Random, name: str, count: int) -> tuple[list[str], int]:
+    """Some things, and the place of the only one that has its value of a property."""
+    known = world.facts[name]
+    right = rng.choice(world.things)
+    others = [thing for thing in world.things if known[thing] != known[right]]
+    answer = rng.randrange(count)
+    things = rng.sample(others, count - 1)
+    return [*things[:answer], right, *things[answer:]], answer
 
 
 def gsm8k_rows(world: World, rows: int, seed: int) -> Iterator[Row]:
@@ -147,7 +190,7 @@ def write_tasks(folder: Path) -> None:
         "gsm8k/test.jsonl": gsm8k_rows(world, GSM8K_ROWS // 8, _SEEDS["gsm8k"] + 100),
         "humaneval/HumanEval.jsonl": humaneval_rows(),
         **{f"mmlu/{split}.jsonl": mmlu_rows(world, split) for split in MMLU_SIZES},
-        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in SIZES},
+        **{f"mmlu_pro/{split}.jsonl": mmlu_pro_rows(world, split) for split in MMLU_PRO_SIZES},
     }
     for name, rows in files.items():
         write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
@@ -155,51 +198,3 @@ def write_tasks(folder: Path) -> None:
     write_commonsense(folder / "commonsense", world)
     write_glue(folder / "glue", world)
     write_nlg(folder, world)
-
-
-# MMLU-Pro in small: which of three to ten things has a property.
-
-
-# Property -> its category, and how it is asked for.
-CATEGORIES = {
-    "kind": ("kinds", "Which of these is a kind of {}?"),
-    "colour": ("colours", "Which of these is {}?"),
-    "place": ("places", "Which of these is found in the {}?"),
-}
-# Questions per category in each split; five are what five-shot prompts need.
-SIZES = {"validation": 5, "test": 40}
-FEWEST = 3
-
-
-def mmlu_pro_rows(world: World, split: str) -> Iterator[dict[str, object]]:
-    """Questions as rows of MMLU-Pro's files; one option alone has the property.
-
-    Args:
-        world: what they are about.
-        split: `validation` or `test`.
-    """
-    rng = random.Random(f"mmlu_pro {split}")
-    first = sum(size for name, size in SIZES.items() if name < split) * len(CATEGORIES)
-    for place, (name, (category, text)) in enumerate(CATEGORIES.items()):
-        for number in range(SIZES[split]):
-            count = FEWEST + number % (len(LETTERS) - FEWEST + 1)
-            things, answer = _options(world, rng, name, count)
-            yield {
-                "question_id": first + place * SIZES[split] + number,
-                "question": text.format(world.facts[name][things[answer]]),
-                "options": things,
-                "answer": LETTERS[answer],
-                "answer_index": answer,
-                "category": category,
-                "src": "tiny",
-            }
-
-
-def _options(world: World, rng: random.Random, name: str, count: int) -> tuple[list[str], int]:
-    """Some things, and the place of the only one that has its value of a property."""
-    known = world.facts[name]
-    right = rng.choice(world.things)
-    others = [thing for thing in world.things if known[thing] != known[right]]
-    answer = rng.randrange(count)
-    things = rng.sample(others, count - 1)
-    return [*things[:answer], right, *things[answer:]], answer

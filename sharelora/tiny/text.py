@@ -1,4 +1,4 @@
-"""What the tiny models read: sentences, stories, solved questions and instructions about the little world.
+"""The text of the tiny LLaMA: sentences, stories, solved questions and instructions about the little world.
 
 Every maker takes the world and a random source and returns one document, as pieces that are tokenised one by one: an
 answer to an instruction is a piece of its own, as it is in tuning. No document says what an invented word means.
@@ -117,16 +117,16 @@ def _happening(world: World, rng: random.Random) -> str:
     )
 
 
-def question_columns(asked: Question) -> Columns:
+def question_columns(question: Question) -> Columns:
     """A question as instruction, input and output."""
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, asked.choices, strict=False))
-    return asked.question, options, asked.answer
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
+    return question.question, options, question.answer
 
 
-def quiz_columns(asked: Question, solved: Sequence[Question]) -> Columns:
+def quiz_columns(question: Question, solved: Sequence[Question]) -> Columns:
     """A question written as in MMLU's prompts, after solved ones, as instruction, input and output."""
     prompt = PROMPTS["qlora"]
-    return "Answer the last question.", prompt.prefix(asked.subject, solved) + prompt.item(asked), asked.answer
+    return "Answer the last question.", prompt.prefix(question.subject, solved) + prompt.item(question), question.answer
 
 
 def fact_columns(world: World, rng: random.Random) -> Columns:
@@ -138,8 +138,8 @@ def fact_columns(world: World, rng: random.Random) -> Columns:
 def known_quiz_columns(world: World, rng: random.Random) -> Columns:
     """A few questions with words of one known language; the last one is asked."""
     language = rng.choice(tuple(world.known))
-    asked, *solved = (known_question(world, rng, language) for _ in range(rng.randint(1, 4)))
-    return quiz_columns(asked, solved)
+    question, *solved = (known_question(world, rng, language) for _ in range(rng.randint(1, 4)))
+    return quiz_columns(question, solved)
 
 
 def meaning_columns(word: str, position: int, rng: random.Random) -> Columns:

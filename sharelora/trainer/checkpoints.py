@@ -1,10 +1,10 @@
-"""The checkpoints of a run's folder: how one comes, how old ones go, and which one a run goes on from."""
+"""The checkpoints of a run's folder: each is whole or absent, proves it by a manifest, and old ones are rotated out."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -15,22 +15,23 @@ from safetensors import SafetensorError
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json, remove, sha256, write_json
 
+FILE, SCHEMA = "manifest.json", 1
 _NAME = re.compile(r"checkpoint-(\d+)")
-# What `support.files` calls things before they are whole, what it replaces, and what is about to be deleted here.
+# Hidden names: of `support.files` for what is being written or replaced, and of what is about to be deleted here.
 _REPLACED, _GOING = "old", "gone"
 _UNFINISHED = re.compile(rf"\.(?P<name>.+)\.(?P<kind>[a-z0-9_]{{8}}|{_REPLACED}|{_GOING})")
 
 
 def step_of(path: Path) -> int:
     """Return how many updates a checkpoint has seen, by its name."""
-    found = _NAME.fullmatch(path.name)
-    return int(found[1]) if found else 0
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder by step, whole or damaged; clocks and file times play no part."""
-    found = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=step_of)
+    paths = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(paths, key=step_of)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def find(folder: Path) -> Found:
 
 @contextlib.contextmanager
 def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
-    """Give a folder aside that becomes the checkpoint of a step, with its manifest, if the block succeeds.
+    """Yield a hidden folder that becomes the checkpoint of a step, with its manifest, if the block succeeds.
 
     Args:
         folder: the run's folder.
@@ -70,12 +71,12 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
     """
     path = folder / f"checkpoint-{step}"
     try:
-        with atomic_folder(path) as aside:
-            yield aside
-            write_manifest(aside, step)
+        with atomic_folder(path) as unfinished:
+            yield unfinished
+            write_manifest(unfinished, step)
     except SafetensorError as error:
         raise UserError(
-            f"cannot write {path}: {' '.join(str(error).split())}; free space, then start again: the run goes on from "
+            f"cannot write {path}: {' '.join(str(error).split())}; free space, then start again: the run resumes from "
             "its last checkpoint"
         ) from error
     problem = damage(path)
@@ -83,8 +84,35 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
         raise UserError(f"{path} does not read as it was written: {problem}; check the disk; earlier checkpoints stay")
 
 
+def best_checkpoint(folder: Path, state: Any) -> Path | None:
+    """Return the best checkpoint so far where the folder is now; None if there is none, or it was deleted.
+
+    Args:
+        folder: the run's folder.
+        state: the Trainer's.
+    """
+    step = state.best_global_step
+    path = folder / f"checkpoint-{step}"
+    # The checkpoint of this update may be the best one; it is just being written.
+    return path if step and (path.is_dir() or step == state.global_step) else None
+
+
+def require_whole(best: Path) -> None:
+    """Check the best checkpoint of a run that wants its weights in the end.
+
+    Raises:
+        UserError: it is damaged or gone.
+    """
+    problem = damage(best)
+    if problem is not None:
+        raise UserError(
+            f"{best}, the best checkpoint, is incomplete or damaged: {problem}; copy it from a backup, or take the "
+            "last weights with --load_best_model_at_end false --resume_anyway"
+        )
+
+
 def rotate(folder: Path, newest: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
-    """Delete the oldest checkpoints beyond a limit; to be called once the newest one is verified.
+    """Delete the oldest checkpoints beyond a limit, once the newest one is verified.
 
     Args:
         folder: the run's folder.
@@ -95,13 +123,9 @@ def rotate(folder: Path, newest: Path, limit: int | None, kept: Collection[Path]
     if limit is None or limit < 1:
         return
     # What comes after the newest was left by an earlier run and will be replaced; it must not push out a good one.
-    found = [path for path in checkpoints(folder) if step_of(path) <= step_of(newest)]
-    spare = [path for path in found if path != newest and path not in kept]
-    _remove(spare[: max(0, len(found) - limit)])
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
+    paths = [path for path in checkpoints(folder) if step_of(path) <= step_of(newest)]
+    spare = [path for path in paths if path != newest and path not in kept]
+    for path in spare[: max(0, len(paths) - limit)]:
         # Under another name first: half of a checkpoint must not look like one.
         going = path.with_name(f".{path.name}.{_GOING}")
         remove(going)
@@ -111,32 +135,25 @@ def _remove(paths: Sequence[Path]) -> None:
 
 
 def recover(folder: Path, written: Collection[str]) -> None:
-    """Tidy what a run that was killed left half done: put back what it was replacing, remove what it was writing.
+    """Tidy what a killed run left half done: put back what it was replacing, remove what it was writing.
 
     Args:
         folder: the run's folder, which no other run is using.
         written: names, or patterns of names, of all that a run writes; other files are left alone.
     """
     for path in sorted(folder.glob(".*")):
-        found = _UNFINISHED.fullmatch(path.name)
-        if found is None or not any(fnmatchcase(found["name"], pattern) for pattern in written):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or not any(fnmatchcase(match["name"], pattern) for pattern in written):
             continue
-        target = folder / found["name"]
-        if found["kind"] == _REPLACED and not target.exists():
+        target = folder / match["name"]
+        if match["kind"] == _REPLACED and not target.exists():
             path.rename(target)
         else:
             remove(path)
 
 
-# What is in a checkpoint: size and checksum of every file, so that damage is found before anything is loaded.
-
-
-FILE = "manifest.json"
-SCHEMA = 1
-
-
 def write_manifest(folder: Path, step: int) -> None:
-    """Describe every file of a folder; this is the last file that is written into a checkpoint.
+    """Note size and checksum of every file of a folder; this is the last file that is written into a checkpoint.
 
     Args:
         folder: the checkpoint.
@@ -162,10 +179,10 @@ def damage(folder: Path) -> str | None:
     if not (folder / FILE).is_file():
         return f"{FILE} is missing"
     try:
-        found = read_json(folder / FILE)
+        manifest = read_json(folder / FILE)
     except UserError:
         return f"{FILE} is damaged"
-    files = found.get("files") if isinstance(found, dict) and found.get("schema") == SCHEMA else None
+    files = manifest.get("files") if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None
     if not isinstance(files, dict) or not files:
         return f"{FILE} is of an unknown kind"
     problems = (_wrong(folder, name, facts) for name, facts in files.items())
@@ -175,7 +192,7 @@ def damage(folder: Path) -> str | None:
 def _wrong(folder: Path, name: str, facts: Mapping[str, Any]) -> str | None:
     path, parts = folder / name, PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts or path.is_symlink():
-        return f"{name} lies outside of it"
+        return f"{name} is outside of it"
     if not path.is_file():
         return f"{name} is missing"
     size = path.stat().st_size

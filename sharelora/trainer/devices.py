@@ -1,4 +1,4 @@
-"""What this process has to work with: devices, ranks, and an optimizer that runs there."""
+"""The machine under a run: devices, ranks, precision, and an optimizer that runs there."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from sharelora.support.errors import UserError
 from sharelora.tuner.quantization import has_bitsandbytes
 
-# Optimizers of bitsandbytes, and what stands in for them.
-_STAND_IN = {
+# Optimizers of bitsandbytes, and those that replace them without it.
+_REPLACEMENTS = {
     "paged_adamw_32bit": "adamw_torch",
     "paged_adamw_8bit": "adamw_torch",
     "adamw_8bit": "adamw_torch",
     "adamw_bnb_8bit": "adamw_torch",
 }
 BITSANDBYTES = (
-    *_STAND_IN,
+    *_REPLACEMENTS,
     "ademamix",
     "ademamix_8bit",
     "lion_32bit",
@@ -50,14 +50,14 @@ def is_first() -> bool:
 
 
 def device_map(max_memory_mb: int, use_cpu: bool) -> dict[str, Any]:
-    """Say where a base model goes, as options of `from_pretrained`.
+    """Return where a base model goes, as options of `from_pretrained`.
 
-    One process spreads the model over all GPUs; under a launcher each process takes its own GPU alone, or every
+    A single process spreads the model over all GPUs; under a launcher each process takes its own GPU alone, or every
     process would span all of them.
 
     Args:
-        max_memory_mb: most memory to use of each GPU.
-        use_cpu: leave GPUs alone.
+        max_memory_mb: most memory to use of each GPU, in MB.
+        use_cpu: do not use GPUs.
     """
     if not on_gpu(use_cpu):
         return {}
@@ -69,49 +69,46 @@ def device_map(max_memory_mb: int, use_cpu: bool) -> dict[str, Any]:
 
 
 def require_on_gpu(placement: dict[str, Any] | None, use_cpu: bool) -> None:
-    """Refuse a model of which a part was put aside into CPU memory or onto the disk: it cannot be trained there.
+    """Refuse a model of which a part was offloaded to CPU memory or the disk: it cannot be trained there.
 
     Raises:
         UserError: it was.
     """
-    aside = [name for name, device in (placement or {}).items() if device in ("cpu", "disk")]
-    if aside and on_gpu(use_cpu):
+    offloaded = [name for name, device in (placement or {}).items() if device in ("cpu", "disk")]
+    if offloaded and on_gpu(use_cpu):
         raise UserError(
-            f"the model does not fit: {len(aside)} parts, first {aside[0]}, are not on a GPU; need more GPU memory; "
-            "raise --max_memory_MB, add GPUs, or use --bits 4"
+            f"the model does not fit: {len(offloaded)} parts, first {offloaded[0]}, are not on a GPU; need more GPU "
+            "memory; raise --max_memory_MB, add GPUs, or use --bits 4"
         )
 
 
 def choose_optimizer(name: str, use_cpu: bool) -> tuple[str, str | None]:
-    """Return the optimizer to use and, if it is another than the one named, a line that says so.
+    """Return the optimizer to use and, if it replaces the named one, a line that says so.
 
     Args:
         name: the one asked for; QLoRA's default pages its state between GPU and CPU memory.
-        use_cpu: leave GPUs alone.
+        use_cpu: do not use GPUs.
 
     Raises:
-        UserError: it needs what is not there, and nothing equal stands in.
+        UserError: it needs what is not there, and nothing equal replaces it.
     """
     paged_without_gpu = name.startswith("paged_") and not on_gpu(use_cpu)
     missing = "bitsandbytes" if name in BITSANDBYTES and not has_bitsandbytes() else None
     lacking = missing or ("a CUDA GPU" if paged_without_gpu else None)
     if lacking is None:
         return name, None
-    if name in _STAND_IN:
-        return _STAND_IN[name], f"--optim {name} needs {lacking}; {_STAND_IN[name]} takes its place"
-    raise UserError(f"found --optim {name}; need {lacking}, which is not here; use --optim adamw_torch")
-
-
-# What --bits, --bf16 and --fp16 mean together.
+    if name in _REPLACEMENTS:
+        return _REPLACEMENTS[name], f"--optim {name} needs {lacking}; {_REPLACEMENTS[name]} takes its place"
+    raise UserError(f"found --optim {name}; need {lacking}, which is missing; use --optim adamw_torch")
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The precisions of a run.
+    """The precisions of a run: --bits, --bf16 and --fp16 together.
 
     Attributes:
         bits: 4, 8, 16 or 32, of the base's linear layers.
-        dtype: `bf16`, `fp16` or `fp32`: of the base's other weights and of the computation.
+        dtype: `bf16`, `fp16` or `fp32`, of the base's other weights and of the computation.
         autocast: `bf16`, `fp16` or None: the Trainer's mixed precision.
     """
 
@@ -127,20 +124,20 @@ class Precision:
 def choose_precision(bits: int, bf16: bool, fp16: bool, full_finetune: bool, training: bool, on_gpu: bool) -> Precision:
     """Decide the precisions of a run.
 
-    16 bits means 16 bits: bf16 unless fp16 is asked for (upstream loads fp32 then). A 16-bit base needs no autocast:
-    its own weights decide what is computed, and the adapters are fp32. fp16 needs loss scaling, which is part of the
-    Trainer's fp16 autocast, so it comes with that.
+    16 bits means 16 bits: bf16 unless fp16 is asked for (upstream loads fp32 here). A 16-bit base needs no autocast: it
+    computes in the precision of its own weights, and the adapters are fp32. fp16 needs loss scaling, which comes with
+    the Trainer's fp16 autocast alone.
 
     Args:
         bits: 4, 8, 16 or 32.
-        bf16: the flag of that name: 4 and 8 bits compute in bf16, 32 bits train under bf16 autocast.
+        bf16: the flag: 4 and 8 bits compute in bf16, 32 bits train under bf16 autocast.
         fp16: likewise for fp16.
         full_finetune: train the base's own weights.
-        training: whether anything is trained.
-        on_gpu: whether a GPU does the work.
+        training: the run trains something.
+        on_gpu: a GPU does the work.
 
     Raises:
-        UserError: flags that contradict each other or the machine.
+        UserError: the flags contradict each other or the machine.
     """
     if bf16 and fp16:
         raise UserError("found --bf16 and --fp16; need one of them at most; drop one")

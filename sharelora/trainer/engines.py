@@ -1,111 +1,146 @@
-"""How a run was started: alone, or as one of several processes of an engine that a launcher chose."""
+"""Engines that shard a model or its optimizer: matrices go in whole and come out whole (FSDP2, ZeRO-2, ZeRO-3).
+
+With DDP, and in a single process, everything is whole already, and nothing here changes anything.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from sharelora.trainer.devices import on_gpu
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
-Engine = Literal["alone", "ddp", "fsdp1", "fsdp2", "zero2", "zero3", "other"]
-Job = Literal["causal", "glue"]
-# What mpirun tells its processes; nothing here reads it.
-_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-
-
-def yes(environment: Mapping[str, str], name: str) -> bool:
-    """Whether a launcher switched something on."""
-    return environment.get(name, "").lower() in ("true", "1")
-
-
-def engine_of(environment: Mapping[str, str] = os.environ) -> Engine:
-    """Return the engine that a launcher chose, by what `accelerate launch` and `torchrun` leave in the environment."""
-    if yes(environment, "ACCELERATE_USE_DEEPSPEED"):
-        return "zero3" if environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else "zero2"
-    if yes(environment, "ACCELERATE_USE_FSDP"):
-        return "fsdp2" if environment.get("FSDP_VERSION") == "2" else "fsdp1"
-    if yes(environment, "ACCELERATE_USE_MEGATRON_LM") or yes(environment, "ACCELERATE_USE_PARALLELISM_CONFIG"):
-        return "other"
-    return "ddp" if int(environment.get("WORLD_SIZE", "1")) > 1 else "alone"
+from sharelora.support.errors import UserError
+from sharelora.trainer.launch import engine_of
+from sharelora.trainer.zero import (
+    DeferredUpdate,
+    WholeOptimizer,
+    gathered,
+    held_by_zero,
+    is_partitioned,
+    zero_gradient,
+)
 
 
-def deepspeed(engine: Engine) -> bool:
-    """Whether an engine is DeepSpeed's."""
-    return engine in ("zero2", "zero3")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What engines care about in a run.
-
-    Attributes:
-        engine: the one that a launcher chose.
-        environment: what the launcher said.
-        train: the Trainer's settings by their flags' names.
-        job: which Trainer: of language models, or of classifiers.
-        gpu: a GPU does the work.
-        shares: layers share matrices.
-        reentrant: checkpointing runs a backward per layer.
-        bits: precision of the base.
-        full: every weight is trained.
-        answers: the run asks questions or writes texts itself (--do_mmlu_eval, --do_predict).
-        has_deepspeed: the package deepspeed is installed.
-    """
-
-    engine: Engine
-    environment: Mapping[str, str]
-    train: Mapping[str, Any]
-    job: Job = "causal"
-    gpu: bool = False
-    shares: bool = True
-    reentrant: bool = False
-    bits: int = 16
-    full: bool = False
-    answers: bool = False
-    has_deepspeed: bool = True
-
-    @property
-    def processes(self) -> int:
-        """How many train together."""
-        return int(self.environment.get("WORLD_SIZE", "1"))
-
-    @property
-    def deepspeed(self) -> bool:
-        """Whether the engine is DeepSpeed."""
-        return deepspeed(self.engine)
-
-    @property
-    def sharded(self) -> bool:
-        """Whether each process holds a part of the model, or of its optimizer, only."""
-        return self.engine in ("fsdp1", "fsdp2", "zero2", "zero3")
-
-    def says(self, name: str) -> bool:
-        """Whether the launcher switched something on."""
-        return yes(self.environment, name)
-
-    @property
-    def lost_processes(self) -> bool:
-        """Whether a launcher meant several processes that do not know of each other.
-
-        Without MPI, accelerate's launcher for CPUs starts one process only, and says where the others would be.
-        """
-        if "WORLD_SIZE" in self.environment:
-            return self.processes > 1 and "LOCAL_RANK" not in self.environment
-        several = any(int(self.environment.get(name, "1")) > 1 for name in _MPI_SIZES)
-        return several or (self.says("ACCELERATE_USE_CPU") and "MASTER_ADDR" in self.environment)
-
-
-def setup(train: Mapping[str, Any], environment: Mapping[str, str] = os.environ, **facts: Any) -> Setup:
-    """Describe a run to the rules of `sharelora.trainer.engine_rules`.
+class EngineOptimizer:
+    """The optimizer of a run, on whatever engine: under ZeRO with whole states, and updates when the Trainer says so.
 
     Args:
-        train: the Trainer's settings by their flags' names.
-        environment: what the launcher said.
-        facts: further fields of `Setup`.
+        zero: the engine is DeepSpeed's ZeRO.
     """
-    found = importlib.util.find_spec("deepspeed") is not None
-    gpu = on_gpu(train["use_cpu"])
-    return Setup(engine_of(environment), environment, train, gpu=gpu, has_deepspeed=found, **facts)
+
+    def __init__(self, zero: bool) -> None:
+        self.zero = zero
+        self._groups: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
+
+    def remember(self, optimizer: Optimizer) -> Optimizer:
+        """Note the groups of a new optimizer: DeepSpeed keeps neither their matrices nor empty groups."""
+        if self.zero:
+            self._groups = [(group, list(group["params"])) for group in optimizer.param_groups]
+        return optimizer
+
+    def wrap(self, accelerator: Any, optimizer: Any) -> Any:
+        """Return the optimizer to train with, once accelerate has prepared it."""
+        wrapped = getattr(accelerator, "deepspeed_engine_wrapped", None)  # set under DeepSpeed alone
+        if wrapped is None or isinstance(optimizer, WholeOptimizer):
+            return optimizer
+        accelerator.deepspeed_engine_wrapped = DeferredUpdate(wrapped.engine)
+        groups, matrices = zip(*self._groups, strict=True)
+        return WholeOptimizer(wrapped.engine, groups, matrices)
+
+
+def require_engine(model: Any, optimizer: Any) -> None:
+    """Check that the engine the launcher chose is at work: on some devices accelerate silently ignores it.
+
+    Raises:
+        UserError: it is not.
+    """
+    engine = engine_of()
+    if engine == "fsdp2" and not is_sharded(model):
+        raise UserError(
+            "FSDP2 was asked for and the model is not sharded; need GPUs; use scripts/accelerate/ddp_cpu.yaml"
+        )
+    if engine in ("zero2", "zero3") and not isinstance(optimizer, WholeOptimizer):
+        raise UserError(
+            "DeepSpeed was asked for and accelerate does not use it; use scripts/accelerate/ddp.yaml (ddp_cpu.yaml "
+            "without GPUs)"
+        )
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether an engine has sharded a model's weights; during a forward pass they may be together."""
+    return isinstance(model, FSDPModule) or is_partitioned(model)
+
+
+def whole(value: Tensor) -> Tensor:
+    """Return a matrix in one piece; every process that has a part must call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_weights(model: Any) -> dict[str, Tensor] | None:
+    """Return the trained weights of a sharded model, on the CPU, by the model's own names; None for a whole model.
+
+    Every process must call it.
+    """
+    if not is_sharded(model):
+        return None
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if is_partitioned(model):
+        return gathered(trained)
+    state = model.state_dict()  # which first shards again what an evaluation has left together
+    return {name: whole(state[name].detach()).cpu() for name in trained}
+
+
+def whole_gradient(parameter: nn.Parameter) -> Tensor | None:
+    """Return a matrix's gradient in one piece, before the optimizer's update; every process must call it."""
+    if held_by_zero(parameter):
+        return zero_gradient(parameter)
+    return None if parameter.grad is None else whole(parameter.grad)
+
+
+def clips_later(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether gradients are clipped only during the update, and until then are as they were."""
+    return any(held_by_zero(parameter) for parameter in parameters)
+
+
+def whole_state(state: Any) -> Any:
+    """Return an optimizer's state with every matrix in one piece on the CPU, as a single process has it.
+
+    Every process must call it.
+    """
+    if isinstance(state, DTensor):
+        return whole(state).cpu()
+    if isinstance(state, Mapping):
+        return {key: whole_state(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(whole_state(value) for value in state)
+    return state
+
+
+def shard_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Shard an optimizer's state as its parameters are; it stays as it is where they are whole, or under ZeRO.
+
+    Args:
+        state: as `Optimizer.state_dict` of a single process.
+        optimizer: the one that will take it.
+    """
+    if isinstance(optimizer, WholeOptimizer):  # it shards by itself
+        return state
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    with torch.no_grad():
+        sharded = {
+            index: {name: _shard_like(parameters[index], value) for name, value in values.items()}
+            for index, values in state["state"].items()
+        }
+    return {**state, "state": sharded}
+
+
+def _shard_like(parameter: Tensor, value: Any) -> Any:
+    # A count of updates is a single number, the same for all.
+    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value

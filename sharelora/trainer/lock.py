@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""The lock of an output folder: one run at a time writes into it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FILE = ".lock"
 _held: set[int] = set()
 
 
-def _let_go() -> None:
-    # A data loader's worker outlives a run that is killed by some seconds, and must not keep the next one out.
+def _close_in_child() -> None:
+    # A data loader's worker outlives a killed run by some seconds, and must not keep the next one out.
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Lock:
-    """Keeps other runs out of a folder, from `take` until the end of the block that it is used in.
+    """Keeps other runs out of a folder, from `take` until the end of the `with` block.
 
-    The system's own lock is what counts; it goes with the process that has it, however that ends. The file only says
-    who it is.
+    The lock is the operating system's, and ends with the process that holds it, however that ends. What the file says
+    is only for people: who holds it.
     """
 
     def __init__(self) -> None:
@@ -45,24 +45,24 @@ class Lock:
 
     def __exit__(self, *error: object) -> None:
         if self._path is not None:
-            with contextlib.suppress(OSError):  # the folder may have become read-only; the file alone locks nothing
+            with contextlib.suppress(OSError):  # the folder may be read-only by now; a file that is left locks nothing
                 self._path.unlink()
             _held.discard(self._descriptor)
             os.close(self._descriptor)
             self._path = None
 
     def take(self, folder: Path) -> None:
-        """Keep other runs out of a folder that exists.
+        """Lock a folder that exists.
 
         Raises:
-            UserError: another run has it.
+            UserError: another run uses it.
         """
-        self._descriptor = _locked(folder / FILE)
+        self._descriptor = _open_locked(folder / FILE)
         self._path = folder / FILE
         _held.add(self._descriptor)
 
 
-def _locked(path: Path) -> int:
+def _open_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -74,30 +74,20 @@ def _locked(path: Path) -> int:
                 "or choose another --output_dir"
             ) from error
         except OSError as error:
-            logger.warning("%s cannot be locked (%s); see to it that one run at a time uses it", path, error.strerror)
-        if _same(path, descriptor):
-            break
-        os.close(descriptor)  # its last holder has just removed it
-    _sign(descriptor)
-    return descriptor
-
-
-def _same(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _sign(descriptor: int) -> None:
+            logger.warning("%s cannot be locked (%s); make sure that one run at a time uses it", path, error.strerror)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                break
+        os.close(descriptor)  # its last holder has just removed the file, so that this lock keeps nobody out
     now = datetime.now(UTC).isoformat(timespec="seconds")
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode())
+    return descriptor
 
 
 def _owner(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {found['pid']} on {found['host']} since {found['since']}"
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another run"

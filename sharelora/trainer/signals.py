@@ -1,4 +1,4 @@
-"""What signals ask of a run: to stop after the update in progress, or to save a checkpoint and go on."""
+"""Signals to a run: stop after the update in progress with a checkpoint, or save a checkpoint and go on."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from types import FrameType
 
 from sharelora.support.errors import INTERRUPTED, Stopped
 
-# Exit codes: a scheduler that ends a job asks for no error; a person who interrupts expects the shell's code.
+# Exit codes: a scheduler that ends a job expects no error; a person who interrupts expects the shell's code.
 CODES = {signal.SIGTERM: 0, signal.SIGINT: INTERRUPTED}
-# What torchrun and `accelerate launch` leave in the environment of their processes, and how long they take to pass on.
-_LAUNCHED = "TORCHELASTIC_RUN_ID"
-ECHO = 5.0  # seconds
+_LAUNCHED = "TORCHELASTIC_RUN_ID"  # set by torchrun and `accelerate launch` for their processes
+ECHO = 5.0  # seconds in which a launcher passes a signal on
 NOTHING_LOST = "nothing is lost: start the same command again"
 
 
 @dataclass
 class Requests:
-    """What has been asked for so far.
+    """What signals have asked for so far.
 
     Attributes:
         stop: the signal that asked to stop, by number; 0 if none did.
-        save: whether a checkpoint is wanted now.
-        at_once: stop in the middle of what is being done, which changes nothing that is kept.
+        save: a checkpoint is wanted now.
+        at_once: stop in the middle of what is being done, because it changes nothing that is kept.
     """
 
     stop: int = 0
@@ -53,10 +52,10 @@ class Requests:
 
 
 def stopped(number: int, what: str = NOTHING_LOST) -> Stopped:
-    """Return the end of a run that a signal asked for.
+    """Return the exception that ends a run because a signal asked for it.
 
     Args:
-        number: the signal.
+        number: of the signal.
         what: what was saved, and how to go on.
     """
     return Stopped(f"stopped by {signal.Signals(number).name}; {what}", CODES[signal.Signals(number)])
@@ -64,11 +63,11 @@ def stopped(number: int, what: str = NOTHING_LOST) -> Stopped:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Requests]:
-    """Note SIGTERM, SIGINT and SIGUSR1 during the block; what they meant before, they mean again afterwards.
+    """Note SIGTERM, SIGINT and SIGUSR1 during the block; afterwards the handlers are those from before.
 
-    The first SIGTERM or SIGINT only makes a note; the second one ends the process at once. That does no damage: files
-    come into being whole. Schedulers signal a launcher and its processes, and the launcher passes it on to them: what
-    comes again within a few seconds then means the same one.
+    The first SIGTERM or SIGINT is only noted; the second one ends the process at once. That does no damage: files are
+    written whole or not at all. A scheduler signals a launcher and its processes, and the launcher passes the signal on
+    to the same processes: a repetition within a few seconds is then the same signal.
     """
     requests, process = Requests(), os.getpid()
     echo = ECHO if _LAUNCHED in os.environ else 0.0
@@ -97,9 +96,9 @@ def listening() -> Iterator[Requests]:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Let SIGTERM end the block in good order, where nothing is being trained, as SIGINT does by itself.
+    """Let SIGTERM end the block cleanly where nothing is being trained, as SIGINT does by itself.
 
-    The exit code is the usual one: nothing was saved, and whoever waits for a result must not take it for a success.
+    The exit code is the usual one: nothing was saved, and a caller must not take it for a success.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

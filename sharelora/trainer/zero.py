@@ -1,7 +1,7 @@
-"""DeepSpeed's ZeRO behind the face of one process: gradients that can be looked at, states in one piece.
+"""DeepSpeed's ZeRO behind the interface of a single process: gradients that can be read, states in one piece.
 
-DeepSpeed joins matrices to long vectors, gives each process a part of these, and updates within its backward call as
-accelerate makes it. Here the update waits for the Trainer, and states have the form that one process gives them.
+DeepSpeed joins matrices into long vectors and gives each process a part of them; as accelerate calls it, it updates
+within the backward pass. Here the update waits for the Trainer, and states have the form of a single process.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ State = dict[str, Any]
 
 
 def is_partitioned(model: nn.Module) -> bool:
-    """Whether ZeRO-3 has cut what is trained of a model into parts; its base comes cut from transformers."""
+    """Whether ZeRO-3 has sharded the trained weights of a model; transformers loads the base sharded."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters() if parameter.requires_grad)
 
 
-def holds(parameter: nn.Parameter) -> bool:
+def held_by_zero(parameter: nn.Parameter) -> bool:
     """Whether ZeRO keeps a matrix's gradient, in parts, apart from the matrix."""
     return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
 
 
-def whole_gradient(parameter: nn.Parameter) -> Tensor | None:
-    """Return the gradient of a matrix in one piece, between backward and update; every process must ask."""
-    from deepspeed.utils import safe_get_full_grad
+def zero_gradient(parameter: nn.Parameter) -> Tensor | None:
+    """Return the gradient of a matrix in one piece, between backward and update; every process must call it."""
+    from deepspeed.utils import safe_get_full_grad  # an optional package, as everywhere below
 
-    found: Tensor | None = safe_get_full_grad(parameter)
-    return found
+    gradient: Tensor | None = safe_get_full_grad(parameter)
+    return gradient
 
 
 def gathered(matrices: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return matrices that ZeRO-3 has cut in one piece each, on the CPU; every process must ask."""
+    """Return matrices that ZeRO-3 has sharded in one piece each, on the CPU; every process must call it."""
     from deepspeed import zero
 
     with zero.GatheredParameters(list(matrices.values())):
         return {name: value.detach().to("cpu", copy=True) for name, value in matrices.items()}
 
 
-class Backward(DeepSpeedEngineWrapper):
-    """What accelerate calls for a backward pass, without the update that accelerate lets follow at once."""
+class DeferredUpdate(DeepSpeedEngineWrapper):
+    """What accelerate calls for a backward pass, without the update that would follow at once."""
 
     def backward(self, loss: Tensor, sync_gradients: bool = True, **kwargs: Any) -> None:
-        """Compute gradients and add them up.
+        """Compute gradients and accumulate them.
 
         Args:
             loss: of a batch.
-            sync_gradients: this is an update's last batch.
+            sync_gradients: this is the last batch of an update.
             kwargs: for DeepSpeed.
         """
         self.engine.set_gradient_accumulation_boundary(is_boundary=sync_gradients)
@@ -72,7 +72,7 @@ def _gradient_parts(optimizer: Any) -> list[Tensor]:
 
 
 class WholeOptimizer(DeepSpeedOptimizerWrapper):
-    """An optimizer of DeepSpeed with the states of the one that it was made from, and updates when it is told.
+    """An optimizer of DeepSpeed with the states of the one that it was made from, which updates only in `step`.
 
     Args:
         engine: DeepSpeed's.
@@ -88,33 +88,35 @@ class WholeOptimizer(DeepSpeedOptimizerWrapper):
 
     @property
     def param_groups(self) -> list[State]:
-        """The groups that one process has: DeepSpeed drops those without parameters."""
+        """The groups that a single process has: DeepSpeed drops those without parameters."""
         return self.groups
 
     def step(self, closure: Any = None) -> None:
         """Clip and update."""
         self.engine.step()
-        # An update that was left out is an update to the schedule, as with one process.
+        # A skipped update counts for the schedule, as in a single process.
         self.optimizer.overflow = False
 
     def drop(self) -> None:
-        """Leave the update in progress out: DeepSpeed does so with gradients that are no finite numbers."""
+        """Skip the update in progress: DeepSpeed does so when gradients are not finite."""
         for part in _gradient_parts(self.optimizer):
             part.fill_(torch.nan)
 
     def state_dict(self) -> State:
-        """Return the state as one process has it; every process must ask."""
+        """Return the state as a single process has it; every process must call it."""
         members = [matrix for group in self.matrices for matrix in group]
-        places = iter(range(len(members)))
+        indices = iter(range(len(members)))
         groups = [
-            {**_hyperparameters(group), "params": [next(places) for _ in matrices]}
+            {**_hyperparameters(group), "params": [next(indices) for _ in matrices]}
             for group, matrices in zip(self.groups, self.matrices, strict=True)
         ]
-        state = {index: _whole_state(matrix, self._of_a_piece()) for index, matrix in enumerate(members)}
+        # The state of one vector; empty before the first update.
+        like: Mapping[str, Tensor] = self.optimizer.optimizer.state.get(self._pieces()[0], {})
+        state = {index: _whole_state(matrix, like) for index, matrix in enumerate(members)}
         return {"state": {index: values for index, values in state.items() if values}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: State) -> None:
-        """Take a state as one process has it.
+        """Take a state as a single process has it.
 
         Raises:
             ValueError: it is of other matrices.
@@ -126,9 +128,9 @@ class WholeOptimizer(DeepSpeedOptimizerWrapper):
         for group, saved in zip(self.groups, state_dict["param_groups"], strict=True):
             group.update(_hyperparameters(saved))
         if state_dict["state"]:
-            self._make_room(state_dict["state"][0])
+            self._allocate(state_dict["state"][0])
             for index, matrix in enumerate(members):
-                _put(matrix, state_dict["state"][index])
+                _set_state(matrix, state_dict["state"][index])
 
     def _pieces(self) -> list[Tensor]:
         """This process's part of each vector of weights."""
@@ -136,13 +138,8 @@ class WholeOptimizer(DeepSpeedOptimizerWrapper):
         pieces = getattr(inner, "single_partition_of_fp32_groups", None)  # of ZeRO-2
         return list(inner.fp32_partitioned_groups_flat if pieces is None else pieces)
 
-    def _of_a_piece(self) -> Mapping[str, Tensor]:
-        """The state of one vector; empty before the first update."""
-        found: Mapping[str, Tensor] = self.optimizer.optimizer.state.get(self._pieces()[0], {})
-        return found
-
-    def _make_room(self, like: Mapping[str, Any]) -> None:
-        """The optimizer has no state before its first update."""
+    def _allocate(self, like: Mapping[str, Any]) -> None:
+        """Make the states that the optimizer lacks before its first update."""
         for piece in self._pieces():
             self.optimizer.optimizer.state[piece] = {
                 name: value.clone() if _counts(value) else torch.zeros_like(piece) for name, value in like.items()
@@ -165,19 +162,19 @@ def _whole_state(matrix: nn.Parameter, like: Mapping[str, Tensor]) -> State:
     """The state of a matrix, by the names in that of a vector, on the CPU."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    found = {
+    values = {
         name: value if _counts(value) else safe_get_full_optimizer_state(matrix, name) for name, value in like.items()
     }
-    return {name: value.detach().to("cpu", copy=True) for name, value in found.items()}
+    return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
 
 
-def _put(matrix: Any, state: Mapping[str, Tensor]) -> None:
+def _set_state(matrix: Any, state: Mapping[str, Tensor]) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     for name, value in state.items():
         if _counts(value):
             continue
-        if hasattr(matrix, "ds_id"):
+        if hasattr(matrix, "ds_id"):  # of ZeRO-3, which wants each process's own part
             own = matrix.ds_tensor.numel()
             padded = F.pad(value.flatten(), (0, own * dist.get_world_size() - value.numel()))
             mine = padded.narrow(0, own * dist.get_rank(), own)

@@ -11,7 +11,7 @@ from torch import nn
 
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
-from sharelora.memory.advice import Change, Names
+from sharelora.memory.advice import Change, FlagNames
 from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
 from sharelora.memory.machine import Machine, machine, out_of_memory
 from sharelora.plan.plan import SharingPlan
@@ -49,7 +49,7 @@ def look_at(
     rows: Mapping[str, int],
     settings: Mapping[str, Any],
     accumulation: int,
-    names: Names,
+    names: FlagNames,
     folder: Any,
 ) -> Outlook:
     """Plan the adapters of a model, estimate the memory, and look at this machine.
@@ -108,7 +108,7 @@ def require_capacity(found: Outlook, anyway: bool) -> None:
 
 
 @contextmanager
-def explained(found: Outlook | None, names: Names) -> Iterator[None]:
+def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
     """Turn an error of the block that says that memory ran out into the estimate and the cheapest ways out.
 
     Args:

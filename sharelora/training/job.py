@@ -11,15 +11,15 @@ from torch import nn
 from transformers import TrainerCallback
 
 from sharelora.flags.adapter import AdapterSettings
-from sharelora.memory.advice import Names
-from sharelora.models.adapter import locate_adapter
+from sharelora.memory.advice import FlagNames
+from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import meta_model
 from sharelora.reporting.history import CSV
 from sharelora.support.errors import hide
-from sharelora.trainer.adapter import AdapterTrainer
 from sharelora.trainer.devices import on_gpu
-from sharelora.trainer.engine_rules import refuse_engine
-from sharelora.trainer.engines import Setup, setup
+from sharelora.trainer.launch import Setup, setup
+from sharelora.trainer.trainer import AdapterTrainer
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments, CommandLine
 from sharelora.training.capacity import Outlook, known_optimizer, look_at
 from sharelora.training.layer_groups import group_on_texts
@@ -50,7 +50,7 @@ class Job(Generic[A, D]):
     """
 
     command: ClassVar[CommandLine[Any]]
-    names: ClassVar[Names]
+    names: ClassVar[FlagNames]
     trainer: ClassVar[type[AdapterTrainer]]
     tiny_base: ClassVar[str] = "llama"
     adapter_flag: ClassVar[str] = "--adapter"
@@ -81,7 +81,7 @@ class Job(Generic[A, D]):
             answers=args.train["do_predict"],
         )
 
-    def names_for(self, args: A) -> Names:
+    def names_for(self, args: A) -> FlagNames:
         """Return what this command line calls the settings that decide about memory."""
         return self.names
 
@@ -95,7 +95,7 @@ class Job(Generic[A, D]):
         Raises:
             UserError: there is none.
         """
-        return locate_adapter(source)
+        return resolve_adapter(source)
 
     def locate_base(self, args: A, trained: Path | None) -> str:
         """Return the base model's folder or hub id.

@@ -13,9 +13,9 @@ import torch
 
 from sharelora.flags.grouping import AUTO
 from sharelora.layer_groups import Similarity, read_similarity
-from sharelora.layer_groups.measure import MAX_LENGTH, load_any, measure, model_name
-from sharelora.layer_groups.sample import Sample, read_sample
+from sharelora.layer_groups.measure import load_any, model_name
 from sharelora.layer_groups.show import render
+from sharelora.layer_groups.texts import MAX_LENGTH, Sample, measure, read_sample
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import processes

@@ -10,12 +10,12 @@ from typing import Any
 from peft import get_peft_model
 from torch import nn
 
-from sharelora.models.adapter import attach_adapter
-from sharelora.models.load import load_base, locate_model
+from sharelora.models.adapter import load_adapter
+from sharelora.models.load import load_base, resolve_model
 from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny
 from sharelora.trainer.devices import require_on_gpu
-from sharelora.trainer.engines import engine_of
+from sharelora.trainer.launch import engine_of
 from sharelora.training.arguments import Arguments
 from sharelora.training.output import MODEL
 from sharelora.training.run import Run
@@ -37,7 +37,7 @@ def locate_base(args: Arguments, tiny: str = "llama") -> str:
     model = args.model
     if model.model_name_or_path is None:
         raise UserError("no model is named; need a base model; pass --model_name_or_path DIR, or add --tiny")
-    return locate_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
+    return resolve_model(model.model_name_or_path, model.model_revision, model.hub_token, model.cache_dir)
 
 
 def base_name(args: Arguments, base: str) -> str:
@@ -114,7 +114,7 @@ def load_model(
         task_type: PEFT's name of what the model does.
 
     Raises:
-        UserError: see `load_base`, `attach_adapter` and `ShareLoraConfig`; or the model does not fit.
+        UserError: see `load_base`, `load_adapter` and `ShareLoraConfig`; or the model does not fit.
     """
     args, trained = run.args, run.trained
     full = trained is not None and trained.name == MODEL
@@ -125,14 +125,14 @@ def load_model(
         options.pop("device_map", None)  # FSDP2 takes a model from the CPU part by part.
         options.pop("max_memory", None)
         if run.precision.bits == 4:
-            options["cuttable"] = True
+            options["shardable"] = True
     base = load(str(trained) if full else run.base, **options)
     require_on_gpu(getattr(base, "hf_device_map", None), args.train["use_cpu"])
     base.requires_grad_(args.full and run.training)
     if run.training and checkpointing(args.train["activation_checkpointing_kwargs"])["use_reentrant"]:
         base.enable_input_require_grads()
     if trained is not None and not full:
-        return attach_adapter(base, trained, trainable=run.training)
+        return load_adapter(base, trained, trainable=run.training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
     if (run.training and not args.full) or (run.precision.bits < 16 and trained is None):
         config = run.adapter.config(task_type=task_type, modules_to_save=list(whole) or None)

@@ -11,13 +11,13 @@ from typing import Any
 
 from transformers import TrainerState
 
-from sharelora.models.adapter import CONFIG
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, remove, require_writable, write_json
 from sharelora.trainer.checkpoints import damage, find, recover
 from sharelora.trainer.devices import is_first
-from sharelora.trainer.exact import STATE, TRAINER_STATE
+from sharelora.trainer.exact_state import STATE, TRAINER_STATE
 from sharelora.trainer.lock import Lock
+from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def open_folder(
     Raises:
         UserError: it cannot be written, is in use or an adapter itself, or holds a run with other settings.
     """
-    if (folder / CONFIG).is_file():
+    if (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"output folder {folder} is an adapter, whose files would mix with the results; "
             f"pass {adapter_flag} {folder} and another --output_dir"

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.sources import DATA_FOLDER
+from sharelora.data.find import DATA_FOLDER
 from sharelora.support.errors import UserError
 from sharelora.tiny import tiny_data
 from sharelora.trainer.devices import choose_precision, on_gpu
-from sharelora.trainer.engine_rules import refuse_engine
 from sharelora.trainer.lock import Lock
+from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import require_capacity
 from sharelora.training.job import Job

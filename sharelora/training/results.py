@@ -10,11 +10,11 @@ from typing import Any
 from peft import PeftModel
 from safetensors import SafetensorError
 
-from sharelora.models.adapter import WEIGHTS
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json, write_json
-from sharelora.trainer.adapter import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.output import ADAPTER, MODEL
+from sharelora.tuner.files import WEIGHTS_FILE
 
 METRICS = "metrics.json"  # QLoRA's
 _MMLU = re.compile(r"mmlu_\w+_accuracy_(macro|micro)|mmlu_(eval|val|test)_accuracy")
@@ -51,7 +51,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, An
 
 def weight_files(trained: Path | None) -> dict[str, Path]:
     """Return the files with the weights of what was trained, for a result."""
-    return {} if trained is None else {"adapter": trained / WEIGHTS, "model": trained / "model.safetensors"}
+    return {} if trained is None else {"adapter": trained / WEIGHTS_FILE, "model": trained / "model.safetensors"}
 
 
 def write_numbers(path: Path, metrics: Mapping[str, Any], add: bool, **first: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 from transformers import TrainerCallback, TrainerState
 
 from sharelora.flags.adapter import AdapterSettings
-from sharelora.trainer.adapter import AdapterTrainer
 from sharelora.trainer.callbacks import Speed
 from sharelora.trainer.devices import Precision
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import Outlook
 

@@ -16,11 +16,11 @@ from transformers.trainer_utils import TrainOutput
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import write_history
 from sharelora.reporting.results import plan_facts, write_result
-from sharelora.trainer.adapter import AdapterTrainer
 from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
-from sharelora.trainer.dealing import require_same_start
+from sharelora.trainer.guards import require_same_start
 from sharelora.trainer.lock import Lock
 from sharelora.trainer.signals import listening
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import explained
 from sharelora.training.job import Job

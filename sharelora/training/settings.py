@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_optimizer, processes
-from sharelora.trainer.engines import deepspeed, engine_of
+from sharelora.trainer.launch import deepspeed, engine_of
 from sharelora.training.arguments import Arguments
 
 # The package that a place to report to needs; of the first ones either will do.

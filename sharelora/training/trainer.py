@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.trainer_utils import EvalLoopOutput
 
-from sharelora.trainer.adapter import AdapterTrainer
+from sharelora.trainer.trainer import AdapterTrainer
 
 IGNORED = -100
 

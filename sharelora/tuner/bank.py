@@ -1,13 +1,12 @@
 """The bank: every matrix of an adapter once, and the views through which layers use them.
 
-Tying parameters inside layers trains correctly but breaks in files, in FSDP and across devices. So the matrices live
-in one container at the tuner's level, and a layer holds a view without parameters that looks its matrix up each time.
+Tying parameters inside layers trains correctly but breaks in files, in FSDP and across devices. So the matrices are
+kept in one container of the tuner, and a layer holds a view without parameters that looks its matrix up at each use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,8 @@ from torch.nn import functional as F
 
 from sharelora.plan.plan import Entry
 
-Pad = tuple[int, int, int, int]
+# As `F.pad` takes it: columns before and after, rows before and after.
+Padding = tuple[int, int, int, int]
 
 
 def version(x: Tensor) -> int:
@@ -24,53 +24,49 @@ def version(x: Tensor) -> int:
 
 
 class MatrixView(nn.Module):
-    """What stands in a layer where PEFT keeps a linear layer for A or B.
+    """What a layer has in `lora_A` or `lora_B` in place of PEFT's linear layer.
 
-    The view of a fused module's B is made of several matrices, each padded to its place.
+    The A of a fused module is made of the As of its slices, one below the other, its B of their Bs as blocks.
 
     Args:
-        bank: the adapter's container.
-        names: the matrices seen through this view.
-        shape: (rows, columns) of what is seen.
-        pads: for each matrix, columns before and after, rows before and after; None if one matrix fills the view.
-        anchor: the base layer; the view appears on its device.
+        bank: the adapter's matrices, by name.
+        entries: those of the module: one, or one per adapted slice of a fused module.
+        side: A or B.
+        base_layer: the view's weight appears on the device of this layer.
     """
 
-    def __init__(
-        self,
-        bank: nn.ParameterDict,
-        names: tuple[str, ...],
-        shape: tuple[int, int],
-        pads: Sequence[Pad] | None,
-        anchor: nn.Module,
-    ) -> None:
+    _bank: nn.ParameterDict
+    _base_layer: nn.Module
+
+    def __init__(self, bank: nn.ParameterDict, entries: tuple[Entry, ...], side: str, base_layer: nn.Module) -> None:
         super().__init__()
-        # Set around nn.Module, so that the parameters and the base layer are not registered here again.
-        self.__dict__["_bank"] = bank
-        self.__dict__["_anchor"] = anchor
-        self.names = names
-        self.out_features, self.in_features = shape
-        self.pads = pads
-        self.bias = None
+        # Around nn.Module, which would register the matrices and the base layer as parts of this view, too.
+        object.__setattr__(self, "_bank", bank)
+        object.__setattr__(self, "_base_layer", base_layer)
+        self.names = tuple(entry.a if side == "A" else entry.b for entry in entries)
+        rank, site = sum(entry.r for entry in entries), entries[0].site
+        rows, columns = (rank, site.d_in) if side == "A" else (site.d_out * site.parts, rank)
+        # PEFT reads these three of a linear layer.
+        self.out_features, self.in_features, self.bias = rows, columns, None
+        # For each matrix; None where one matrix is all of the view.
+        self.paddings = None if site.part is None else [_padding(entries, side, i) for i in range(len(entries))]
 
     @property
     def weight(self) -> Tensor:
         """The matrix, (rows, columns): the bank's own parameter where that is on the layer's device."""
-        matrices = self._matrices()
-        if self.pads is None:
-            return self._here(matrices[0])
-        return torch.stack([F.pad(self._here(m), pad) for m, pad in zip(matrices, self.pads, strict=True)]).sum(0)
-
-    def _matrices(self) -> list[nn.Parameter]:
-        return [self.__dict__["_bank"][name] for name in self.names]
+        matrices = [self._on_device(matrix) for matrix in self.parameters()]
+        if self.paddings is None:
+            return matrices[0]
+        # Padded to full size and summed, so that autograd passes each matrix its own block of the gradient.
+        return torch.stack([F.pad(m, padding) for m, padding in zip(matrices, self.paddings, strict=True)]).sum(0)
 
     @property
     def version(self) -> int:
-        """A number that grows with every write to a matrix seen here."""
-        return sum(version(matrix) for matrix in self._matrices())
+        """A number that grows with every write to a matrix of this view."""
+        return sum(version(matrix) for matrix in self.parameters())
 
-    def _here(self, matrix: Tensor) -> Tensor:
-        base = getattr(self.__dict__["_anchor"], "weight", None)
+    def _on_device(self, matrix: Tensor) -> Tensor:
+        base = getattr(self._base_layer, "weight", None)
         if base is None or matrix.is_meta or base.is_meta:
             return matrix
         return matrix.to(base.device)
@@ -80,15 +76,15 @@ class MatrixView(nn.Module):
         return F.linear(x, self.weight.to(x))
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield the matrices seen here, although the bank owns them: PEFT freezes and thaws adapters through this."""
-        return iter(self._matrices())
+        """Yield the matrices of this view, although the bank owns them: PEFT freezes and thaws adapters through it."""
+        return (self._bank[name] for name in self.names)
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features} of {', '.join(self.names)}"
 
 
-def _place(entries: tuple[Entry, ...], side: str, index: int) -> Pad:
-    """Return the padding that puts the matrix of a fused module's entry in its place."""
+def _padding(entries: tuple[Entry, ...], side: str, index: int) -> Padding:
+    """Return the padding that puts the matrix of one slice in its position in that of the fused module."""
     ranks = [entry.r for entry in entries]
     before, after = sum(ranks[:index]), sum(ranks[index + 1 :])
     if side == "A":
@@ -98,42 +94,23 @@ def _place(entries: tuple[Entry, ...], side: str, index: int) -> Pad:
     return (before, after, part * site.d_out, (site.parts - 1 - part) * site.d_out)
 
 
-def view(bank: nn.ParameterDict, entries: tuple[Entry, ...], side: str, anchor: nn.Module) -> MatrixView:
-    """Make the view of one side of a module.
+def deposit(bank: nn.ParameterDict, weight: nn.Parameter, view: MatrixView) -> None:
+    """Put newly initialised matrices into the bank; those that it has already stay.
+
+    So the first site that uses a matrix gives its initial value, as in the authors' code.
 
     Args:
-        bank: the adapter's container.
-        entries: the module's entries: one, or one per adapted slice of a fused module.
-        side: A or B.
-        anchor: the base layer.
+        bank: the adapter's matrices, by name.
+        weight: what PEFT initialised for the module, of the view's shape.
+        view: the view that takes its place.
     """
-    names = tuple(entry.a if side == "A" else entry.b for entry in entries)
-    rank, site = sum(entry.r for entry in entries), entries[0].site
-    shape = (rank, site.d_in) if side == "A" else (site.d_out * site.parts, rank)
-    fused = site.part is not None
-    pads = [_place(entries, side, i) for i in range(len(entries))] if fused else None
-    return MatrixView(bank, names, shape, pads, anchor)
-
-
-def deposit(bank: nn.ParameterDict, made: Any, seen: MatrixView) -> None:
-    """Move freshly made matrices into the bank, keeping those that are there already.
-
-    The first site that uses a matrix gives its initial value, as in the authors' code.
-
-    Args:
-        bank: the adapter's container.
-        made: the linear layer that PEFT made for the module.
-        seen: the view that takes its place.
-    """
-    weight = made.weight
-    for i, name in enumerate(seen.names):
-        if name not in bank:
-            matrix = weight if seen.pads is None else nn.Parameter(_cut(weight.data, seen.pads[i]))
-            matrix.requires_grad_(weight.requires_grad)
-            bank[name] = matrix
-
-
-def _cut(matrix: Tensor, pad: Pad) -> Tensor:
-    left, right, above, below = pad
-    rows, columns = matrix.shape
-    return matrix[above : rows - below, left : columns - right].clone()
+    for index, name in enumerate(view.names):
+        if name in bank:
+            continue
+        matrix = weight
+        if view.paddings is not None:
+            left, right, above, below = view.paddings[index]
+            rows, columns = weight.shape
+            matrix = nn.Parameter(weight.data[above : rows - below, left : columns - right].clone())
+        matrix.requires_grad_(weight.requires_grad)
+        bank[name] = matrix

@@ -13,11 +13,8 @@ from peft import LoraConfig
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256, write_json
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
 from sharelora.tuner.register import peft_type
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
-CONFIG_FILE = "adapter_config.json"
 
 # Variants of LoRA whose state belongs to one layer, or which rewrite it behind the bank's back.
 UNSUPPORTED = {
@@ -40,7 +37,7 @@ SHAREABLE_INIT = (True, False, "gaussian")
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide what an adapter means."""
+    """Return the versions of the libraries that decide how an adapter is read."""
     names = ("sharelora", "peft", "transformers", "torch")
     return {name: importlib.metadata.version(name) for name in names}
 
@@ -49,18 +46,18 @@ def library_versions() -> dict[str, str]:
 class ShareLoraConfig(LoraConfig):
     """LoRA whose A and/or B are shared between sites.
 
-    Everything of PEFT's `LoraConfig` that sharing allows keeps its meaning. What does not is refused.
+    The fields of PEFT's `LoraConfig` keep their meaning; those that sharing does not allow are refused.
 
     Attributes:
-        share: `none` (LoRA), `a`, `b` or `ab`.
+        share: sides that are shared: `none` (LoRA), `a`, `b` or `ab`.
         share_modules: modules that share; None means all adapted ones.
-        share_across: `layers`, `modules` (of one layer) or `both`.
+        share_across: what users of one matrix may differ in: `layers`, `modules` (of one layer) or `both`.
         share_groups: lists of layers that share among themselves, or `odd_even`.
         share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
             fields above.
         enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
         plan: the plan in full, filled in when the adapter is made.
-        trained_on: precision of the base it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
+        trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         weights_sha256: checksum of the saved weights, checked on loading.
         versions: libraries that saved the adapter.
 
@@ -113,11 +110,10 @@ class ShareLoraConfig(LoraConfig):
                 f"share_groups is {list(self.share_groups)}; need a list of lists of layers such as [[0, 1], [2, 3]]"
             )
         rule = self.rule()
-        rows = self.share_plan is not None
-        if rows and (rule.modules is not None or rule.groups is not None or self.rank_pattern):
+        if self.share_plan is not None and (rule.modules is not None or rule.groups is not None or self.rank_pattern):
             raise UserError(
                 "share_plan names every matrix, yet share_modules, share_groups or rank_pattern is given; "
-                "say it in the rows of the plan"
+                "put it into the rows of the plan"
             )
 
     def rule(self) -> SharingRule:
@@ -144,11 +140,11 @@ class ShareLoraConfig(LoraConfig):
             )
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Write adapter_config.json atomically, with the checksum of the weights beside it.
+        """Write adapter_config.json atomically, with the checksum of the weights in the same folder.
 
         Args:
             save_directory: folder that holds the weights already.
-            kwargs: as for PEFT.
+            kwargs: of `PeftConfigMixin.save_pretrained`.
         """
         weights = Path(save_directory) / WEIGHTS_FILE
         self.weights_sha256 = sha256(weights) if weights.is_file() else None
@@ -162,7 +158,7 @@ class ShareLoraConfig(LoraConfig):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> ShareLoraConfig:
-        """Read a saved config and verify the weights beside it.
+        """Read a saved config and verify the weights in the same folder.
 
         Raises:
             UserError: the weights are not those that were saved.
@@ -173,25 +169,3 @@ class ShareLoraConfig(LoraConfig):
             config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
         verify_weights(Path(pretrained_model_name_or_path, subfolder or ""), config.weights_sha256)
         return config
-
-
-def verify_weights(folder: Path, expected: str | None) -> None:
-    """Compare the weights of a local adapter folder with the checksum in its config.
-
-    Raises:
-        UserError: they differ, are missing, or are pickled.
-    """
-    weights = folder / WEIGHTS_FILE
-    if folder.is_dir() and not weights.is_file() and (expected is not None or (folder / PICKLE_FILE).is_file()):
-        raise UserError(
-            f"{folder} has no {WEIGHTS_FILE}; need the weights as safetensors beside {CONFIG_FILE}; copy the folder "
-            "again, or save it again with safetensors"
-        )
-    if expected is None or not weights.is_file():
-        return
-    found = sha256(weights)
-    if found != expected:
-        raise UserError(
-            f"{weights} is not the file that was saved (sha256 {found[:12]}..., expected {expected[:12]}...): it is "
-            "truncated or altered; copy the folder again from its source"
-        )

@@ -1,4 +1,4 @@
-"""The PEFT tuner: a plan, a bank, and layers that use it."""
+"""The tuner that PEFT drives: it plans an adapter, keeps its matrices in a bank, and gives layers views of them."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ from transformers.pytorch_utils import Conv1D
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
 from sharelora.support.errors import UserError
-from sharelora.tuner.bank import deposit, view
+from sharelora.tuner.bank import MatrixView, deposit
 from sharelora.tuner.config import ShareLoraConfig
-from sharelora.tuner.layer import group_siblings, maker
-from sharelora.tuner.quantization import protect_4bit
+from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import sites_of
+from sharelora.tuner.sites import refuse_unmatched, sites_of
 
 BANK = "lora_bank"
 
 
 class ShareLoraModel(LoraModel):
-    """LoRA whose matrices live in a bank.
+    """LoRA whose matrices are kept in a bank.
 
     Made by `peft.get_peft_model(model, ShareLoraConfig(...))`.
 
     Attributes:
-        lora_bank: adapter name -> matrix name -> parameter; the only place where matrices live.
+        lora_bank: adapter name -> matrix name -> parameter; the only place where matrices are kept.
         plans: adapter name -> plan.
     """
 
-    # PEFT then refuses to inject layers without this object, which owns the bank.
+    # PEFT's `inject_adapter_in_model` then refuses to make layers without this object, which owns the bank.
     uses_shared_state = True
-
-    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
-        self.lora_bank = nn.ModuleDict()
-        self.plans: dict[str, SharingPlan] = {}
 
     def bank(self, adapter_name: str) -> nn.ParameterDict:
         """Return an adapter's matrices, by name."""
         return cast(nn.ParameterDict, self.lora_bank[adapter_name])
+
+    # BaseTuner._pre_injection_hook: called by its __init__ before the first adapter, when modules can be registered.
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        self.lora_bank = nn.ModuleDict()
+        self.plans: dict[str, SharingPlan] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Plan the adapter, and only then change the model.
@@ -66,18 +67,18 @@ class ShareLoraModel(LoraModel):
         config.plan = plan.to_json()
         config.trained_on = config.trained_on or precision(model)
         self.plans[adapter_name] = plan
-        known = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
+        was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        # PEFT restores what was trained before within the model; the banks are outside of it.
-        for matrix, trained in known:
-            matrix.requires_grad_(trained)
-        paths = {path for known in self.plans.values() for path in known.by_path}
+        # PEFT freezes other adapters while it injects one and restores those within the model; the banks are outside.
+        for matrix, requires_grad in was_trained:
+            matrix.requires_grad_(requires_grad)
+        paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
 
     def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
-        paths = self._matched(model, config)
-        _refuse_idle_names(config, paths, model)
+        paths = self._target_paths(model, config)
+        refuse_unmatched(model, config.target_modules or (), paths)
         sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
@@ -86,11 +87,12 @@ class ShareLoraModel(LoraModel):
                 path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, path), config.r) for path in paths
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        _compare_with_saved(plan, config)
+        if config.plan is not None:
+            _compare_with_saved(plan, SharingPlan.from_json(config.plan))
         return plan
 
-    def _matched(self, model: nn.Module, config: Any) -> list[str]:
-        """Return the paths that PEFT will adapt, by its own rules."""
+    def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
+        """Return the paths that PEFT will adapt, by the steps of `BaseTuner.inject_adapter`."""
         config = self._prepare_adapter_config(config, self.get_model_config(model))
         config = _maybe_include_all_linear_layers(config, model)
         inside = [path + "." for path, module in model.named_modules() if isinstance(module, self.tuner_layer_cls)]
@@ -100,6 +102,8 @@ class ShareLoraModel(LoraModel):
             if path and not path.startswith(tuple(inside)) and self._check_target_module_exists(config, path)
         ]
 
+    # LoraModel._create_and_replace makes the adapted layer of one module. It is given the rank of the plan; then the
+    # matrices that it has initialised go to the bank, and views take their place in the layer.
     def _create_and_replace(  # type: ignore[override]
         self,
         lora_config: Any,
@@ -113,7 +117,7 @@ class ShareLoraModel(LoraModel):
     ) -> None:
         entries = self.plans[adapter_name].by_path[current_key]
         super()._create_and_replace(
-            _for_module(lora_config, entries, target, current_key),
+            _module_config(lora_config, entries, target, current_key),
             adapter_name,
             target,
             target_name,
@@ -126,21 +130,23 @@ class ShareLoraModel(LoraModel):
             # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
         bank = self.bank(adapter_name)
-        for side, slot in (("A", layer.lora_A), ("B", layer.lora_B)):
-            seen = view(bank, entries, side, layer.get_base_layer())
-            deposit(bank, slot[adapter_name], seen)
-            slot[adapter_name] = seen
+        for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
+            view = MatrixView(bank, entries, side, layer.get_base_layer())
+            deposit(bank, matrices[adapter_name].weight, view)
+            matrices[adapter_name] = view
         if lora_config.use_dora and not lora_config.init_lora_weights:
-            # The magnitude was that of the matrices made here, which may not be those of the bank.
+            # The magnitude is the norm of W + B A; with a random B it was that of matrices which the bank may not have.
             layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
 
+    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
     @staticmethod
     def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
-        make = maker(target)
-        if make is None:
-            return LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
-        return make(target, adapter_name, config=lora_config, **kwargs)
+        new_module = dispatch_share(target, adapter_name, config=lora_config, **kwargs)
+        if new_module is None:
+            new_module = LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
+        return new_module
 
+    # BaseTuner._cast_adapter_dtype casts the parameters inside adapted layers; the bank is outside.
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         for matrix in self.bank(adapter_name).values():
@@ -175,75 +181,47 @@ class ShareLoraModel(LoraModel):
             for config, plan in zip(configs, plans, strict=True):
                 config.plan = plan
 
+    # LoraModel._enable_peft_forward_hooks: every forward of a PeftModel enters it, whatever the task; many forwards
+    # never call the tuner's own.
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        # Every forward of a PeftModel comes through here, whatever its task; that of the tuner is often passed by.
-        self._refuse_reentrant()
+        self._refuse_reentrant_checkpointing()
         with super()._enable_peft_forward_hooks(*args, **kwargs):
             yield
 
-    def _refuse_reentrant(self) -> None:
+    def _refuse_reentrant_checkpointing(self) -> None:
         """Refuse to train with re-entrant checkpointing in several processes.
 
         It runs a backward per layer. A matrix that layers share is then ready several times in one step, which
         data-parallel engines either refuse deep inside or synchronise only once, so that ranks diverge.
         """
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not (self.training and several and torch.distributed.get_world_size() > 1 and self._layers_share()):
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not (self.training and distributed and torch.distributed.get_world_size() > 1):
+            return
+        users = [sites for name in self.active_adapters for sites in self.plans[name].users.values()]
+        if not any(len({site.layer for site in sites}) > 1 for sites in users):
             return
         module = next((m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)), None)
         function = getattr(module, "_gradient_checkpointing_func", None)
-        # Left to itself, torch chooses the re-entrant kind.
+        # Without an argument torch chooses the re-entrant kind.
         if isinstance(function, partial) and function.keywords.get("use_reentrant", True):
             raise UserError(
                 "matrices that layers share do not train in several processes with re-entrant gradient checkpointing; "
                 'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
 
-    def _layers_share(self) -> bool:
-        users = [sites for name in self.active_adapters for sites in self.plans[name].users.values()]
-        return any(len({site.layer for site in sites}) > 1 for sites in users)
-
+    # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
+    # missing or left over PEFT only warns afterwards.
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        _check_matrices(config, state_dict)
+        if config.plan is not None:
+            _compare_with_file(SharingPlan.from_json(config.plan), state_dict, config.use_dora)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
-def _refuse_idle_names(config: ShareLoraConfig, paths: list[str], model: nn.Module) -> None:
-    """PEFT ignores a target that matches nothing as long as another one matches."""
-    names = config.target_modules if not isinstance(config.target_modules, str) else ()
-    # Modules that exclude_modules or layers_to_transform take out again are not forgotten ones.
-    known = [f".{path}" for path, _ in model.named_modules()]
-    idle = sorted(name for name in names or () if not any(path.endswith(f".{name}") for path in known))
-    if idle or not paths:
-        have = sorted(
-            {path.rpartition(".")[2] for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-        )
-        raise UserError(
-            f"target_modules {', '.join(idle) or config.target_modules} match nothing in the model; "
-            f"it has {', '.join(have)}"
-        )
-
-
-def _compare_with_saved(plan: SharingPlan, config: ShareLoraConfig) -> None:
-    if config.plan is None:
-        return
-    saved = SharingPlan.from_json(config.plan)
-    if saved.hash == plan.hash:
-        return
-    old, new = set(saved.entries), set(plan.entries)
-    entry = min(old - new or new - old, key=lambda e: e.site.name)
-    raise UserError(
-        f"the adapter was made for another model: its plan {saved.hash} and this model's {plan.hash} differ in "
-        f"{len(old ^ new)} entries, first {entry.site.name} ({entry.site.d_in} to {entry.site.d_out}); "
-        "load its own base model"
-    )
-
-
-def _for_module(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
+def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
     """Return the config with which PEFT makes one layer.
 
     A fused module is one LoRA of the slices' summed rank with a block-structured B; alpha grows so that the scaling
@@ -260,51 +238,42 @@ def _for_module(config: Any, entries: tuple[Entry, ...], target: nn.Module, path
     return config
 
 
-def _check_matrices(config: ShareLoraConfig, state_dict: dict[str, Tensor]) -> None:
-    """Compare a file's matrices with the plan.
-
-    Raises:
-        UserError: missing or unknown matrices, or other shapes; PEFT would load what fits and only warn.
-    """
-    if config.plan is None:
+def _compare_with_saved(plan: SharingPlan, saved: SharingPlan) -> None:
+    if saved.hash == plan.hash:
         return
-    plan = SharingPlan.from_json(config.plan)
-    expected = plan.matrices
-    pattern = re.compile(rf".*\b{BANK}\.(.+)")
-    found = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
-    if found == expected:
-        _check_magnitudes(config, plan, state_dict)
-        return
-    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    name = wrong[0]
+    old, new = set(saved.entries), set(plan.entries)
+    entry = min(old - new or new - old, key=lambda e: e.site.name)
     raise UserError(
-        f"the adapter file does not hold the matrices of its plan: {len(wrong)} differ, first {name}: found "
-        f"{found.get(name, 'none')}, need {expected.get(name, 'none')}; copy the folder again from its source"
+        f"the adapter was made for another model: its plan {saved.hash} and this model's {plan.hash} differ in "
+        f"{len(old ^ new)} entries, first {entry.site.name} ({entry.site.d_in} to {entry.site.d_out}); "
+        "load its own base model"
     )
 
 
-def _check_magnitudes(config: ShareLoraConfig, plan: SharingPlan, state_dict: dict[str, Tensor]) -> None:
-    suffix = ".lora_magnitude_vector"
-    stored = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}
-    lost = [path for path in plan.by_path if not any(key.endswith(f".{path}") for key in stored)]
-    if config.use_dora and lost:
+def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dora: bool) -> None:
+    """Compare the tensors of an adapter's file with its plan.
+
+    Raises:
+        UserError: missing or unknown matrices, or other shapes; missing magnitudes of DoRA.
+    """
+    pattern = re.compile(rf".*\b{BANK}\.(.+)")
+    stored = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
+    names = stored.keys() | plan.matrices.keys()
+    wrong = sorted(name for name in names if stored.get(name) != plan.matrices.get(name))
+    if wrong:
         raise UserError(
-            f"the adapter file lacks {len(lost)} magnitudes of DoRA, first {lost[0]}{suffix}; "
+            f"the adapter file does not hold the matrices of its plan: {len(wrong)} differ, first {wrong[0]}: found "
+            f"{stored.get(wrong[0], 'none')}, need {plan.matrices.get(wrong[0], 'none')}; copy the folder again from "
+            "its source"
+        )
+    suffix = ".lora_magnitude_vector"
+    scaled = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}
+    missing = [path for path in plan.by_path if not any(key.endswith(f".{path}") for key in scaled)]
+    if use_dora and missing:
+        raise UserError(
+            f"the adapter file lacks {len(missing)} magnitudes of DoRA, first {missing[0]}{suffix}; "
             "copy the folder again from its source"
         )
-
-
-def precision(model: nn.Module) -> str:
-    """Return the precision of a base model's weights: fp32, bf16, fp16, int8, nf4 or fp4."""
-    quantized = getattr(model, "quantization_method", None) and getattr(model.config, "quantization_config", None)
-    if quantized:
-        return (
-            "int8"
-            if getattr(quantized, "load_in_8bit", False)
-            else getattr(quantized, "bnb_4bit_quant_type", "quantized")
-        )
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
 
 
 register(ShareLoraConfig, ShareLoraModel)

@@ -12,11 +12,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks import decoded, e2e_decode, timing
-from benchmarks.upstream_beam import upstream_search
+from benchmarks.harness import machine
+from benchmarks.speed import decoded, e2e_decode
+from benchmarks.speed.upstream_beam import upstream_search
 from sharelora import UserError
-from sharelora.evaluation.beam import BeamSettings, decode
-from sharelora.evaluation.beam.reference import reference_search
+from sharelora.evaluation.beam.decoding import decode
+from sharelora.evaluation.beam.settings import BeamSettings
+from sharelora.evaluation.reference import reference_search
 
 ENDS = (3, 7, 11)
 
@@ -82,7 +84,7 @@ def test_times_are_reckoned_by_the_rows_that_they_stand_for(model: Any, monkeypa
 def test_the_report_of_a_whole_comparison(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
     monkeypatch.setattr(decoded, "load_subject", lambda given: subject(model, [0, 0, 1, 1, 1, 2]))
     flags = [
         "--sample",
@@ -107,7 +109,7 @@ def test_the_report_of_a_whole_comparison(
     assert ways["distinct"]["measured_whole"] and not ways["upstream"]["measured_whole"]
     assert all(row["same"] == row["inputs"] for row in result["texts"])
     text = capsys.readouterr().out
-    assert "6 rows, 3 distinct inputs" in text and "(reckoned)" in text and "faster than upstream's way" in text
+    assert "6 rows, 3 distinct inputs" in text and "(extrapolated)" in text and "faster than upstream's way" in text
 
 
 def test_random_weights_have_prompts_of_the_real_lengths(tmp_path: Path) -> None:

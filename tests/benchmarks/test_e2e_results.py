@@ -11,23 +11,25 @@ from typing import Any
 
 import pytest
 
-from benchmarks import e2e_document, e2e_results, e2e_runner, e2e_table
-from benchmarks.e2e_experiment import BASE, MAIN, SEARCH, TITLES, Experiment, Run, chosen, quick
-from benchmarks.glue_document import NOTES
+from benchmarks.harness.command import chosen_names
+from benchmarks.harness.experiment import MAIN, SEARCH, Run
+from benchmarks.scores import e2e, e2e_results
+from benchmarks.scores.e2e import BASE, TITLES, E2EExperiment, quick
 from sharelora import UserError
 from sharelora.evaluation.beam.arguments import parse as parse_decoding
+from sharelora.reporting.document import NOTES
 from sharelora.training.nlg.job import parse as parse_training
 
-EXPERIMENT = Experiment("gpt2", updates=800, search_updates=200, shares=("none", "a"), rates=(1e-3, 3e-3))
+EXPERIMENT = E2EExperiment("gpt2", updates=800, search_updates=200, shares=("none", "a"), rates=(1e-3, 3e-3))
 
 
 def test_every_way_of_sharing_gets_the_same_search_and_the_same_seeds() -> None:
-    whole = Experiment("gpt2")
+    whole = E2EExperiment("gpt2")
     search, main = whole.search(), whole.main(dict.fromkeys(TITLES, 1e-3))
     assert len(search) == len(set(search)) == 4 * len(whole.rates)
-    assert len(main) == len(set(main)) == 1 + 4 * 3 and main[0].share == BASE
+    assert len(main) == len(set(main)) == 1 + 4 * 3 and main[0].method == BASE
     for runs in (search, main):
-        of = {share: {(run.seed, run.rate) for run in runs if run.share == share} for share in TITLES}
+        of = {share: {(run.seed, run.rate) for run in runs if run.method == share} for share in TITLES}
         assert all(found == of["none"] for found in of.values())
     assert not {run.seed for run in main} & {run.seed for run in search}
 
@@ -54,17 +56,17 @@ def ends(scores: Mapping[tuple[str, int, float], float], phase: str = MAIN) -> A
     found: dict[str, Any] = {}
     for (share, seed, rate), score in scores.items():
         metrics = {name: score for name in EXPERIMENT.metrics} if phase == MAIN else {}
-        end = e2e_table.Outcome(metrics, 2 - score, trainable=1000, bytes=4040, training=60.0, decoding=30.0, ended=0.9)
+        end = e2e.Outcome(metrics, 2 - score, trainable=1000, bytes=4040, training=60.0, decoding=30.0, ended=0.9)
         found.setdefault(share, {})[Run(phase, share, seed, rate)] = end
     return found
 
 
 def test_the_lowest_loss_decides_and_of_equal_ones_the_smaller_rate() -> None:
     searched = ends({("none", 0, 1e-3): 0.5, ("none", 0, 3e-3): 0.5, ("a", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH)
-    assert e2e_table.best_rates(searched) == {"none": 1e-3, "a": 3e-3}
-    assert "**1.5000**" in e2e_table.search_table(EXPERIMENT, searched)
+    assert EXPERIMENT.best_rates(searched) == {"none": 1e-3, "a": 3e-3}
+    assert "**1.5000**" in e2e_results.search_table(EXPERIMENT, searched)
     diverged = ends({("a", 0, 1e-3): float("nan"), ("a", 0, 3e-3): -90.0}, SEARCH)
-    assert e2e_table.best_rates(diverged) == {"a": 3e-3}
+    assert EXPERIMENT.best_rates(diverged) == {"a": 3e-3}
 
 
 COMPLETE = {
@@ -73,7 +75,7 @@ COMPLETE = {
 
 
 def test_a_row_has_mean_and_deviation_over_seeds() -> None:
-    base, lora, share_a = e2e_table.score_table(EXPERIMENT, ends(COMPLETE)).splitlines()[2:]
+    base, lora, share_a = e2e_results.score_table(EXPERIMENT, ends(COMPLETE)).splitlines()[2:]
     assert "base, not tuned" in base and "ShareA" in share_a
     assert [cell.strip() for cell in lora.split("|")[1:-1]] == [
         *("LoRA", "1,000", "4.04 kB", "1.6000 ± 0.1000"),
@@ -83,7 +85,7 @@ def test_a_row_has_mean_and_deviation_over_seeds() -> None:
 
 
 def test_the_document_says_how_it_was_made() -> None:
-    text = e2e_document.compose(EXPERIMENT, ends({("none", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH), ends(COMPLETE))
+    text = e2e_results.compose(EXPERIMENT, ends({("none", 0, 1e-3): 0.5, ("a", 0, 3e-3): 0.6}, SEARCH), ends(COMPLETE))
     for words in (
         "800 updates",
         "--lora_r 16 --lora_alpha 64",
@@ -97,7 +99,7 @@ def test_the_document_says_how_it_was_made() -> None:
 def test_the_plot_is_drawn_twice_and_is_the_same_each_time(tmp_path: Path) -> None:
     two_panels = replace(EXPERIMENT, without=("nist", "meteor", "rouge_l"))
     for name in ("one", "two"):
-        made = e2e_table.plot(two_panels, ends(COMPLETE), tmp_path / name)
+        made = e2e_results.plot(two_panels, ends(COMPLETE), tmp_path / name)
         assert [path.name for path in made] == [f"{name}.svg", f"{name}.png"]
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
@@ -108,7 +110,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stages that take no time: they leave their files and are remembered here."""
     done: list[str] = []
 
-    def train(experiment: Experiment, run: Run, folder: Path) -> None:
+    def train(experiment: E2EExperiment, run: Run, folder: Path) -> None:
         metrics = {"eval_loss": 2 - 10 * run.rate, "train_runtime": 1.0}
         files = {"adapter": {"path": "x", "bytes": 500, "sha256": "0"}}
         result = {"schema": 1, "kind": "train", "metrics": metrics, "plan": {"trainable": 100}, "files": files}
@@ -116,48 +118,48 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (folder / "completed").write_text("{}")
         done.append(f"train {run.name}")
 
-    def decode_and_score(experiment: Experiment, run: Run, folder: Path) -> None:
+    def decode_and_score(experiment: E2EExperiment, run: Run, folder: Path) -> None:
         (folder / "decoded").mkdir(exist_ok=True)
         metrics = {"seconds": 1.0, "ended": 1.0}
         (folder / "decoded" / "result.json").write_text(json.dumps({"schema": 1, "kind": "beam", "metrics": metrics}))
         done.append(f"decode {run.name}")
         (folder / "scores.json").write_text(json.dumps({name: 0.5 for name in experiment.metrics}))
 
-    monkeypatch.setattr(e2e_runner, "_train", train)
-    monkeypatch.setattr(e2e_runner, "_decode_and_score", decode_and_score)
+    monkeypatch.setattr(e2e, "train", train)
+    monkeypatch.setattr(e2e, "decode_and_score", decode_and_score)
     return done
 
 
 def test_stages_that_have_ended_are_not_repeated(pretend: list[str], tmp_path: Path) -> None:
-    _, found = e2e_results.search_and_train(EXPERIMENT, tmp_path, 0)
+    _, found = EXPERIMENT.search_and_train(tmp_path, 0)
     assert len([line for line in pretend if line.startswith("train search")]) == 4
     assert len([line for line in pretend if line.startswith("train main")]) == 6
     assert len([line for line in pretend if line.startswith("decode main")]) == 7
     # The higher rate has the lower loss.
     assert {run.rate for runs in found.values() for run in runs} == {0.0, 3e-3}
     pretend.clear()
-    e2e_results.search_and_train(EXPERIMENT, tmp_path, 0)
+    EXPERIMENT.search_and_train(tmp_path, 0)
     assert pretend == []
     name = Run(MAIN, "a", 1, 3e-3).name
     (tmp_path / name / "scores.json").unlink()
-    e2e_results.search_and_train(EXPERIMENT, tmp_path, 0)
+    EXPERIMENT.search_and_train(tmp_path, 0)
     assert pretend == [f"decode {name}"]
 
 
 def test_runs_of_two_comparisons_are_not_mixed_but_seeds_can_be_added(pretend: list[str], tmp_path: Path) -> None:
-    e2e_runner.remember(EXPERIMENT, tmp_path)
-    e2e_runner.remember(replace(EXPERIMENT, seeds=(0, 1, 2, 3)), tmp_path)
+    EXPERIMENT.remember(tmp_path)
+    replace(EXPERIMENT, seeds=(0, 1, 2, 3)).remember(tmp_path)
     with pytest.raises(UserError, match="holds runs with updates 800, these have 9"):
-        e2e_runner.remember(replace(EXPERIMENT, updates=9), tmp_path)
+        replace(EXPERIMENT, updates=9).remember(tmp_path)
 
 
 def test_a_failing_run_is_named_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any) -> None:
         raise UserError("found no data")
 
-    monkeypatch.setattr(e2e_runner, "_train", fail)
+    monkeypatch.setattr(e2e, "train", fail)
     with pytest.raises(UserError, match=r"run search/none_seed1000_lr0\.001 failed: found no data; see .*log\.txt"):
-        e2e_runner.run_all(EXPERIMENT, EXPERIMENT.search(), tmp_path, 0)
+        EXPERIMENT.run_all(EXPERIMENT.search(), tmp_path, 0)
     assert "found no data" in (tmp_path / "search/none_seed1000_lr0.001/log.txt").read_text()
 
 
@@ -166,7 +168,7 @@ def test_a_failing_run_is_named_with_its_log(tmp_path: Path, monkeypatch: pytest
     [
         ("--seeds 0", "found --seeds 0"),
         ("--updates 0", "found --seeds 3 and --updates 0"),
-        ("--shares c", "found the sharing 'c'"),
+        ("--shares c", "found the unknown sharing 'c'; need some of none, a, b, ab"),
         ("", "found neither --model nor --corpus"),
     ],
 )
@@ -189,7 +191,7 @@ def test_java_is_missed_before_hours_of_training(monkeypatch: pytest.MonkeyPatch
 def test_a_quick_comparison_needs_no_java_and_all_names_are_known() -> None:
     small = quick(EXPERIMENT)
     assert small.model is None and "METEOR" not in small.metrics and small.updates < 10
-    assert chosen(None, tuple(TITLES)) == ("none", "a", "b", "ab")
+    assert chosen_names(None, TITLES, "sharing") == ("none", "a", "b", "ab")
 
 
 @pytest.mark.slow

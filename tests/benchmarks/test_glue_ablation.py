@@ -13,9 +13,8 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from benchmarks import glue_ablation, glue_results
-from benchmarks.glue_similarity import angle, chance_angle, cosine, similarity
-from benchmarks.glue_start import FILE, Start
+from benchmarks.scores import glue_ablation, glue_results
+from benchmarks.scores.glue_start import FILE, Start, angle, chance_angle, cosine, similarity
 from sharelora import ShareLoraConfig, UserError
 
 LAYERS, WIDTH, RANK = 3, 32, 4
@@ -165,7 +164,7 @@ def test_the_whole_runs_in_small_and_goes_on_where_it_was(
     flags = ["--quick", "--seeds", "2", "--tasks", "stsb", "--jobs", "2", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", [f"{program.__name__}.py", *flags])
     program.main()
-    (document,) = output.glob("*.md")
+    (document,) = (output / "quick").glob("*.md")
     text = document.read_text()
     # A dash followed by a space stands for what is missing.
     assert "STS-B (Pearson)" in text and "| - " not in text.partition("## How alike")[0]

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import glue_step, timing
-from benchmarks.encoders import EncoderCell, encoder_config, prepare
-from benchmarks.variants import choose
+from benchmarks.harness import machine
+from benchmarks.speed import glue_step
+from benchmarks.speed.encoders import encoder_config, prepare
+from benchmarks.speed.steps import EncoderCell
+from benchmarks.speed.variants import choose
 from sharelora import UserError
 
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 def test_all_variants_train_on_the_very_same_frozen_weights_with_heads_of_their_own() -> None:
@@ -111,7 +113,7 @@ def test_a_measurement_has_all_its_fields() -> None:
 @pytest.mark.slow
 def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None:
     flags = [*FLAGS, "--variants", "floor,a", "--precision", "fp32", "--force", "--save", str(tmp_path)]
-    program = [sys.executable, str(root / "benchmarks" / "glue_step.py"), *flags]
+    program = [sys.executable, str(root / "benchmarks" / "speed" / "glue_step.py"), *flags]
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("glue_step-*.json")

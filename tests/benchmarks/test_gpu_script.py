@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_checks, gpu_memory, gpu_settings, gpu_speed
-from benchmarks.bases import build_base, known_config
-from benchmarks.gpu_settings import Context, Deadline, Load
-from benchmarks.variants import Adapter
+from benchmarks.gpu import __main__ as gpu_command
+from benchmarks.gpu import checks as gpu_checks
+from benchmarks.gpu import device as gpu_device
+from benchmarks.gpu import memory as gpu_memory
+from benchmarks.gpu import run as gpu_run
+from benchmarks.gpu import settings as gpu_settings
+from benchmarks.gpu import speed as gpu_speed
+from benchmarks.gpu.settings import Context, Deadline, Load
+from benchmarks.speed.bases import build_base, known_config
+from benchmarks.speed.variants import Adapter
 from sharelora import UserError
 
 CPU = torch.device("cpu")
@@ -121,7 +127,7 @@ def test_a_load_that_fails_is_a_result_and_the_others_go_on(context: Context, mo
     failed = [row for row in found["rows"] if "failed" in row]
     assert [row["name"] for row in failed] == ["peft/qv/batch 1, checkpointing"]
     assert failed[0]["failed"] == "out of memory" and "| out of memory" in gpu_speed.speed_table(found)
-    assert gpu_speed.failure(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
+    assert gpu_device.failure(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
     ours = [row for row in found["rows"] if row["variant"] == "a"]
     assert [row["speedup"] is None for row in ours] == [False, True]
 
@@ -164,26 +170,26 @@ def test_a_section_that_crashes_is_reported_and_fails_the_run(
     flags = ["gpu.py", "--tiny", "--sections", "checks", "--output", str(tmp_path), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", flags)
     monkeypatch.delenv("OUT", raising=False)
-    assert gpu.main() == 1
+    assert gpu_command.main() == 1
     (file,) = tmp_path.glob("gpu-*.json")
     assert json.loads(file.read_text())["sections"][0]["failed"] == ["section checks"]
     assert "Not run: crashed: RuntimeError('device lost')" in capsys.readouterr().out
 
 
 def test_four_bit_sections_are_left_out_where_there_are_no_four_bit_layers(context: Context) -> None:
-    (nf4,) = gpu.chosen_sections("nf4")
-    found = gpu.run_section(replace(context, without_nf4="no 4-bit layers: x"), nf4, Deadline.after(100))
+    (nf4,) = gpu_run.chosen_sections("nf4")
+    found = gpu_run.run_section(replace(context, without_nf4="no 4-bit layers: x"), nf4, Deadline.after(100))
     assert found["not_run"] == "no 4-bit layers: x"
 
 
 def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no section 'int8'; need some of checks, bf16"):
-        gpu.chosen_sections("int8")
+    with pytest.raises(UserError, match="found the unknown section 'int8'; need some of checks, bf16"):
+        gpu_run.chosen_sections("int8")
     with pytest.raises(UserError, match=r"no GPU that torch can use; .* pass --tiny"):
-        gpu.make_context(gpu.arguments(["--device", "cpu"]))
-    monkeypatch.setattr(gpu.metadata, "version", lambda name: "0.20.1")
+        gpu_run.make_context(gpu_command.arguments(["--device", "cpu"]))
+    monkeypatch.setattr(gpu_command.metadata, "version", lambda name: "0.20.1")
     with pytest.raises(UserError, match=r"found peft 0\.20\.1; need 0.21 or newer; bring its wheel: WHEELS=DIR"):
-        gpu.check_packages()
+        gpu_command.check_packages()
 
 
 def test_bash_can_parse_the_script(root: Path) -> None:

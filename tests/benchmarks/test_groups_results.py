@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import groups_results, groups_runner, groups_table
-from benchmarks.glue_document import NOTES
-from benchmarks.groups_experiment import MAIN, MODULES, SEARCH, Experiment, Run, quick, ways
+from benchmarks.harness.experiment import MAIN, SEARCH, Run
+from benchmarks.scores import groups, groups_results
+from benchmarks.scores.groups import MODULES, GroupsExperiment, quick, ways
 from sharelora import UserError
 from sharelora.layer_groups import FILE, Similarity
 from sharelora.layer_groups.similarity import shape_of
 from sharelora.models.known import meta_model
+from sharelora.reporting.document import NOTES
 from sharelora.training.instructions.job import parse
 
-EXPERIMENT = Experiment("llama", 0.9, (0.5, 0.9), rates=(1e-3, 3e-3), seeds=(0, 1))
+EXPERIMENT = GroupsExperiment("llama", 0.9, (0.5, 0.9), rates=(1e-3, 3e-3), seeds=(0, 1))
 
 
 def similarity(root: Path) -> Similarity:
@@ -36,8 +37,9 @@ def similarity(root: Path) -> Similarity:
 def test_every_way_is_taken_by_the_job_without_a_notice_and_sizes_are_equal(tmp_path: Path) -> None:
     model, sizes = meta_model("tinyllama-1.1b"), {}
     every = ways(similarity(tmp_path), tmp_path / FILE, 0.9)
-    for name, way in every.items():
-        args = parse(EXPERIMENT.words(Run(MAIN, name, 1, 3e-3), way, tmp_path / "run"))
+    experiment = replace(EXPERIMENT, ways=every)
+    for name in every:
+        args = parse(experiment.flags(Run(MAIN, name, 1, 3e-3), tmp_path / "run"))
         assert args.notices == () and (args.train["learning_rate"], args.train["seed"]) == (3e-3, 1)
         sizes[name] = args.adapter_settings.plan(model).num_parameters
     assert sizes["optimal"] == sizes["dropped"] == sizes["apart"]
@@ -59,19 +61,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Trainings that take no time: they leave their files and are remembered here."""
     done: list[str] = []
 
-    def execute(experiment: Experiment, every: Any, root: Path, run: Run) -> float:
-        folder = root / run.name
-        folder.mkdir(parents=True)
-        loss = 4 + 10 * run.rate + 0.1 * run.seed / 1000 + (0.5 if run.way == "optimal" else 0)
+    def train(experiment: GroupsExperiment, run: Run, folder: Path) -> None:
+        loss = 4 + 10 * run.rate + 0.1 * run.seed / 1000 + (0.5 if run.method == "optimal" else 0)
         metrics = {"eval_loss_before": 5.0, "eval_loss": loss, "train_runtime": 7.0}
         files = {"adapter": {"path": "x", "bytes": 4040, "sha256": "0"}}
         result = {"schema": 1, "kind": "train", "metrics": metrics, "plan": {"trainable": 1000}, "files": files}
         (folder / "result.json").write_text(json.dumps(result))
         (folder / "completed").write_text("{}")
         done.append(run.name)
-        return 1.0
 
-    monkeypatch.setattr(groups_runner, "execute", execute)
+    monkeypatch.setattr(groups, "train", train)
     return done
 
 
@@ -82,14 +81,14 @@ def test_runs_that_have_ended_are_not_repeated_and_the_document_has_everything(
     done = groups_results.search_and_train(EXPERIMENT, tmp_path, 0, "lora,optimal")
     assert len([name for name in pretend if name.startswith(SEARCH)]) == 4
     assert len([name for name in pretend if name.startswith(MAIN)]) == 4
-    assert {run.rate for runs in done.found.values() for run in runs} == {1e-3}
+    assert {run.rate for runs in done.outcomes.values() for run in runs} == {1e-3}
     pretend.clear()
     assert groups_results.search_and_train(EXPERIMENT, tmp_path, 0, "lora,optimal") == done and pretend == []
-    text = groups_results.compose(EXPERIMENT, done)
+    text = groups_results.compose(done)
     for words in ("| 0.9 ", "LoRA, r 8", "0.5000 ± 0.0000", "**4.1100**", "(groups.svg)", "threshold 0.9"):
         assert words in text
     for name in ("one", "two"):
-        assert [f.name for f in groups_table.plot(done.ways, done.found, tmp_path / name)] == [
+        assert [f.name for f in groups_results.plot(done.experiment.ways, done.outcomes, tmp_path / name)] == [
             f"{name}.svg",
             f"{name}.png",
         ]
@@ -97,18 +96,18 @@ def test_runs_that_have_ended_are_not_repeated_and_the_document_has_everything(
 
 
 def test_two_comparisons_are_not_mixed_but_seeds_can_be_added(tmp_path: Path) -> None:
-    groups_runner.remember(EXPERIMENT, tmp_path)
-    groups_runner.remember(replace(EXPERIMENT, seeds=(0, 1, 2)), tmp_path)
+    EXPERIMENT.remember(tmp_path)
+    replace(EXPERIMENT, seeds=(0, 1, 2)).remember(tmp_path)
     with pytest.raises(UserError, match=r"holds runs with threshold 0\.9, these have 0\.8"):
-        groups_runner.remember(replace(EXPERIMENT, threshold=0.8), tmp_path)
+        replace(EXPERIMENT, threshold=0.8).remember(tmp_path)
 
 
 def test_a_diverged_rate_is_never_the_best() -> None:
     ends = {
-        Run(SEARCH, "a", 0, rate): groups_table.Outcome(5.0, loss, 1, 1, 1.0)
+        Run(SEARCH, "a", 0, rate): groups.Outcome(5.0, loss, 1, 1, 1.0)
         for rate, loss in ((1e-3, 4.0), (3e-3, float("nan")), (1e-2, 4.0))
     }
-    assert groups_table.best_rates({"a": ends}) == {"a": 1e-3}
+    assert EXPERIMENT.best_rates({"a": ends}) == {"a": 1e-3}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks import memory_cell, memory_document, memory_table
-from benchmarks.memory_cell import PRECISIONS, SIZES, MemoryCell, foreseen, warm_up
-from benchmarks.memory_document import Pair, Row
+from benchmarks.memory import memory_cell, memory_document, memory_table
+from benchmarks.memory.memory_cell import PRECISIONS, SIZES, MemoryCell, foreseen, warm_up
+from benchmarks.memory.memory_document import Pair, Row
 from sharelora import UserError
 
 MB = 10**6
@@ -40,7 +40,7 @@ def test_the_grid_is_every_combination_and_unknown_names_are_refused() -> None:
     cells = memory_table.grid(memory_table.arguments([]))
     assert len(cells) == len(SIZES) * len(PRECISIONS) * 2 * 4 == len({cell.name for cell in cells})
     assert [cell.share for cell in memory_table.grid(memory_table.arguments(["--share", "a"]))][:2] == ["a", "a"]
-    with pytest.raises(UserError, match="found '7B'; need some of 5M"):
+    with pytest.raises(UserError, match="found the unknown size '7B'; need some of 5M"):
         memory_table.grid(memory_table.arguments(["--sizes", "7B"]))
 
 
@@ -98,7 +98,7 @@ def test_a_few_cells_are_within_a_tenth(root: Path, tmp_path: Path) -> None:
         str(tmp_path),
     ]
     done = subprocess.run(
-        [sys.executable, str(root / "benchmarks" / "memory_table.py"), *flags],
+        [sys.executable, str(root / "benchmarks" / "memory" / "memory_table.py"), *flags],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import nlg_step, timing, variants
-from benchmarks.decoders import DecoderCell, prepare, rows
+from benchmarks.harness import machine
+from benchmarks.speed import nlg_step, timing, variants
+from benchmarks.speed.decoders import describe, prepare, rows
+from benchmarks.speed.steps import DecoderCell
 from sharelora import UserError
 
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 def test_all_variants_train_on_the_very_same_frozen_weights_and_get_gradients() -> None:
@@ -84,7 +86,7 @@ def test_tokens_per_second_and_ratios_are_of_whole_steps() -> None:
         "a": [sample(1.0), sample(2.0)],
         "floor": [sample(0.5), sample(1)],
     }
-    found = nlg_step.describe("a", samples, SMALL)
+    found = describe("a", samples, SMALL)
     assert found["tokens_per_second"] == pytest.approx(2 * 8 / 1.5)
     assert found["faster_than"]["loralib"]["median"] == pytest.approx(3) and "peft" not in found["faster_than"]
     assert found["to_floor"]["median"] == pytest.approx(2)
@@ -136,7 +138,7 @@ def test_the_default_is_gpt2_small_in_both_lengths() -> None:
     [
         (("--hidden", "100"), "found hidden 100.*need a hidden size that 64 divides"),
         (("--tokens", "1"), "at least 2 tokens"),
-        (("--tokens", "a"), "lists of numbers"),
+        (("--tokens", "a"), "found --tokens 'a', which is not a list of numbers"),
         (("--dropout", "1"), "need a probability"),
         (("--variants", "lora"), "no variant 'lora'"),
     ],

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import pretrain_gpt2
-from benchmarks.corpus import END, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
-from benchmarks.pretraining import Recipe, evaluate, make_model, train
+from benchmarks.scores import pretrain_gpt2
+from benchmarks.scores.corpus import END, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
+from benchmarks.scores.pretrain_gpt2 import Recipe, evaluate, make_model, train
 from sharelora import UserError
 from sharelora.support.files import read_json
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import soak
-from benchmarks.glue_document import NOTES
-from benchmarks.soak_table import compose, plot, table, trend, verdict
-from benchmarks.soak_watch import Watch
+from benchmarks.harness import report
+from benchmarks.memory import soak
+from benchmarks.memory.soak_windows import Watch, compose, plot, table, trend, verdict
 from sharelora import UserError
+from sharelora.reporting.document import NOTES
 from sharelora.training.instructions.job import parse
 
 
@@ -43,7 +43,7 @@ def test_a_slope_has_its_error() -> None:
 
 def test_the_watch_measures_updates_alone_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 10.0, 13.0, 20.0, 22.0, 30.0, 31.0])
-    monkeypatch.setattr("benchmarks.soak_watch.clocks", lambda: (next(clock), 0.25))
+    monkeypatch.setattr("benchmarks.memory.soak_windows.clocks", lambda: (next(clock), 0.25))
     watch, state = Watch(tmp_path / "windows.json", 2), SimpleNamespace(global_step=0)
     watch.on_train_begin(None, state, None)
     for step in (1, 2, 3):
@@ -62,8 +62,6 @@ def test_the_watch_measures_updates_alone_and_goes_on(tmp_path: Path, monkeypatc
 
 
 def test_the_document_has_a_column_for_each_eighth(tmp_path: Path) -> None:
-    from benchmarks import report
-
     found = windows([5e8] * 16)
     text = compose({**report.facts("soak", {}), "windows": found}, "--tiny")
     assert table(found) in text and "| 100 " in table(found) and "| 1,600 " in table(found)

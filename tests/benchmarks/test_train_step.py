@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import cells, comparison, growth, memory, report, timing, train_step, variants
-from benchmarks.bases import build_base, random_batch, stack_config, twin
+from benchmarks.harness import machine, report
+from benchmarks.speed import growth, stacks, steps, timing, train_step, variants
+from benchmarks.speed.bases import build_base, random_batch, stack_config, twin
 from sharelora import UserError
 
 CPU = torch.device("cpu")
-SMALL = cells.Cell(hidden=64, layers=2, rank=4, tokens=8, dtype="fp32")
+SMALL = steps.StackCell(hidden=64, layers=2, rank=4, tokens=8, dtype="fp32")
 FLAGS = ["--hidden", "64", "--layers", "2", "--rank", "4", "--tokens", "8", "--rounds", "2", "--threads", "1"]
 
 
@@ -28,21 +29,21 @@ def given(*flags: str) -> argparse.Namespace:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses."""
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
 
 
 # What is compared
 
 
 def test_all_variants_train_on_the_very_same_frozen_weights() -> None:
-    steps = comparison.prepare(SMALL, variants.choose(None, "fp32"), CPU)
+    steps = stacks.prepare(SMALL, variants.choose(None, "fp32"), CPU)
     assert set(steps) == {"floor", "peft", "loralib", "none", "a", "b", "ab", "qkv"}
     weights = [{p.data_ptr() for p in step.model.parameters() if not p.requires_grad} for step in steps.values()]
     assert all(found == weights[0] for found in weights[1:])
 
 
 def test_every_trained_matrix_of_every_variant_gets_a_gradient() -> None:
-    for name, step in comparison.prepare(SMALL, variants.choose(None, "fp32"), CPU).items():
+    for name, step in stacks.prepare(SMALL, variants.choose(None, "fp32"), CPU).items():
         assert step.forward_backward() > 0
         embeddings = step.batch["inputs_embeds"]
         assert embeddings.grad is not None and embeddings.grad.any(), name
@@ -55,7 +56,7 @@ def test_every_trained_matrix_of_every_variant_gets_a_gradient() -> None:
 def test_the_variants_have_as_many_parameters_as_their_names_say() -> None:
     counts = {
         name: sum(p.numel() for p in step.parameters)
-        for name, step in comparison.prepare(SMALL, variants.choose(None, "fp32"), CPU).items()
+        for name, step in stacks.prepare(SMALL, variants.choose(None, "fp32"), CPU).items()
     }
     mlp = stack_config(64, 2).intermediate_size
     assert mlp == 192
@@ -122,31 +123,31 @@ def test_a_spread_is_median_and_quartiles() -> None:
 
 def test_only_the_load_of_others_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([(0.0, 10.0, 1.0), (2.0, 13.0, 2.0)])
-    monkeypatch.setattr(timing.OtherLoad, "_read", staticmethod(lambda: next(readings)))
-    monkeypatch.setattr(timing.psutil, "cpu_count", lambda: 2)
-    with timing.OtherLoad() as load:
+    monkeypatch.setattr(machine.OtherLoad, "_read", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 2)
+    with machine.OtherLoad() as other_load:
         pass
     # 3 CPU seconds were used in 2 seconds on 2 cores, 1 of them by this process.
-    assert load.percent == 50
+    assert other_load.percent == 50
 
 
 def test_peak_memory_sees_what_a_block_took_and_gave_back() -> None:
-    peak = memory.Peak(CPU)
+    measured_peak = machine.Peak(CPU)
     torch.ones(64 << 20, dtype=torch.uint8)
-    assert peak.read() - peak.before >= 32 << 20
+    assert measured_peak.read() - measured_peak.before >= 32 << 20
 
 
 def test_peak_memory_of_a_variant_is_more_than_what_was_there_before() -> None:
-    found = memory.measure_here(SMALL, "a", CPU)
+    found = stacks.measure_here(SMALL, "a", CPU)
     assert 0 < found["before"] <= found["peak"]
 
 
 @pytest.mark.slow
 def test_a_process_of_its_own_measures_memory_and_says_what_went_wrong() -> None:
-    found = memory.measure_apart(SMALL, "none", 1, CPU)
+    found = stacks.measure_apart(SMALL, "none", 1, CPU)
     assert 0 < found["before"] <= found["peak"]
     with pytest.raises(UserError, match="memory of nonsense failed: KeyError: 'nonsense'"):
-        memory.measure_apart(SMALL, "nonsense", 1, CPU)
+        stacks.measure_apart(SMALL, "nonsense", 1, CPU)
 
 
 # Growth
@@ -155,7 +156,7 @@ def test_a_process_of_its_own_measures_memory_and_says_what_went_wrong() -> None
 def row(seconds: float, floor: float = 0.5, **numbers: Any) -> dict[str, Any]:
     spread = {"low": seconds, "high": seconds}
     found = {"a": {"step": {"median": seconds, **spread}}, "floor": {"step": {"median": floor, **spread}}}
-    return {"cell": cells.Cell(**numbers).data(), "variants": found}
+    return {"cell": steps.StackCell(**numbers).data(), "variants": found}
 
 
 def test_a_line_is_found_and_a_curve_is_not_called_one() -> None:
@@ -168,7 +169,7 @@ def test_growth_is_measured_along_one_axis_at_a_time(tmp_path: Path) -> None:
     rows = [row(0.1 * layers, layers=layers) for layers in (8, 2, 4)]
     rows += [row(0.4 + (rank - 16) / 1000, rank=rank) for rank in (8, 64)]
     rows += [row(9.0, layers=2, rank=8)]
-    curves = list(growth.series(rows, [cells.Cell().data()]))
+    curves = list(growth.series(rows, [steps.StackCell().data()]))
     found = {(curve["axis"], curve["variant"]): curve for curve in curves}
     assert set(found) == {("layers", "a"), ("layers", "floor"), ("rank", "a")}
     assert found["layers", "a"]["x"] == [2, 4, 8]
@@ -180,8 +181,8 @@ def test_growth_is_measured_along_one_axis_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_sweep_varies_one_number_at_a_time() -> None:
-    base = cells.Cell()
-    swept = cells.swept_cells([base])
+    base = steps.StackCell()
+    swept = steps.swept_cells([base])
     assert base not in swept and len(swept) == len(set(swept)) == 2 + 3 + 3
     differences = [[key for key, value in cell.data().items() if value != base.data()[key]] for cell in swept]
     assert sorted(names[0] for names in differences) == ["layers"] * 2 + ["rank"] * 3 + ["tokens"] * 3
@@ -193,7 +194,7 @@ def test_a_sweep_varies_one_number_at_a_time() -> None:
 
 def measured(to_floor: float, speedup: float, **numbers: Any) -> dict[str, Any]:
     ratios = {"to_floor": {"median": to_floor}, "speedup": {"median": speedup}}
-    return {"cell": cells.Cell(**numbers).data(), "variants": {name: ratios for name in ("floor", "peft", "none")}}
+    return {"cell": steps.StackCell(**numbers).data(), "variants": {name: ratios for name in ("floor", "peft", "none")}}
 
 
 @pytest.mark.parametrize(
@@ -207,13 +208,13 @@ def measured(to_floor: float, speedup: float, **numbers: Any) -> dict[str, Any]:
     ],
 )
 def test_goals_are_checked(dropout: float, to_floor: float, speedup: float, met: bool) -> None:
-    (goal,) = comparison.check_goals([measured(to_floor, speedup, dropout=dropout)])
+    (goal,) = train_step.check_goals([measured(to_floor, speedup, dropout=dropout)])
     assert goal["met"] is met and goal["variant"] == "none"
 
 
 @pytest.mark.parametrize("numbers", [{"hidden": 512}, {"layers": 2}, {"rank": 8}, {"dtype": "fp32"}, {"dropout": 0.05}])
 def test_goals_are_about_one_configuration(numbers: dict[str, Any]) -> None:
-    assert comparison.check_goals([measured(1.0, 2.0, **numbers)]) == []
+    assert train_step.check_goals([measured(1.0, 2.0, **numbers)]) == []
 
 
 # The program
@@ -238,7 +239,7 @@ def test_a_measurement_has_all_its_fields() -> None:
         assert (found["trainable"] > 0) == (name != "floor")
     assert result["cells"][1]["variants"]["floor"]["to_floor"]["median"] == 1
     assert result["settings"]["threads"] == 1 and result["growth"] == []
-    text = comparison.markdown({**result, "goals": []})
+    text = train_step.markdown({**result, "goals": []})
     assert "## bf16, dropout 0.1: hidden 64, 2 layers, rank 4, 8 tokens" in text
     assert "not measured here" in text
 
@@ -246,7 +247,7 @@ def test_a_measurement_has_all_its_fields() -> None:
 @pytest.mark.slow
 def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None:
     flags = [*FLAGS, "--variants", "floor,peft,a", "--dropout", "0", "--no-memory", "--force", "--save", str(tmp_path)]
-    program = [sys.executable, str(root / "benchmarks" / "train_step.py"), *flags]
+    program = [sys.executable, str(root / "benchmarks" / "speed" / "train_step.py"), *flags]
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("train_step-*.json")
@@ -259,10 +260,10 @@ def test_the_program_writes_json_and_a_table(tmp_path: Path, root: Path) -> None
 def test_times_of_a_loaded_machine_are_not_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "others_now", lambda: 50.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 50.0)
     with pytest.raises(UserError, match="others use 50 % of this machine"):
-        train_step.check_load(given("--save"))
-    assert train_step.check_load(given("--save", "--force")) == 50
+        machine.check_load(given("--save"))
+    assert machine.check_load(given("--save", "--force")) == 50
     assert "WARNING: others use 50 %" in capsys.readouterr().err
 
 
@@ -270,8 +271,8 @@ def test_times_of_a_loaded_machine_are_not_saved(
     ("flags", "message"),
     [
         (["--dtype", "fp64"], "--dtype 'fp64' is unknown; need some of fp32, bf16"),
-        (["--dropout", "1"], "need probabilities of at least 0 and below 1"),
-        (["--dropout", "x"], "'x' is no list of numbers"),
+        (["--dropout", "1"], "found --dropout 1; need a probability of at least 0 and below 1"),
+        (["--dropout", "x"], "'x', which is not a list of numbers"),
         (["--hidden", "100"], "found hidden 100, .* need a hidden size that 64 divides"),
         (["--rank", "0"], "rank 0"),
     ],
@@ -294,14 +295,14 @@ def test_a_batch_asks_for_gradients_down_to_the_embeddings() -> None:
 
 
 def test_the_report_says_when_the_goals_are_about_another_cpu() -> None:
-    goals = comparison.check_goals([measured(1.1, 1.5)])
+    goals = train_step.check_goals([measured(1.1, 1.5)])
     without = {"gpu": [], "instructions": ["avx2"]}
-    assert "- none, 4 layers, dropout 0: met 1.10x the floor" in comparison._goal_lines(goals, without)
-    assert "a CPU with AMX. This one has none" in comparison._goal_lines(goals, without)
-    assert "AMX" not in comparison._goal_lines(goals, {"gpu": [], "instructions": ["amx_bf16", "avx2"]})
-    assert "AMX" not in comparison._goal_lines([], without)
+    assert "- none, 4 layers, dropout 0: met 1.10x the floor" in train_step._goal_lines(goals, without)
+    assert "a CPU with AMX. This one has none" in train_step._goal_lines(goals, without)
+    assert "AMX" not in train_step._goal_lines(goals, {"gpu": [], "instructions": ["amx_bf16", "avx2"]})
+    assert "AMX" not in train_step._goal_lines([], without)
 
 
 def test_the_report_says_which_half_of_a_goal_is_missed_and_what_bounds_it() -> None:
-    text = comparison._goals(comparison.check_goals([measured(1.1, 1.2)]))
+    text = train_step._goal_lines(train_step.check_goals([measured(1.1, 1.2)]), {"gpu": [], "instructions": []})
     assert "met 1.10x the floor" in text and "MISSED 1.20x faster than PEFT (at least 1.4; the floor itself is" in text

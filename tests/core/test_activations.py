@@ -16,6 +16,9 @@ from transformers import (
 
 from sharelora import ShareLoraConfig
 from sharelora.memory.activations import Load, adapter_layer, base_layer, peak, shape_of
+from sharelora.plan.plan import SharingPlan
+from sharelora.plan.rule import SharingRule
+from sharelora.plan.site import SAME_INPUT, Site
 
 B, T, L = 2, 64, 3
 
@@ -135,3 +138,17 @@ def test_shapes_are_read_from_the_configuration() -> None:
     assert (shape.layers, shape.hidden, shape.mlp, shape.vocab, shape.gated) == (L, 64, 176, 512, True)
     assert (shape_of(gpt2()).mlp, shape_of(gpt2()).kept, shape_of(gpt2()).gated) == (256, 4, False)
     assert (shape_of(roberta()).vocab, shape_of(roberta()).kept) == (0, 1)
+
+
+@pytest.mark.parametrize("family", SAME_INPUT, ids="-".join)
+def test_modules_that_read_one_input_keep_it_once(family: tuple[str, ...]) -> None:
+    shape, load = shape_of(llama()), Load(B, T, 4)
+
+    def kept(*names: str) -> int:
+        sites = [Site(f"layers.0.{name}", name, 0, 64, 32) for name in names]
+        return adapter_layer(SharingPlan.build(sites, SharingRule(), 8).entries, shape, load)
+
+    together, apart = kept(*family), sum(kept(name) for name in family)
+    # Besides the input once, the As of one input are stacked, which copies them.
+    stacked = 4 * 8 * 64 * len(family)
+    assert apart - together == (len(family) - 1) * B * T * 64 * 4 - stacked

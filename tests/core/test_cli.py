@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from saved_adapters import plain_lora, saved
 
+from sharelora import __version__
 from sharelora.cli.main import COMMANDS, entry, main
 from sharelora.plan.plan import SharingPlan
 from sharelora.reporting.results import write_result
@@ -74,6 +75,10 @@ def test_runs_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert "| run" in run(capsys, f"compare {tmp_path} --markdown --metrics eval_loss")
 
 
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == f"sharelora {__version__}\n"
+
+
 @pytest.mark.parametrize("command", ["", "--help", *(f"{name} --help" for name in COMMANDS)])
 def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str], command: str) -> None:
     try:
@@ -134,6 +139,6 @@ def test_bad_input_ends_the_program_with_code_2(
 
 @pytest.mark.slow
 def test_the_program_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "sharelora.cli.main", "plan", "--model", "gpt2", "--share", "b", "--lora_r", "4"]
+    command = [sys.executable, "-m", "sharelora", "plan", "--model", "gpt2", "--share", "b", "--lora_r", "4"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "parameters in" in done.stdout

@@ -18,12 +18,12 @@ from torch import Tensor
 from toy_models import bank, language_batch, llama, logits, roberta, shake, train
 
 from sharelora import SharingRule, UserError
-from sharelora.convert import Size, compress, export_lora, import_lora
+from sharelora.convert import RankSelection, compress, export_lora, import_lora
 from sharelora.convert.adapter_file import read_adapter
-from sharelora.convert.compress import Compression
-from sharelora.convert.sources import read_source
+from sharelora.convert.compress_result import Compression
+from sharelora.convert.sources import read_lora
 
-ALL = Size(energy=1.0)
+ALL = RankSelection(energy=1.0)
 SHARES = [("a", "layers"), ("b", "layers"), ("a", "modules"), ("a", "both")]
 
 
@@ -32,7 +32,7 @@ def loaded(base: Path, adapter: Path, kind: Any = transformers.LlamaForCausalLM)
 
 
 def compressed(
-    tmp_path: Path, sharing: SharingRule | dict[str, Any], size: Size | None = None, name: str = "shared"
+    tmp_path: Path, sharing: SharingRule | dict[str, Any], size: RankSelection | None = None, name: str = "shared"
 ) -> Compression:
     """Compress the LoRA that a test has saved as `plain` beside its `base`."""
     return compress(tmp_path / "plain", tmp_path / name, sharing, size, tmp_path / "base")
@@ -40,7 +40,7 @@ def compressed(
 
 def source_deltas(folder: Path) -> dict[str, Tensor]:
     """Dense scaling * B A of every module of a plain LoRA."""
-    source = read_source(folder)
+    source = read_lora(folder)
     return {path: source.scalings[path] * b.double() @ a.double() for path, (a, b) in source.pairs.items()}
 
 
@@ -95,10 +95,10 @@ def test_ranks_scalings_and_what_stands_beside_the_adapter_are_carried_over(
     assert bool(done.notes) == ("use_dora" in settings) and done.relative < 1e-6
 
 
-@pytest.mark.parametrize("size", [Size(), Size(rank=5), Size(energy=0.9999999)])
-def test_a_shared_rank_that_is_there_is_found(tmp_path: Path, size: Size) -> None:
+@pytest.mark.parametrize("size", [RankSelection(), RankSelection(rank=5), RankSelection(energy=0.9999999)])
+def test_a_shared_rank_that_is_there_is_found(tmp_path: Path, size: RankSelection) -> None:
     base, _, expected = lora_of_shared_rank(tmp_path, rank=5)
-    size = ALL if size == Size() else size
+    size = ALL if size == RankSelection() else size
     done = compressed(tmp_path, SharingRule("a"), size)
     assert {entry.r for entry in done.plan.entries} == {5}
     torch.testing.assert_close(logits(loaded(base, tmp_path / "shared")), expected, rtol=1e-4, atol=1e-5)
@@ -109,7 +109,7 @@ def test_a_shared_rank_that_is_there_is_found(tmp_path: Path, size: Size) -> Non
 @pytest.mark.parametrize("share", ["a", "b"])
 def test_a_lower_rank_is_as_good_as_a_dense_svd_of_the_stack(tmp_path: Path, share: str) -> None:
     _, plain, _ = plain_lora(tmp_path, tie=False, alpha_pattern={"layers.2.self_attn.q_proj": 17})
-    done = compressed(tmp_path, SharingRule(share), Size(rank=3))
+    done = compressed(tmp_path, SharingRule(share), RankSelection(rank=3))
     before, after, left, whole = source_deltas(plain), deltas(tmp_path / "shared"), 0.0, 0.0
     for kind in ("q_proj", "v_proj"):
         dense = torch.cat([delta for path, delta in before.items() if kind in path], dim=0 if share == "a" else 1)
@@ -125,7 +125,7 @@ def test_a_lower_rank_is_as_good_as_a_dense_svd_of_the_stack(tmp_path: Path, sha
 
 def test_sharing_both_gives_the_best_product_for_all_layers(tmp_path: Path) -> None:
     _, plain, _ = plain_lora(tmp_path, tie=False)
-    done = compressed(tmp_path, SharingRule("ab"), Size(rank=2))
+    done = compressed(tmp_path, SharingRule("ab"), RankSelection(rank=2))
     before, after = source_deltas(plain), deltas(tmp_path / "shared")
     for kind in ("q_proj", "v_proj"):
         mean = torch.stack([delta for path, delta in before.items() if kind in path]).mean(0)
@@ -137,14 +137,14 @@ def test_sharing_both_gives_the_best_product_for_all_layers(tmp_path: Path) -> N
 
 def test_q_and_v_of_unequal_width_share_one_a_and_their_bs(tmp_path: Path) -> None:
     plain_lora(tmp_path, tie=False)
-    done = compressed(tmp_path, SharingRule("ab", across="both"), Size(rank=4))
+    done = compressed(tmp_path, SharingRule("ab", across="both"), RankSelection(rank=4))
     assert len(done.plan.matrices) == 3 and done.plan.num_parameters == 4 * (32 + 32 + 16)
-    with_own_a = compressed(tmp_path, SharingRule("ab"), Size(rank=4), "more")
+    with_own_a = compressed(tmp_path, SharingRule("ab"), RankSelection(rank=4), "more")
     assert with_own_a.relative < done.relative < 1
 
 
-@pytest.mark.parametrize("size", [None, Size(rank=4)])
-def test_an_adapter_that_already_shares_is_taken_over_bit_by_bit(tmp_path: Path, size: Size | None) -> None:
+@pytest.mark.parametrize("size", [None, RankSelection(rank=4)])
+def test_an_adapter_that_already_shares_is_taken_over_bit_by_bit(tmp_path: Path, size: RankSelection | None) -> None:
     base, plain, _ = plain_lora(tmp_path, tie=True)
     import_lora(plain, tmp_path / "imported", SharingRule("a"), base)
     done = compressed(tmp_path, SharingRule("a"), size)
@@ -156,13 +156,13 @@ def test_an_adapter_that_already_shares_is_taken_over_bit_by_bit(tmp_path: Path,
 
 def test_what_already_shares_gets_smaller_when_asked(tmp_path: Path) -> None:
     plain_lora(tmp_path, tie=True)
-    done = compressed(tmp_path, SharingRule("a"), Size(energy=0.7))
+    done = compressed(tmp_path, SharingRule("a"), RankSelection(energy=0.7))
     assert done.relative**2 < 0.3 and all(entry.r < 4 for entry in done.plan.entries)
 
 
 def test_layers_outside_the_groups_stay_as_they_are(tmp_path: Path) -> None:
     plain_lora(tmp_path, tie=False)
-    done = compressed(tmp_path, SharingRule("ab", groups=((0, 1),)), Size(rank=2))
+    done = compressed(tmp_path, SharingRule("ab", groups=((0, 1),)), RankSelection(rank=2))
     errors = {one.site: one for one in done.errors}
     for kind in ("q_proj", "v_proj"):
         assert errors[f"model.layers.2.self_attn.{kind}"].relative == 0
@@ -209,8 +209,8 @@ def test_a_classifier_keeps_its_head(tmp_path: Path) -> None:
 
 def test_as_are_as_large_as_before(tmp_path: Path) -> None:
     base, plain, _ = plain_lora(tmp_path, tie=False)
-    compressed(tmp_path, SharingRule("a"), Size(rank=4))
-    rows = torch.cat([a.flatten() for path, (a, _) in read_source(plain).pairs.items() if "q_proj" in path])
+    compressed(tmp_path, SharingRule("a"), RankSelection(rank=4))
+    rows = torch.cat([a.flatten() for path, (a, _) in read_lora(plain).pairs.items() if "q_proj" in path])
     shared = bank(loaded(base, tmp_path / "shared"))["lora_A/self_attn/q_proj/*/4x32"]
     assert float(shared.detach().square().mean()) == pytest.approx(float(rows.square().mean()), rel=1e-4)
 
@@ -223,7 +223,7 @@ def test_a_tuned_adapter_loses_little_and_further_tuning_wins_it_back(tmp_path: 
     start, *_, _ = train(model, batch, steps=40)
     tuned = float(model(**batch).loss.detach())
     model.save_pretrained(str(tmp_path / "plain"))
-    done = compressed(tmp_path, SharingRule("a"), Size(rank=4))
+    done = compressed(tmp_path, SharingRule("a"), RankSelection(rank=4))
     fresh = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base")
     shared = PeftModel.from_pretrained(fresh, str(tmp_path / "shared"), is_trainable=True)
     losses = train(shared, batch, steps=20)
@@ -241,7 +241,7 @@ def test_a_result_larger_than_its_source_is_said(tmp_path: Path, caplog: pytest.
 
 def test_the_errors_of_all_sites_are_written(tmp_path: Path) -> None:
     plain_lora(tmp_path, tie=False)
-    done = compressed(tmp_path, SharingRule("a"), Size(rank=3))
+    done = compressed(tmp_path, SharingRule("a"), RankSelection(rank=3))
     report = json.loads((tmp_path / "shared/compression.json").read_text())
     assert report == json.loads(json.dumps(done.to_json()))
     assert [row["site"] for row in report["sites"]] == [entry.site.name for entry in done.plan.entries]
@@ -263,7 +263,7 @@ def test_the_errors_of_all_sites_are_written(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, sharing: SharingRule, size: dict[str, Any], message: str) -> None:
     plain_lora(tmp_path, tie=False)
     with pytest.raises(UserError, match=message):
-        compressed(tmp_path, sharing, Size(**size))
+        compressed(tmp_path, sharing, RankSelection(**size))
     assert not (tmp_path / "shared").exists()
 
 
@@ -285,7 +285,7 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
     embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 48)}
     save_file({**weights, **embedding}, tmp_path / "more.safetensors")
     (tmp_path / "more.safetensors").replace(plain / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="lora_embedding_A, which is no A, B or magnitude"):
+    with pytest.raises(UserError, match="lora_embedding_A; need A, B and magnitudes"):
         compress(plain, out, rule, base=base)
     save_file(weights, plain / "adapter_model.safetensors")
     llama(layers=2).save_pretrained(tmp_path / "shallow")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharelora.convert.fit import Cell, Product, alternate, distance, fit, make_cells, row_space, spaces, total
+from sharelora.convert.fit import Product, Target, alternate, distance, fit, make_targets, row_space, spaces_of, total
 
 D_IN, D_OUT = 12, 10
 
@@ -23,8 +23,11 @@ def dense(one: Product) -> Tensor:
     return one.b @ one.a
 
 
-def squared_error(cells: list[Cell], found: dict[str, Tensor]) -> float:
-    return sum(cell.weight * float((dense(cell.mean) - found[cell.b] @ found[cell.a]).square().sum()) for cell in cells)
+def squared_error(targets: list[Target], found: dict[str, Tensor]) -> float:
+    return sum(
+        target.weight * float((dense(target.mean) - found[target.b] @ found[target.a]).square().sum())
+        for target in targets
+    )
 
 
 def tail(matrix: Tensor, rank: int) -> float:
@@ -71,73 +74,75 @@ def test_the_rank_for_an_energy_is_the_least_that_keeps_it(energy: float) -> Non
 def test_one_shared_matrix_is_as_good_as_a_dense_svd(side: str, rank: int) -> None:
     weights, products = [1.0, 4.0, 0.25], [product(2, 0), product(3, 1), product(2, 2)]
     rows = zip(weights, products, strict=True)
-    cells = make_cells(("A", f"B{i}", w, p) if side == "A" else (f"A{i}", "B", w, p) for i, (w, p) in enumerate(rows))
+    targets = make_targets(
+        ("A", f"B{i}", w, p) if side == "A" else (f"A{i}", "B", w, p) for i, (w, p) in enumerate(rows)
+    )
     whole = torch.cat([w**0.5 * dense(p) for w, p in zip(weights, products, strict=True)], dim=0 if side == "A" else 1)
-    found = fit(cells, spaces(cells), rank)
-    assert squared_error(cells, found) == pytest.approx(tail(whole, rank), rel=1e-9, abs=1e-18)
+    found = fit(targets, spaces_of(targets), rank)
+    assert squared_error(targets, found) == pytest.approx(tail(whole, rank), rel=1e-9, abs=1e-18)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 7])
 def test_one_a_and_one_b_are_those_of_the_weighted_mean(rank: int) -> None:
     weights, products = [1.0, 4.0, 0.25], [product(2, 0), product(3, 1), product(2, 2)]
-    cells = make_cells(("A", "B", w, p) for w, p in zip(weights, products, strict=True))
+    targets = make_targets(("A", "B", w, p) for w, p in zip(weights, products, strict=True))
     mean = sum(w * dense(p) for w, p in zip(weights, products, strict=True)) / sum(weights)
-    assert len(cells) == 1 and cells[0].weight == sum(weights)
-    found = fit(cells, spaces(cells), rank)
-    torch.testing.assert_close(dense(cells[0].mean), mean)
-    assert squared_error(cells, found) == pytest.approx(sum(weights) * tail(mean, rank), rel=1e-9, abs=1e-18)
+    assert len(targets) == 1 and targets[0].weight == sum(weights)
+    found = fit(targets, spaces_of(targets), rank)
+    torch.testing.assert_close(dense(targets[0].mean), mean)
+    assert squared_error(targets, found) == pytest.approx(sum(weights) * tail(mean, rank), rel=1e-9, abs=1e-18)
 
 
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_alternating_comes_to_what_the_svd_gives_at_once(side: str) -> None:
     names = [("A", f"B{i}") if side == "A" else (f"A{i}", "B") for i in range(3)]
-    cells = make_cells((a, b, 1.0 + i, product(3, i)) for i, (a, b) in enumerate(names))
-    best = squared_error(cells, fit(cells, spaces(cells), 2))
+    targets = make_targets((a, b, 1.0 + i, product(3, i)) for i, (a, b) in enumerate(names))
+    best = squared_error(targets, fit(targets, spaces_of(targets), 2))
     start = {name: torch.randn(2, D_IN, dtype=torch.float64) for name in {a for a, _ in names}}
-    assert best > 1 and squared_error(cells, alternate(cells, start)) == pytest.approx(best, rel=1e-6)
+    assert best > 1 and squared_error(targets, alternate(targets, start)) == pytest.approx(best, rel=1e-6)
 
 
-def ring(rank: int, noise: float = 0.0) -> list[Cell]:
+def ring(rank: int, noise: float = 0.0) -> list[Target]:
     """Two As and two Bs, each A with each B; beside the noise all are products of the same four matrices."""
     made = {name: product(rank, seed) for seed, name in enumerate("01")}
     sites = []
     for i, (a, b) in enumerate((a, b) for a in "01" for b in "01"):
         extra = product(2, 7 + i).scaled(noise)
         sites.append((f"A{a}", f"B{b}", 1.0 + i, total([Product(made[b].b, made[a].a), extra])))
-    return make_cells(sites)
+    return make_targets(sites)
 
 
 def test_several_as_and_bs_with_a_common_rank_are_found_exactly() -> None:
-    cells = ring(3)
-    found = fit(cells, spaces(cells), 3)
-    whole = sum(cell.weighted.norm() ** 2 for cell in cells)
-    assert squared_error(cells, found) < 1e-8 * whole
+    targets = ring(3)
+    found = fit(targets, spaces_of(targets), 3)
+    whole = sum(target.weighted.norm() ** 2 for target in targets)
+    assert squared_error(targets, found) < 1e-8 * whole
     assert {name: tuple(m.shape) for name, m in found.items()} == {
         "A0": (3, D_IN), "A1": (3, D_IN), "B0": (D_OUT, 3), "B1": (D_OUT, 3),
     }  # fmt: skip
 
 
 def test_no_small_step_improves_what_alternating_found() -> None:
-    cells = ring(3, noise=0.3)
-    found = {name: m.clone().requires_grad_() for name, m in fit(cells, spaces(cells), 3).items()}
-    error = sum(c.weight * (dense(c.mean) - found[c.b] @ found[c.a]).square().sum() for c in cells)
+    targets = ring(3, noise=0.3)
+    found = {name: m.clone().requires_grad_() for name, m in fit(targets, spaces_of(targets), 3).items()}
+    error = sum(c.weight * (dense(c.mean) - found[c.b] @ found[c.a]).square().sum() for c in targets)
     error.backward()
-    whole = sum(cell.weighted.norm() ** 2 for cell in cells)
+    whole = sum(target.weighted.norm() ** 2 for target in targets)
     assert float(error.detach()) > 1e-3 * whole
     for matrix in found.values():
         assert float(matrix.grad.norm() * matrix.detach().norm()) < 1e-4 * whole
 
 
 def test_more_rounds_never_make_it_worse(caplog: pytest.LogCaptureFixture) -> None:
-    cells = ring(3, noise=0.3)
+    targets = ring(3, noise=0.3)
     start = {name: torch.randn(3, D_IN, dtype=torch.float64) for name in ("A0", "A1")}
-    errors = [squared_error(cells, alternate(cells, start, sweeps)) for sweeps in (1, 2, 5, 20)]
+    errors = [squared_error(targets, alternate(targets, start, sweeps)) for sweeps in (1, 2, 5, 20)]
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0]
     assert "still improving after 2 rounds" in caplog.text
 
 
 def test_a_site_whose_weight_is_zero_is_not_asked() -> None:
-    cells = make_cells([("A", "B0", 0.0, product(2, 0)), ("A", "B1", 1.0, product(2, 1))])
-    found = fit(cells, spaces(cells), 2)
+    targets = make_targets([("A", "B0", 0.0, product(2, 0)), ("A", "B1", 1.0, product(2, 1))])
+    found = fit(targets, spaces_of(targets), 2)
     torch.testing.assert_close(found["B1"] @ found["A"], dense(product(2, 1)))
     assert not found["B0"].any()

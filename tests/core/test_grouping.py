@@ -17,7 +17,7 @@ from sharelora.flags.sharing import parse_groups
 from sharelora.layer_groups import (
     METHODS,
     Grouping,
-    GroupingChoice,
+    GroupingSettings,
     expanded_rank,
     fewest,
     greedy,
@@ -144,7 +144,7 @@ def test_the_published_groups_ranks_and_sizes(
     pairs = {pair: 0.9 for group in groups for pair in itertools.combinations(group, 2)}
     similar = matrix(32, pairs, far=0.8)
     for method in METHODS:
-        found = GroupingChoice(method).group(similar)
+        found = GroupingSettings(method).group(similar)
         assert found.groups == groups and found.distinct == distinct
     assert expanded_rank(found, row["r_base"]) == row["r_base"]
     assert expanded_rank(found, row["r_base"], "text") == text
@@ -165,22 +165,22 @@ def test_the_published_groups_ranks_and_sizes(
         ({"method": "gready"}, "found grouping 'gready'; need one of greedy, strict, optimal"),
         ({"measure": "cos"}, "found similarity_measure 'cos'"),
         ({"expansion": "table"}, "found expand_rank 'table'"),
-        ({"threshold": 1.5}, "similarity_threshold 1.5; cosine similarity lies from -1 to 1"),
-        ({"threshold": -0.1, "measure": "angular"}, "angular similarity lies from 0 to 1"),
+        ({"threshold": 1.5}, "similarity_threshold 1.5; cosine similarity goes from -1 to 1"),
+        ({"threshold": -0.1, "measure": "angular"}, "angular similarity goes from 0 to 1"),
         ({"threshold": float("nan")}, "similarity_threshold nan"),
         ({"distinct": 3}, "only optimal makes a wanted number"),
     ],
 )
 def test_choices_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        GroupingChoice(**options)
+        GroupingSettings(**options)
 
 
 def test_layers_that_are_not_similar_enough_are_named() -> None:
     similar = matrix(4, {(1, 3): 0.8123})
     with pytest.raises(UserError, match=r"no two layers with a cosine similarity of 0\.85; .* 1 and 3 with 0\.8123"):
-        GroupingChoice().group(similar)
+        GroupingSettings().group(similar)
     with pytest.raises(UserError, match="no two neighbouring layers"):
-        GroupingChoice("optimal").group(similar)
+        GroupingSettings("optimal").group(similar)
     with pytest.raises(UserError, match="distinct_layers 4 for 4 layers; need 1 to 3"):
-        GroupingChoice("optimal", distinct=4).group(similar)
+        GroupingSettings("optimal", distinct=4).group(similar)

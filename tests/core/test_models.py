@@ -19,7 +19,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sharelora.models import load as models
-from sharelora.models.load import attach_adapter, load_base, load_tokenizer
+from sharelora.models.adapter import load_adapter
+from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support import hub
 from sharelora.support.errors import UserError
 from sharelora.tuner import quantization
@@ -192,7 +193,7 @@ def test_pickled_weights_are_refused(folder: Path, adapter: Path) -> None:
         load_base(str(folder))
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(UserError, match=r"pickled weights .* need adapter_model\.safetensors"):
-        attach_adapter(base, adapter)
+        load_adapter(base, adapter)
 
 
 def test_damaged_models_are_user_errors(folder: Path) -> None:
@@ -247,14 +248,14 @@ def test_an_adapter_comes_back(folder: Path, adapter: Path) -> None:
     base = load_base(str(folder), dtype="fp32")
     with torch.no_grad():
         plain = base(ids).logits
-        model = attach_adapter(base, adapter)
+        model = load_adapter(base, adapter)
         adapted = model(ids).logits
     assert isinstance(model, PeftModel) and not torch.allclose(plain, adapted)
     assert not any(value.requires_grad for value in model.parameters())
 
 
 def test_an_adapter_can_be_trained_on(folder: Path, adapter: Path) -> None:
-    model = attach_adapter(load_base(str(folder)), adapter, trainable=True)
+    model = load_adapter(load_base(str(folder)), adapter, trainable=True)
     assert all(("lora_" in name) == value.requires_grad for name, value in model.named_parameters())
 
 
@@ -262,24 +263,24 @@ def test_an_adapter_can_be_trained_on(folder: Path, adapter: Path) -> None:
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, adapter: Path, layers: int, hidden: int) -> None:
     llama(layers, hidden).save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="does not fit this model") as caught:
-        attach_adapter(load_base(str(tmp_path / "other")), adapter)
+        load_adapter(load_base(str(tmp_path / "other")), adapter)
     one_line(caught)
 
 
 def test_bad_adapter_folders(folder: Path, adapter: Path, tmp_path: Path) -> None:
     base = load_base(str(folder))
     with pytest.raises(UserError, match="no such folder"):
-        attach_adapter(base, tmp_path / "nothing")
+        load_adapter(base, tmp_path / "nothing")
     (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
     with pytest.raises(UserError, match="name one of these"):
-        attach_adapter(base, tmp_path / "run")
+        load_adapter(base, tmp_path / "run")
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:50])
     with pytest.raises(UserError, match="damaged"):
-        attach_adapter(base, adapter)
+        load_adapter(base, adapter)
     weights.unlink()
     with pytest.raises(UserError, match=r"no adapter_model\.safetensors"):
-        attach_adapter(base, adapter)
+        load_adapter(base, adapter)
 
 
 def test_the_guard_counts_layers(folder: Path) -> None:

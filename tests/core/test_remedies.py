@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sharelora.memory.advice import Change, Names, advice, changes, cheapest
+from sharelora.memory.advice import Change, FlagNames, advice, changes, cheapest
 
 GB = 10**9
-NAMES = Names("batch_size", "accumulation", ("source", "target"))
+NAMES = FlagNames("batch_size", "accumulation", ("source", "target"))
 SETTINGS = {"batch": 8, "tokens": 1280, "bits": 16, "dtype": "bf16", "checkpointing": False}
 RANK = 64
 ROWS = {"source": 1024, "target": 256}
@@ -58,7 +58,7 @@ def test_what_is_done_already_is_not_advised(settings: dict[str, Any], absent: s
 
 
 def test_a_plan_by_hand_keeps_its_ranks_and_a_command_without_bits_its_precision() -> None:
-    names = Names("b", "a", ("source",), bits=False)
+    names = FlagNames("b", "a", ("source",), bits=False)
     found = [change.flags for change in changes(SETTINGS, 1, {"source": 1024}, names, need, None, shares=True)]
     assert found == ["--b 4 --a 2", "--gradient_checkpointing true", "--source 512"]
     assert "--bits" not in names.general() and "--source" in names.general()

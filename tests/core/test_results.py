@@ -16,6 +16,7 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import Site
 from sharelora.reporting.compare import compare
+from sharelora.reporting.document import NOTES, opening, provenance, write_document
 from sharelora.reporting.environment import git_commit, machine_facts, peak_memory, versions
 from sharelora.reporting.results import (
     describe_file,
@@ -150,7 +151,7 @@ def test_a_training_and_the_evaluation_of_its_adapter_stand_in_one_row(tmp_path:
         "trainable": "48",
         "adapter bytes": f"{describe_file(tmp_path / 'share/adapter')['bytes']} B",
         "seconds": "12.5",
-        "peak memory": "2 GB",
+        "peak memory": "2.00 GB",
         "eval_loss": "2",
         "mmlu_test_accuracy": "0.5",
     }
@@ -250,6 +251,27 @@ def test_damaged_results_are_refused(tmp_path: Path, content: str, message: str)
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(UserError, match=message):
         read_results(tmp_path)
+
+
+def test_sizes_have_three_digits_and_the_next_unit_in_time(tmp_path: Path) -> None:
+    write_result(tmp_path, "train", {}, {"peak_memory_bytes": 999_900})
+    assert cells(compare([tmp_path]))[0]["peak memory"] == "1.00 MB"
+
+
+def test_a_document_opens_with_how_it_came_about_and_keeps_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["x.py", "--hub_token", "hf_secretsecret", "--seed", "1"])
+    facts = provenance("A comparison")
+    title, _, command, machine, packages, commit = opening(facts).splitlines()
+    assert title.startswith(f"# A comparison, {facts['date'][:10]} ")
+    assert "x.py --hub_token '***' --seed 1`" in command and facts["machine"]["cpu"] in machine
+    assert f"torch {torch.__version__}" in packages and commit == f"- commit: {facts['git'] or '-'}"
+    document = tmp_path / "x.md"
+    document.write_text("old\n\n<!-- What follows is written by hand, in earlier words. -->\n\nBoth are close.\n")
+    for _ in range(2):
+        write_document(document, "new")
+        assert document.read_text() == f"new\n\n{NOTES}\n\nBoth are close.\n"
 
 
 def test_the_environment_is_described() -> None:

@@ -63,7 +63,7 @@ def apart(of: nn.Module) -> nn.Module:
 
 
 def in_flight(of: nn.Module) -> int:
-    return sum(len(group._slots) for group in {id(m.siblings): m.siblings for m in members(of)}.values() if group)
+    return sum(len(group._pending) for group in {id(m.siblings): m.siblings for m in members(of)}.values() if group)
 
 
 def result(of: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:

@@ -53,9 +53,9 @@ def test_targets_are_peft_targets(settings: dict[str, Any], expected: list[str])
     [
         (
             {"target_modules": ["q_proj", "w_proj"]},
-            "target_modules w_proj match nothing in the model; it has down_proj",
+            "^modules w_proj match nothing in the model; it has down_proj",
         ),
-        ({"target_modules": "nothing.*"}, r"target_modules nothing\.\* match nothing"),
+        ({"target_modules": "nothing.*"}, r"^modules nothing\.\* match nothing"),
         ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, "match nothing"),
         ({"target_modules": ["embed_tokens"]}, "embed_tokens is Embedding, not a linear layer"),
         ({"target_modules": ["q_proj"], "enable_lora": {"c_attn": [True]}}, "enable_lora names 'c_attn'"),

@@ -37,7 +37,7 @@ def test_the_template_comes_from_a_name_the_tokenizer_or_a_file(tmp_path: Path) 
 def test_a_missing_template_is_refused() -> None:
     with pytest.raises(UserError, match="no chat template; need one for conversations; pass --chat_template chatml"):
         find_template(None, byte_tokenizer())
-    with pytest.raises(UserError, match="found chat_template llama, which is no readable file"):
+    with pytest.raises(UserError, match="found chat_template llama, which cannot be read as a file"):
         find_template("llama", byte_tokenizer())
 
 

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from sharelora.data.demonstrations import GSM8K
-from sharelora.data.formats import (
-    FORMATS,
-    check_format,
-    format_by_columns,
-    format_rows,
-    gsm8k_demonstrations,
-    only_prompts,
-    without_calculator,
-)
+from sharelora.data.formats import FORMATS, check_format, format_by_columns, format_rows, only_prompts
+from sharelora.data.gsm8k import WORKED_EXAMPLES, demonstrations, without_calculator
 from sharelora.support.errors import UserError
 
 
@@ -194,8 +186,8 @@ def test_a_chat_template_gets_the_bare_question() -> None:
 
 
 def test_worked_examples_calculate_correctly() -> None:
-    assert len(GSM8K) == len(gsm8k_demonstrations()) == 8
-    for question, answer in GSM8K:
+    assert len(WORKED_EXAMPLES) == len(demonstrations()) == 8
+    for question, answer in WORKED_EXAMPLES:
         steps = re.findall(r"(\d[\d */+-]*?) = (\d+)", answer)
         assert steps, question
         for term, result in steps:
@@ -204,6 +196,6 @@ def test_worked_examples_calculate_correctly() -> None:
 
 
 def test_worked_examples_look_like_prompts_and_answers() -> None:
-    row = {"question": GSM8K[1][0], "answer": GSM8K[1][1].replace(" The final answer is", "\n####")}
+    row = {"question": WORKED_EXAMPLES[1][0], "answer": WORKED_EXAMPLES[1][1].replace(" The final answer is", "\n####")}
     made = one("GSM8K", row)
-    assert made["input"] + made["output"] + "\n\n" == gsm8k_demonstrations()[1]
+    assert made["input"] + made["output"] + "\n\n" == demonstrations()[1]

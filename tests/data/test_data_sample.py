@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sharelora.layer_groups.sample import read_sample
+from sharelora.layer_groups.texts import read_sample
 from sharelora.support.errors import UserError
 
 

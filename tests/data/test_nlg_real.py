@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sharelora.data.nlg import Record, grouped, load_nlg
-from sharelora.data.nlg.sources import read_file
+from sharelora.data.nlg.load import read_file
 
 pytestmark = pytest.mark.realdata
 

@@ -29,7 +29,7 @@ from together import (
     went_well,
 )
 
-from sharelora.trainer.state import load_state
+from sharelora.trainer.serialization import load_state
 from sharelora.tuner.quantization import has_bitsandbytes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from commands import load_command, write_rows
+from commands import write_rows
+
+from sharelora.continual import command
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
 from small_llama import WORDS, rows, write_model
-
-command = load_command("continual")
 
 FLAGS = (
     "--bits 32 --optim adamw_torch --use_cpu --max_steps 2 --save_steps 1 --logging_steps 1 --lora_r 2 --seed 3"

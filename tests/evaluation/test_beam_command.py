@@ -17,9 +17,9 @@ from toy import make_model, make_tokenizer
 from sharelora import ShareLoraConfig
 from sharelora.evaluation.beam import job
 from sharelora.evaluation.beam.arguments import parse
-from sharelora.evaluation.beam.prompts import end_tokens, load_prompts
-from sharelora.evaluation.beam.reference import reference_search
+from sharelora.evaluation.beam.inputs import end_tokens, load_prompts
 from sharelora.evaluation.beam.settings import BeamSettings
+from sharelora.evaluation.reference import reference_search
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError, run_main
 
@@ -162,7 +162,7 @@ def test_a_blank_line_ends_a_text_where_it_is_one_token() -> None:
 
 def interrupted_after(batches: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> None:
     """Run until so many batches are kept, then press the keys."""
-    keep, kept = job.Store.add, []
+    keep, kept = job.HypothesisStore.add, []
 
     def add(store: Any, new: Any) -> None:
         if len(kept) == batches:
@@ -171,7 +171,7 @@ def interrupted_after(batches: int, monkeypatch: pytest.MonkeyPatch, run: Callab
         keep(store, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job.Store, "add", add)
+        patch.setattr(job.HypothesisStore, "add", add)
         with pytest.raises(KeyboardInterrupt):
             run()
 

@@ -12,9 +12,11 @@ from peft import get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessorList
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.beam import BeamSettings, Hypothesis, decode, decoding, search
-from sharelora.evaluation.beam.processors import MinLength, NoRepeatedNgram, RepetitionPenalty, processors
-from sharelora.evaluation.beam.reference import reference_search
+from sharelora.evaluation.beam import decoding, search
+from sharelora.evaluation.beam.decoding import decode
+from sharelora.evaluation.beam.search import Hypothesis
+from sharelora.evaluation.beam.settings import BeamSettings, MinLength, NoRepeatedNgram, RepetitionPenalty, processors
+from sharelora.evaluation.reference import reference_search
 from sharelora.support.errors import UserError
 
 VOCABULARY, PAD = 40, 0
@@ -158,7 +160,7 @@ def test_stopping_early_saves_steps_and_changes_no_text(
 ) -> None:
     prompts, settings = make_prompts(12, seed=3), given(beam=3, length_penalty=penalty)
     early = decode(model, prompts, settings, PAD)
-    monkeypatch.setattr(search._Run, "_bound", lambda run: torch.full_like(run.scores[:, 0], torch.inf))
+    monkeypatch.setattr(search._Search, "_bound", lambda run: torch.full_like(run.scores[:, 0], torch.inf))
     whole = decode(model, prompts, settings, PAD)
     assert whole.beam_tokens == 12 * 3 * 9
     # A high penalty lets the longest texts win, so nothing can be stopped.

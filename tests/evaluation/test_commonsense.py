@@ -13,12 +13,11 @@ from commands import Score, load_command, read_output
 from toy import WORDS, make_model, make_tokenizer
 
 from sharelora.data.commonsense import TASKS, CommonsenseItem, find_answer, load_commonsense
-from sharelora.evaluation import command
 from sharelora.evaluation.commonsense import choices, prompts, questions
-from sharelora.evaluation.generation import Generated, GenerationSettings
-from sharelora.evaluation.generation.job import Asked, Produced
-from sharelora.evaluation.generation.reference import generate_one_by_one
-from sharelora.evaluation.likelihood import score_answers_one_by_one
+from sharelora.evaluation.generation.job import GenerationJob, GenerationResult
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings
+from sharelora.evaluation.reference import generate_one_by_one, score_answers_one_by_one
+from sharelora.evaluation.subject import Subject
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
@@ -54,22 +53,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def says(text: Callable[[int], str]) -> Callable[[Asked, str], Produced]:
+def says(text: Callable[[int], str]) -> Callable[[GenerationJob, str], GenerationResult]:
     """A stand-in for the model's writing: what it writes for the n-th prompt."""
 
-    def produce(asked: Asked, name: str) -> Produced:
-        texts = [Generated(text(number), 7, "eos") for number in range(len(asked.prompts))]
-        return Produced(texts, 99, 0, None)
+    def write(job: GenerationJob, title: str) -> GenerationResult:
+        texts = [Generated(text(number), 7, "eos") for number in range(len(job.prompts))]
+        return GenerationResult(texts, 99, 0, None)
 
-    return produce
+    return write
 
 
 @pytest.fixture
-def score(data: Path, model: Path, tmp_path: Path) -> Score:
-    def go(*flags: str, produce: Any = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def score(data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Score:
+    def go(*flags: str, write: Any = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         out, named = tmp_path / "out", ["--data_root", str(data), "--model", str(model)]
         words = ["--output", str(out), *named, "--max_new_tokens", "6", *flags]
-        command.start(COMMAND.parser(), words, lambda args, began: COMMAND.run(args, began, produce))
+        with monkeypatch.context() as patch:
+            if write is not None:
+                patch.setattr("sharelora.evaluation.commonsense.generate_texts", write)
+            COMMAND.main(words)
         return read_output(out, "texts.jsonl" if "--generate_only" in flags else "predictions.jsonl")
 
     return go
@@ -147,7 +149,7 @@ def test_by_what_is_written(score: Score, data: Path, capsys: pytest.CaptureFixt
     def text(number: int) -> str:
         return "no idea" if number % 5 == 0 else f"The correct answer is {items[number].answer.upper()}"
 
-    result, records = score(produce=says(text))
+    result, records = score(write=says(text))
     found, other = result["metrics"]["generated"], result["metrics"]["likelihood"]
     assert found["unanswered"] == 10 and found["right"] == 38 and found["tokens"] == 7 * 48
     assert found["accuracy_micro"] == pytest.approx(38 / 48) and other["questions"] == 48
@@ -160,7 +162,7 @@ def test_by_what_is_written(score: Score, data: Path, capsys: pytest.CaptureFixt
     }
     assert records[1]["generated"]["prediction"] == items[1].answer and "scores" in records[1]["likelihood"]
     assert "10 texts WITHOUT AN ANSWER counted as wrong" in capsys.readouterr().out
-    result, records = score("--by", "generated", produce=says(text))
+    result, records = score("--by", "generated", write=says(text))
     assert set(result["metrics"]) == {"commonsense_generated", "generated", "peak_memory_bytes"}
     assert "likelihood" not in records[0]
 
@@ -184,7 +186,7 @@ def test_generation_and_scoring_can_be_two_runs(
 ) -> None:
     result, texts = score("--tasks", "boolq", "--generate_only")
     assert result == {} and len(texts) == 6 and "nothing was scored" in capsys.readouterr().out
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     result, records = score("--tasks", "boolq", "--by", "generated")
     assert [row["generated"]["text"] for row in records] == [row["text"] for row in texts]
     assert result["metrics"]["generated"]["texts_found_before"] == 6

@@ -16,9 +16,9 @@ from sandboxes import skip_without_bubblewrap
 
 from sharelora.continual import scores, stages
 from sharelora.data import DataArguments, build_data
-from sharelora.evaluation.generation import Generated
+from sharelora.evaluation.generation.settings import Generated
 from sharelora.metrics.continual import summarise
-from sharelora.models.adapter import attach_adapter
+from sharelora.models.adapter import load_adapter
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.reporting.compare import compare
 from sharelora.support.errors import UserError
@@ -101,7 +101,7 @@ def loss_row_by_row(model: Any, tokenizer: Any, task: str) -> float:
 def test_the_scores_are_the_losses_of_the_stages_adapter(finished: Path, model: Path, stage: int) -> None:
     loaded: Any = load_base(str(model), bits=32)
     if stage:
-        loaded = attach_adapter(loaded, finished / "a" / f"{stage}_{TASKS[stage - 1]}")
+        loaded = load_adapter(loaded, finished / "a" / f"{stage}_{TASKS[stage - 1]}")
     expected = [loss_row_by_row(loaded.eval(), load_tokenizer(str(model)), task) for task in TASKS]
     assert read(finished / "a" / "result.json")["metrics"]["matrix"][stage] == pytest.approx(expected, rel=1e-5)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import exam_results
-from benchmarks.exam_results import EXAMS, chosen, main, rows
+from benchmarks.scores import exam_results
+from benchmarks.scores.exam_results import EXAMS, main, rows
 from sharelora.support.errors import UserError
 
 
@@ -32,8 +32,9 @@ def test_a_command_of_two_scores_has_two_rows() -> None:
 
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="found --exams 'mmlu2'; need some of mmlu, mmlu_pro"):
-        chosen("mmlu,mmlu2")
+    monkeypatch.setattr("sys.argv", ["x", "--model", "m", "--exams", "mmlu,mmlu2"])
+    with pytest.raises(UserError, match="found the unknown exam 'mmlu2'; need some of mmlu, mmlu_pro"):
+        main()
     monkeypatch.setattr(exam_results, "run_command", lambda words: 2)
     monkeypatch.setattr("sys.argv", ["x", "--model", "m", "--exams", "mmlu", "--output", str(tmp_path)])
     with pytest.raises(UserError, match=r"found that eval/mmlu\.py ended with 2"):

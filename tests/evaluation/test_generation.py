@@ -19,13 +19,11 @@ from toy import WORDS, make_model, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.generation import Generated, GenerationSettings, Prompt, TextStore, generate
-from sharelora.evaluation.generation.choosing import choose, draws, nucleus
-from sharelora.evaluation.generation.endings import Endings, cut, end_tokens
-from sharelora.evaluation.generation.engine import windows
-from sharelora.evaluation.generation.prompts import encode
-from sharelora.evaluation.generation.reference import generate_one_by_one
-from sharelora.evaluation.prefix_cache import PromptReader
+from sharelora.evaluation.generation.engine import TextStore, generate, windows
+from sharelora.evaluation.generation.sampling import StoppingCriteria, choose, cut, draws, end_tokens, nucleus
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Prompt, encode
+from sharelora.evaluation.key_value_cache import PromptReader
+from sharelora.evaluation.reference import generate_one_by_one
 from sharelora.support.errors import UserError
 
 TOKENIZER = make_tokenizer()
@@ -313,7 +311,7 @@ def test_logits_that_are_no_numbers_are_said(model: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("sharelora.evaluation.generation.engine.can_continue", lambda *_, **__: True)
     monkeypatch.setattr(PromptReader, "call", broken)
-    with pytest.raises(UserError, match="logits that are no numbers"):
+    with pytest.raises(UserError, match="NaN among the logits"):
         generate(model, TOKENIZER, make_prompts(2), GREEDY)
 
 
@@ -352,11 +350,11 @@ def test_the_first_stop_string_counts(text: str, stop: tuple[str, ...], expected
 def test_every_end_token_ends_a_text() -> None:
     assert end_tokens(TOKENIZER) == (1,)
     assert end_tokens(TOKENIZER, decisive())[:3] == (1, 40, 41)
-    endings = Endings(TOKENIZER, GenerationSettings(9), (1, 40))
+    stopping = StoppingCriteria(TOKENIZER, GenerationSettings(9), (1, 40))
     prompt, ids = TOKENIZER("fox", add_special_tokens=False)["input_ids"], TOKENIZER(" hat")["input_ids"]
-    assert endings.finish(prompt, ids) is None
-    assert endings.finish(prompt, [*ids, 40]) == endings.finish(prompt, [*ids, 1]) == (" hat", "eos")
-    assert endings.finish(prompt, [*ids] * 9) == (" hat" * 9, "length")
+    assert stopping.finish(prompt, ids) is None
+    assert stopping.finish(prompt, [*ids, 40]) == stopping.finish(prompt, [*ids, 1]) == (" hat", "eos")
+    assert stopping.finish(prompt, [*ids] * 9) == (" hat" * 9, "length")
 
 
 def test_a_space_at_the_beginning_of_a_text_is_kept() -> None:
@@ -369,15 +367,15 @@ def test_a_space_at_the_beginning_of_a_text_is_kept() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     prompt, ids = [0, 6, 7], [4, 5, 6]
     assert tokenizer.decode(ids) == "   return x"
-    assert Endings(tokenizer, GenerationSettings(9), (1,)).text(prompt, ids) == "    return x"
+    assert StoppingCriteria(tokenizer, GenerationSettings(9), (1,)).decode(prompt, ids) == "    return x"
 
 
 def test_characters_of_several_tokens_are_whole() -> None:
     plain = make_tokenizer("abc", size=270)
     ids = plain("é — ✓\nend", add_special_tokens=False)["input_ids"]
-    endings = Endings(plain, GenerationSettings(99, stop=("✓\n",)), (1,))
+    stopping = StoppingCriteria(plain, GenerationSettings(99, stop=("✓\n",)), (1,))
     assert len(ids) > 12
-    ends = [endings.finish(ids[:2], ids[2 : place + 1]) for place in range(2, len(ids))]
+    ends = [stopping.finish(ids[:2], ids[2 : place + 1]) for place in range(2, len(ids))]
     assert next(end for end in ends if end) == (" — ", "stop")
 
 
@@ -400,29 +398,29 @@ def test_an_interrupted_generation_goes_on_with_what_is_missing(
     with open(tmp_path / "generations.jsonl", "a") as handle:
         handle.write('{"prompt": 3, "sam')
     store = TextStore(tmp_path, facts)
-    before = dict(store.found)
+    before = dict(store.results)
     assert 4 < len(before) < 16
     seen: list[int] = []
     found = generate(model, TOKENIZER, prompts, DRAWN, 16, store, lambda done, total, tokens: seen.append(total))
     assert found == expected and set(seen) == {16 - len(before)}
-    assert all(store.found[key] is text for key, text in before.items())
+    assert all(store.results[key] is text for key, text in before.items())
     monkeypatch.setattr(PromptReader, "call", lambda *_, **__: pytest.fail("the model was asked again"))
     again = TextStore(tmp_path, facts)
     assert generate(model, TOKENIZER, prompts, DRAWN, "auto", again) == expected
     assert generate(model, TOKENIZER, prompts, GenerationSettings(12, 0.9, 0.8, seed=3), 1, again) == expected[::2]
-    assert sum(text.seconds for text in again.found.values()) > 0
+    assert sum(text.seconds for text in again.results.values()) > 0
 
 
 def test_a_store_of_other_settings_is_refused(tmp_path: Path) -> None:
     store = TextStore(tmp_path, {"model": "a", **DRAWN.deciding()})
     store.add({(0, 0): Generated("x\n", 3, "eos", 0.5)})
-    assert TextStore(tmp_path, {"model": "a", **DRAWN.deciding()}).found == store.found
+    assert TextStore(tmp_path, {"model": "a", **DRAWN.deciding()}).results == store.results
     with pytest.raises(UserError, match="was made with model a, this run has b; choose another --output"):
         TextStore(tmp_path, {"model": "b", **DRAWN.deciding()})
     other = GenerationSettings(12, temperature=0.9, top_p=0.8, seed=3, stop=("\n",))
     with pytest.raises(UserError, match=r"made with stop \[\], this run has \['\\n'\]"):
         TextStore(tmp_path, {"model": "a", **other.deciding()})
-    assert TextStore(tmp_path, {"model": "b"}, overwrite=True).found == {}
+    assert TextStore(tmp_path, {"model": "b"}, overwrite=True).results == {}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from peft import LoraConfig, get_peft_model
 from toy import make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.generation import GenerationSettings, Prompt, TextStore
-from sharelora.evaluation.generation.choosing import seed_of
-from sharelora.evaluation.generation.engine import keys
-from sharelora.evaluation.generation.prompts import encode
+from sharelora.evaluation.generation.engine import TextStore, keys
+from sharelora.evaluation.generation.sampling import seed_of
+from sharelora.evaluation.generation.settings import GenerationSettings, Prompt, encode
 from sharelora.evaluation.generation.vllm import VllmModel, generate_with_vllm, require_vllm
 from sharelora.support.errors import UserError
 
@@ -90,9 +89,9 @@ def test_greedy_texts_have_no_seed(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_texts_are_kept_lot_by_lot(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.evaluation.generation.vllm.LOT", 4)
+    monkeypatch.setattr("sharelora.evaluation.generation.vllm.CHUNK", 4)
     store, seen = run(tmp_path)
-    assert [(text.text, text.tokens, text.ended) for text in store.found.values()] == [
+    assert [(text.text, text.tokens, text.ended) for text in store.results.values()] == [
         ("text 0", 0, "length"),
         ("text 1", 1, "eos"),
         ("text 2", 2, "eos"),
@@ -101,7 +100,7 @@ def test_texts_are_kept_lot_by_lot(stub: Stub, tmp_path: Path, monkeypatch: pyte
         ("text 5", 5, "eos"),
     ]
     assert seen == [(4, 6, 6), (6, 6, 15)]
-    assert TextStore(tmp_path / "out", {}).found == store.found
+    assert TextStore(tmp_path / "out", {}).results == store.results
 
 
 @pytest.mark.parametrize(("kind", "rank", "room"), [("share", 4, 8), ("share", 20, 32), ("lora", 16, 16)])

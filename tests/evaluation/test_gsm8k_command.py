@@ -15,12 +15,13 @@ from peft import LoraConfig, get_peft_model
 from toy import WORDS, make_model, make_tokenizer
 
 from sharelora import ShareLoraConfig
-from sharelora.data.formats import FORMATS, gsm8k_demonstrations
-from sharelora.data.gsm8k import Problem, load_gsm8k
-from sharelora.evaluation import command
-from sharelora.evaluation.generation import Generated, GenerationSettings, TextStore
-from sharelora.evaluation.generation.reference import generate_one_by_one
-from sharelora.evaluation.gsm8k import Report, write_prompts
+from sharelora.data.formats import FORMATS
+from sharelora.data.gsm8k import WordProblem, demonstrations, load_gsm8k
+from sharelora.evaluation.generation.engine import TextStore
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings
+from sharelora.evaluation.gsm8k import Gsm8kReport, write_prompts
+from sharelora.evaluation.reference import generate_one_by_one
+from sharelora.evaluation.subject import Subject
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.support.errors import UserError, run_main
 
@@ -98,9 +99,9 @@ def test_the_texts_are_those_of_the_prompts(go: Score, model: Path, data: Path) 
 
 
 def test_the_prompt_is_what_models_are_tuned_on() -> None:
-    problem = Problem("Why?", "#### 1", Fraction(1))
+    problem = WordProblem("Why?", "#### 1", Fraction(1))
     eight, none = (write_prompts([problem], shots)[0] for shots in (8, 0))
-    assert eight.prefix == "".join(gsm8k_demonstrations()) and none.prefix == ""
+    assert eight.prefix == "".join(demonstrations()) and none.prefix == ""
     assert eight.text == none.text == FORMATS["GSM8K"][0].prompt({"question": "Why?"}) == "Question: Why?\n\nAnswer:"
     assert eight.prefix.startswith("Question: ") and eight.prefix.endswith("\n\n")
 
@@ -118,9 +119,9 @@ def test_drawn_texts_do_not_depend_on_the_batch_or_on_the_other_questions(go: Sc
 
 
 def test_both_readings_are_compared_exactly() -> None:
-    problems = [Problem(f"q{n}", "", Fraction(answer)) for n, answer in enumerate(("18", "1000", "0.5", "-3", "7"))]
+    problems = [WordProblem(f"q{n}", "", Fraction(answer)) for n, answer in enumerate(("18", "1000", "0.5", "-3", "7"))]
     texts = ["The final answer is $18.00", "So 1,000 in 3 days", "The final answer is 1/2. Or 2?", " -3", "none"]
-    report = Report(problems, [Generated(text, 3, "eos") for text in texts])
+    report = Gsm8kReport(problems, [Generated(text, 3, "eos") for text in texts])
     metrics = report.metrics()
     assert [row["right"] for row in report.rows()] == [True, False, True, False, False]
     assert [row["right_flexible"] for row in report.rows()] == [True, False, False, True, False]
@@ -132,7 +133,7 @@ def test_both_readings_are_compared_exactly() -> None:
 
 
 def test_a_third_is_shown_as_it_is() -> None:
-    report = Report([Problem("q", "", Fraction(1, 3))], [Generated("The final answer is 1/3", 3, "eos")])
+    report = Gsm8kReport([WordProblem("q", "", Fraction(1, 3))], [Generated("The final answer is 1/3", 3, "eos")])
     assert report.rows()[0]["prediction"] == report.rows()[0]["answer"] == "1/3" and report.rows()[0]["right"]
 
 
@@ -143,7 +144,7 @@ def test_generation_and_scoring_can_be_two_runs(
     assert result == {} and "right" not in found[0] and len(found) == 6
     assert "nothing was scored" in capsys.readouterr().out
     answer_as(out, {0: " The final answer is 0", 3: " It is 6", 4: " The final answer is 9"})
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     result, found = go()
     assert [row["right"] for row in found] == [True, *[False] * 5]
     assert [row["right_flexible"] for row in found][3]
@@ -235,13 +236,13 @@ def test_an_adapter_brings_its_base_and_its_plan(go: Score, model: Path, out: Pa
         (("--split", "dev"), "--split"),
         (("--batch_size", "0"), "found batch size 0"),
         (("--max_length", "20"), "found 6 of 6 prompts with more than 12 tokens"),
-        (("--data_root", "nowhere"), "no gsm8k test split in nowhere; need one of gsm8k/test.jsonl there"),
+        (("--data_root", "nowhere"), "no data set gsm8k for test in nowhere: looked for gsm8k/test as .jsonl"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
         (("--limt", "3"), "did you mean --limit"),
     ],
 )
 def test_bad_input(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str) -> None:
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=message):
         go(*flags)
@@ -289,7 +290,7 @@ def test_vllm_is_given_what_the_flags_say(go: Score, model: Path, monkeypatch: p
 
     monkeypatch.setattr("sharelora.evaluation.generation.job.require_vllm", lambda: None)
     monkeypatch.setattr("sharelora.evaluation.generation.job.generate_with_vllm", stand_in)
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     result, _ = go("--engine", "vllm", "--dtype", "bf16")
     [(there, count, settings, missing)] = seen
     assert (there.base, there.adapter, there.dtype, there.context) == (str(model), None, "bf16", 4096)
@@ -298,7 +299,7 @@ def test_vllm_is_given_what_the_flags_say(go: Score, model: Path, monkeypatch: p
 
 
 def test_a_dry_run_writes_nothing(go: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(FileNotFoundError):
         go("--dry_run")
     assert not out.exists()

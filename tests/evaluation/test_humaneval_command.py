@@ -18,12 +18,12 @@ from sandboxes import skip_without_bubblewrap
 from toy import make_model, make_tokenizer
 
 from sharelora import sandbox
-from sharelora.data.humaneval import STOP, Task, load_humaneval
-from sharelora.evaluation import command
-from sharelora.evaluation.generation import GenerationSettings
-from sharelora.evaluation.generation.reference import generate_one_by_one
-from sharelora.evaluation.humaneval import Report, Sample, write_prompts
+from sharelora.data.humaneval import STOP, CodeProblem, load_humaneval
+from sharelora.evaluation.generation.settings import GenerationSettings
+from sharelora.evaluation.humaneval import HumanEvalReport, Sample, write_prompts
 from sharelora.evaluation.programs import OutcomeStore, Program, digest, judge
+from sharelora.evaluation.reference import generate_one_by_one
+from sharelora.evaluation.subject import Subject
 from sharelora.metrics.pass_at_k import pass_at_k
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.sandbox import BUBBLEWRAP, RLIMITS, Limits, Outcome
@@ -44,7 +44,7 @@ def make_row(number: int) -> dict[str, str]:
     }
 
 
-TASKS = [Task(*make_row(number).values()) for number in range(4)]
+TASKS = [CodeProblem(*make_row(number).values()) for number in range(4)]
 
 
 PASSED, FAILED = Outcome(True, "passed", "", 0.1), Outcome(False, "failed", "AssertionError", 0.1)
@@ -160,7 +160,7 @@ def test_an_interrupted_test_goes_on_with_what_is_missing(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         judge(programs, run, CONDITIONS, 1, OutcomeStore(tmp_path))
     kept = OutcomeStore(tmp_path)
-    assert set(kept.found) == {digest(program, CONDITIONS) for program in programs[:3]}
+    assert set(kept.results) == {digest(program, CONDITIONS) for program in programs[:3]}
     again = StandIn()
     assert len(judge(programs, again, CONDITIONS, 1, kept)) == 6 and again.seen == programs[3:]
     for changed in ({"seconds": 2.0}, {"seconds": 1.0, "sandbox": RLIMITS}):
@@ -212,7 +212,7 @@ def test_generation_and_testing_can_be_two_runs(
     rows = [json.loads(line) for line in lines]
     rows = [{**row, "text": RIGHT if (row["prompt"], row["sample"]) in ((1, 0), (2, 1)) else WRONG} for row in rows]
     (out / "generations.jsonl").write_text("\n".join([head, *map(json.dumps, rows)]) + "\n")
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     result, found = go(*flags, "--k", "1", "2")
     metrics = result["metrics"]
     assert [row["passed"] for row in found] == [False, False, True, False, False, True, False, False]
@@ -257,7 +257,7 @@ def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
 def test_pass_at_k_is_the_mean_over_tasks() -> None:
     samples = [Sample(task, str(n)) for task in TASKS[:2] for n in range(3)]
     outcomes = [PASSED if passed else FAILED for passed in (True, False, False, True, True, False)]
-    metrics = Report(samples, outcomes, [2, 1, 2]).metrics()
+    metrics = HumanEvalReport(samples, outcomes, [2, 1, 2]).metrics()
     assert metrics["pass@1"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert metrics["pass@2"] == pytest.approx((2 / 3 + 1) / 2)
     assert metrics["pass@1_stderr"] == pytest.approx(((1 / 6) ** 2 * 2 / 2) ** 0.5)
@@ -287,14 +287,17 @@ def test_pass_at_k_is_the_mean_over_tasks() -> None:
         (("--max_length", "30"), "found 4 of 4 prompts with more than 24 tokens"),
         (("--generate_only", "--samples_file", "x"), "found --generate_only with --samples_file"),
         (("--samples_file", "nowhere.jsonl"), "found no file nowhere.jsonl; need samples to score"),
-        (("--data_root", "nowhere"), "no humaneval test split in nowhere; need one of humaneval/HumanEval.jsonl"),
+        (
+            ("--data_root", "nowhere"),
+            "no data set humaneval for test in nowhere: looked for humaneval/HumanEval, humaneval/test as .jsonl",
+        ),
         (("--sample", "3"), "did you mean --samples"),
     ],
 )
 def test_bad_input(
     go: Score, out: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Subject, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(UserError, match=message):
         go(*flags)
     assert not out.exists() and stand_in.seen == []
@@ -319,7 +322,7 @@ def test_a_malformed_task_is_named(tmp_path: Path, changed: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"task_id": "Toy/9", "completion": ""}', "row 5: the task_id 'Toy/9', which no task has"),
+        ('{"task_id": "Toy/9", "completion": ""}', "row 5: the unknown task_id 'Toy/9'"),
         ('{"task_id": "Toy/1"}', "row 5: nothing in column completion"),
         ('{"task_id": "Toy/1", "completion": "\\ud800"}', "row 5: half a character"),
         ('{"task_id": "Toy/1", "comp', "has a damaged line 5"),

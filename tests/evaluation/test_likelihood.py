@@ -8,8 +8,9 @@ import pytest
 import torch
 from toy import WORDS, make_model, make_tokenizer, make_tokenizer_of_parts
 
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.likelihood import prepare_answers, score_answers, score_answers_one_by_one, tree
+from sharelora.evaluation.likelihood import prepare_answers, score_answers, tree
+from sharelora.evaluation.reference import score_answers_one_by_one
+from sharelora.evaluation.tokens import Item
 from sharelora.support.errors import UserError
 
 # They part at several places, some end earlier than others, and all begin alike.
@@ -27,10 +28,10 @@ def make_items(count: int = 12) -> list[Item]:
 
 def test_a_tree_has_a_step_for_every_place_to_look_at() -> None:
     found = tree([(1, 2, 3), (1, 2, 4, 5), (1, 2, 4, 6), (1, 2, 7, 8)])
-    assert found.steps == (((1, 2), (3, 4, 7)), ((1, 2, 4), (5, 6)), ((1, 2, 7), (8,)))
+    assert found.nodes == (((1, 2), (3, 4, 7)), ((1, 2, 4), (5, 6)), ((1, 2, 7), (8,)))
     assert found.answers == (((0, 0),), ((0, 1), (1, 0)), ((0, 1), (1, 1)), ((0, 2), (2, 0)))
     # Words that differ in their last token are one prompt.
-    assert tree([(9, 1), (9, 2)]).steps == (((9,), (1, 2)),)
+    assert tree([(9, 1), (9, 2)]).nodes == (((9,), (1, 2)),)
 
 
 def test_an_answer_that_begins_another_one_is_refused() -> None:
@@ -47,7 +48,7 @@ def test_an_answer_that_begins_another_one_is_refused() -> None:
 def test_equals_the_plain_way(kind: str, share_prefix: bool, batch_size: int | str) -> None:
     model, tokenizer, items = make_model(kind), make_tokenizer(), make_items()
     prepared = prepare_answers(tokenizer, items)
-    assert max(len(made.steps) for made in prepared.trees) > 2, "one step would prove little"
+    assert max(len(made.nodes) for made in prepared.trees) > 2, "one step would prove little"
     found = score_answers(model, prepared, batch_size, share_prefix)
     expected = score_answers_one_by_one(model, tokenizer, items)
     for one, other in zip(found.choices, expected.choices, strict=True):

@@ -13,10 +13,11 @@ import pytest
 from commands import write_rows
 from toy import WORDS, make_model, make_tokenizer
 
-from benchmarks import mmlu, mmlu_ways, timing
+from benchmarks.harness import machine
+from benchmarks.speed import mmlu, mmlu_ways
 from sharelora import UserError
 from sharelora.data.questions import Question
-from sharelora.evaluation.exam import Writer, prepare
+from sharelora.evaluation.exam_prompts import PromptWriter, prepare
 from sharelora.evaluation.multiple_choice import Choice
 
 SUBJECTS = ("anatomy", "sociology", "virology")
@@ -54,7 +55,7 @@ def make_quiz(taught: str = "") -> mmlu_ways.Quiz:
     """A small model with questions; the tokenizer is taught by a text, by default one with spaced letters."""
     model, tokenizer, solved = make_model(context=2048), make_tokenizer(taught), questions(5, 1)
     exam = prepare(tokenizer, questions(6, 2), solved, 5, 2048, mmlu_ways.PROMPT)
-    write = Writer(solved, mmlu_ways.PROMPT)
+    write = PromptWriter(solved, mmlu_ways.PROMPT)
     items = [write(question, shots) for question, shots in zip(exam.questions, exam.shots, strict=True)]
     return mmlu_ways.Quiz(model, tokenizer, exam, items, "a test")
 
@@ -127,7 +128,7 @@ def test_the_tokens_of_the_whole_test_are_counted_without_a_model(data: Path) ->
 def test_the_report_of_a_whole_comparison(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "others_now", lambda: 0.0)
+    monkeypatch.setattr(machine, "others_now", lambda: 0.0)
     flags = ["--model", str(model), "--data_root", str(data), "--items", "10", "--ways", "qlora,ours"]
     monkeypatch.setattr(sys, "argv", ["mmlu.py", *flags, "--save", str(tmp_path / "out")])
     mmlu.main()
@@ -165,7 +166,7 @@ def test_ways_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_bad_input_is_named(data: Path, model: Path) -> None:
     with pytest.raises(UserError, match="found no model; need --model DIR or --quick"):
         mmlu_ways.load_quiz(mmlu.arguments([]))
-    with pytest.raises(UserError, match="no MMLU dev split in nowhere"):
+    with pytest.raises(UserError, match="no data set MMLU for dev in nowhere"):
         mmlu_ways.load_quiz(mmlu.arguments(["--model", str(model), "--data_root", "nowhere"]))
     given = mmlu.arguments(["--model", str(model), "--data_root", str(data), "--context", "4096", "--items", "3"])
     assert mmlu_ways.load_quiz(given).model.config.max_position_embeddings == 4096

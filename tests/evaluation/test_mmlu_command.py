@@ -15,9 +15,9 @@ from toy import WORDS, make_model, make_tokenizer
 from sharelora import ShareLoraConfig
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
-from sharelora.evaluation.exam import Exam, choose, prepare
+from sharelora.evaluation.exam_prompts import PreparedExam, choose, prepare
 from sharelora.evaluation.exam_report import examine
-from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.evaluation.reference import score_one_by_one
 from sharelora.support.errors import UserError, run_main
 
 main = load_command("mmlu").main
@@ -127,7 +127,7 @@ def test_an_adapter_brings_its_base(score: Score, model: Path, tmp_path: Path, k
 def test_an_adapter_of_another_model_is_refused(score: Score, tmp_path: Path) -> None:
     other = get_peft_model(make_model("gpt2"), ShareLoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
     other.save_pretrained(tmp_path / "other", save_embedding_layers=False)
-    with pytest.raises(UserError, match=r"adapter .* does not fit|base model|target"):
+    with pytest.raises(UserError, match=r"adapter .* does not fit|base model|match nothing in the model"):
         score("--adapter", str(tmp_path / "other"))
     assert not (tmp_path / "out" / "result.json").exists()
 
@@ -181,7 +181,7 @@ def test_qlora_prompt_text() -> None:
     tokenizer, dev = make_tokenizer(), make_questions(5, 1)
     question = Question("high_school_fox", "What?", ("fox", "wolf", "coat", "hat"), "B")
     examples = [Question("high_school_fox", q.question, q.choices, q.answer) for q in dev[:1]]
-    exam: Exam = prepare(tokenizer, [question], examples, 1, None)
+    exam: PreparedExam = prepare(tokenizer, [question], examples, 1, None)
     shown = examples[0]
     options = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", shown.choices, strict=True))
     assert tokenizer.decode(exam.encoded[0].ids[1:]) == (
@@ -200,7 +200,7 @@ def test_qlora_prompt_text() -> None:
         (("--batch_size", "0"), "batch size 0"),
         (("--spilt", "val"), "did you mean --split"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
-        (("--data_root", "nowhere"), "no MMLU test split in nowhere"),
+        (("--data_root", "nowhere"), "no data set MMLU for test in nowhere"),
         (("--max_length", "9"), "with more than 9 tokens.* or pass --skip_too_long"),
         (("--subjects", "anatomie"), "found subject 'anatomie'; need one of the 3 that .*; did you mean anatomy"),
         (("--subjects", "anatomy,xyz"), "found subject 'xyz'; .*there are anatomy, sociology, virology"),
@@ -236,13 +236,14 @@ def test_a_dry_run_writes_nothing(data: Path, model: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_real_questions(shared_data: Path, shared_models: Path) -> None:
     """Real questions and a really trained small model: the engine agrees with the plain way on every choice."""
-    from sharelora.evaluation.encoding import Item, encode_items
-    from sharelora.evaluation.mmlu import load_exam
+    from sharelora.evaluation.exam_prompts import load_exam
+    from sharelora.evaluation.exams import MMLU
+    from sharelora.evaluation.tokens import Item, encode_items
     from sharelora.models.load import load_base, load_tokenizer
 
     place = str(shared_models / "tiny-llama")
     tokenizer, loaded = load_tokenizer(place), load_base(place, bits=32)
-    exam = load_exam(tokenizer, "val", 5, 1024, count=20, root=shared_data)
+    exam = load_exam(MMLU, tokenizer, "val", 5, 1024, count=20, root=shared_data)
     prompts = [tokenizer.decode(row.ids[1:]) for row in exam.encoded]
     items = [Item("", text, (" A", " B", " C", " D")) for text in prompts]
     assert len(encode_items(tokenizer, items)) == 20

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from sharelora.data import hub as data_hub
 from sharelora.data.mmlu import CATEGORIES, category, load_mmlu
 from sharelora.data.questions import PROMPTS, Question, examples_for
 from sharelora.support import hub
@@ -130,7 +129,7 @@ def test_a_prompt_without_options_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"need mmlu/test\.jsonl"):
+    with pytest.raises(UserError, match=r"no data set MMLU for test in .*looked for mmlu/test, .* as \.jsonl"):
         load_mmlu("test", tmp_path)
     write(tmp_path / "mmlu" / "test.jsonl")
     with pytest.raises(UserError, match="empty"):
@@ -152,7 +151,7 @@ def test_the_hub_is_asked_for_its_own_split_names(monkeypatch: pytest.MonkeyPatc
         return datasets.Dataset.from_list([ROW | {"answer": 1}])
 
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(data_hub, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_mmlu("val") == [QUESTION] and load_mmlu("dev") == [QUESTION]
     assert asked == [("cais/mmlu", "all", "validation"), ("cais/mmlu", "all", "dev")]

@@ -12,11 +12,11 @@ import pytest
 from commands import Score, load_command, read_output, write_rows
 from toy import WORDS, make_model, make_tokenizer
 
-from sharelora.data import hub as data_hub
 from sharelora.data.mmlu_pro import has_examples, load_mmlu_pro
 from sharelora.data.questions import LETTERS, Question
-from sharelora.evaluation.encoding import Item
-from sharelora.evaluation.multiple_choice import score_one_by_one
+from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.tokens import Item
+from sharelora.support import hub
 from sharelora.support.errors import UserError
 
 ROW = {
@@ -124,7 +124,7 @@ def test_without_a_validation_split_no_examples_are_shown_and_that_is_said(
     with caplog.at_level(logging.WARNING, "sharelora"):
         _, records = score("--limit", "4")
     assert {row["shots"] for row in records} == {0} and "WITHOUT EXAMPLES (0-shot)" in caplog.text
-    with pytest.raises(UserError, match=r"no MMLU-Pro val split in .*; need mmlu_pro/val\.jsonl"):
+    with pytest.raises(UserError, match=r"no data set MMLU-Pro for val in .*: looked for mmlu_pro/val, .* as \.jsonl"):
         score("--shots", "5")
 
 
@@ -153,11 +153,12 @@ def test_the_validation_split_is_asked_without_examples(score: Score) -> None:
 def test_letters_that_are_several_tokens_are_refused(data: Path, tmp_path: Path) -> None:
     from toy import make_tokenizer_of_parts
 
-    from sharelora.evaluation.mmlu_pro import load_exam
+    from sharelora.evaluation.exam_prompts import load_exam
+    from sharelora.evaluation.exams import MMLU_PRO
 
     parts = {text: place + 3 for place, text in enumerate([" A", " B", " C", " ", "I", "J", "x"])}
     with pytest.raises(UserError, match="answers of other than one token"):
-        load_exam(make_tokenizer_of_parts(parts), "test", 0, None, root=data)
+        load_exam(MMLU_PRO, make_tokenizer_of_parts(parts), "test", 0, None, root=data)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_letters_that_are_several_tokens_are_refused(data: Path, tmp_path: Path)
         (("--split", "dev"), "--split"),
         (("--shots", "9"), "--shots"),
         (("--subjects", "computer_science"), "did you mean computer science"),
-        (("--data_root", "nowhere"), "no MMLU-Pro test split in nowhere"),
+        (("--data_root", "nowhere"), "no data set MMLU-Pro for test in nowhere"),
         (("--max_length", "9"), "with more than 9 tokens"),
         (("--adapter", "nowhere/at/all"), "nowhere/at/all"),
     ],
@@ -204,7 +205,7 @@ def test_missing_columns_and_splits_are_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="need one of val, test"):
         load_mmlu_pro("dev", tmp_path)
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(data_hub, "hub_reachable", lambda: False)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
     with pytest.raises(UserError, match=r"hub cannot be reached; .*add --tiny"):
         load_mmlu_pro("test")
     assert has_examples()
@@ -220,7 +221,7 @@ def test_the_hub_is_asked_for_its_own_split_names(monkeypatch: pytest.MonkeyPatc
         return datasets.Dataset.from_list([ROW])
 
     monkeypatch.delenv("SHARELORA_DATA", raising=False)
-    monkeypatch.setattr(data_hub, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_mmlu_pro("val").questions == [
         Question("computer science", "What falls?", ("up", "it", "all"), "B", "7")

@@ -14,9 +14,10 @@ from peft import LoraConfig, get_peft_model
 from toy import LETTERS, make_items, make_model, make_tokenizer, make_tokenizer_of_parts
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.encoding import Item, encode_items
-from sharelora.evaluation.multiple_choice import Choice, Scored, score, score_one_by_one
-from sharelora.evaluation.prefix_cache import PromptReader
+from sharelora.evaluation.key_value_cache import PromptReader
+from sharelora.evaluation.multiple_choice import Choice, Scored, score
+from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.tokens import Item, encode_items
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 

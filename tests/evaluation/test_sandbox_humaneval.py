@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sandboxes import SMALL, left_processes, skip_without_bubblewrap
 
-from sharelora.data.humaneval import Task, load_humaneval
+from sharelora.data.humaneval import CodeProblem, load_humaneval
 from sharelora.sandbox import run_many
 
 LIMITS = replace(SMALL, cpu_seconds=5, seconds=30)
@@ -34,18 +34,18 @@ def {name}(*arguments):
 
 
 @pytest.fixture
-def tasks(shared_data: Path) -> list[Task]:
+def tasks(shared_data: Path) -> list[CodeProblem]:
     """The 164 tasks."""
     skip_without_bubblewrap()
     return load_humaneval(shared_data)
 
 
-def program(task: Task, body: str) -> tuple[str, str]:
+def program(task: CodeProblem, body: str) -> tuple[str, str]:
     """A solution and its test, as `eval/humaneval.py` puts them together."""
     return task.program(body), task.check
 
 
-def test_every_solution_passes(tasks: list[Task]) -> None:
+def test_every_solution_passes(tasks: list[CodeProblem]) -> None:
     found = run_many([program(task, task.solution) for task in tasks], LIMITS)
     assert len(found) == 164
     assert [(task.task_id, one) for task, one in zip(tasks, found, strict=True) if not one.passed] == []
@@ -56,12 +56,12 @@ def test_every_solution_passes(tasks: list[Task]) -> None:
     ("body", "status"),
     [("    return None\n", "failed error"), ("    raise ValueError\n", "error"), ("    return (\n", "error")],
 )
-def test_no_empty_solution_passes(tasks: list[Task], body: str, status: str) -> None:
+def test_no_empty_solution_passes(tasks: list[CodeProblem], body: str, status: str) -> None:
     found = run_many([program(task, body) for task in tasks], LIMITS)
     assert {one.status for one in found} <= set(status.split()), Counter(one.status for one in found)
 
 
-def test_no_solution_that_is_almost_right_passes(tasks: list[Task]) -> None:
+def test_no_solution_that_is_almost_right_passes(tasks: list[CodeProblem]) -> None:
     broken = [program(task, task.solution + ALMOST.format(name=task.entry_point)) for task in tasks]
     found = run_many(broken, LIMITS)
     assert [task.task_id for task, one in zip(tasks, found, strict=True) if one.passed] == []

@@ -11,8 +11,8 @@ from toy import make_model, make_tokenizer
 
 from sharelora.cli.main import main
 from sharelora.layer_groups import read_similarity
-from sharelora.layer_groups.measure import encode, load_any, measure, model_name
-from sharelora.layer_groups.sample import Sample
+from sharelora.layer_groups.measure import load_any, model_name
+from sharelora.layer_groups.texts import Sample, encode, measure
 from sharelora.support.errors import UserError
 
 WORDS = "a fox saw the wolf and a hat of iron"
@@ -123,8 +123,8 @@ def test_a_model_is_recorded_by_its_name(place: str) -> None:
     [
         ("", "need texts to compare the layers on; pass --sample"),
         ("--sample nothing.txt", "nothing.txt not found"),
-        ("--sample TEXTS --similarity_threshold 2", "cosine similarity lies from -1 to 1"),
-        ("--sample TEXTS --similarity_measure angular --similarity_threshold -1", "angular similarity lies from 0"),
+        ("--sample TEXTS --similarity_threshold 2", "cosine similarity goes from -1 to 1"),
+        ("--sample TEXTS --similarity_measure angular --similarity_threshold -1", "angular similarity goes from 0"),
         ("--sample TEXTS --grouping best", "found grouping 'best'; need one of greedy, strict, optimal"),
         ("--sample TEXTS --batch_size 0", "found batch size 0"),
     ],

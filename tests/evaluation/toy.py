@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sharelora.data.questions import PROMPTS, Question
-from sharelora.evaluation.encoding import Item
+from sharelora.evaluation.tokens import Item
 
 WORDS = "fox wolf apple plum hammer saw coat hat drum flute iron tin".split()
 LETTERS = (" A", " B", " C", " D")

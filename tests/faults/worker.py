@@ -136,7 +136,7 @@ def shard_on_cpus() -> None:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
-    from sharelora.trainer import engine_rules
+    from sharelora.trainer import unsupported
 
     own = AcceleratorState.__init__
 
@@ -146,7 +146,7 @@ def shard_on_cpus() -> None:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
     AcceleratorState.__init__ = make
-    engine_rules.RULES = tuple(rule for rule in engine_rules.RULES if rule.name != "FSDP2 without GPUs")
+    unsupported.RULES = tuple(rule for rule in unsupported.RULES if rule.name != "FSDP2 without GPUs")
 
 
 def cut_small_matrices() -> None:

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from sharelora.metrics.bleu import bleu
-from sharelora.metrics.nist import BETA, information, length_penalty, nist
+from sharelora.metrics.mteval import BETA, bleu, information, length_penalty, nist
 
 CAT = "the cat sat on the mat"
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharelora.metrics.cider import cider
-from sharelora.metrics.rouge_l import BETA, common_length, rouge_l
+from sharelora.metrics.captions import BETA, cider, common_length, rouge_l
 
 WORDS = "the a mill is near river coffee shop five star city centre family friendly".split()
 

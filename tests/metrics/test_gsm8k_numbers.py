@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharelora.data.demonstrations import GSM8K
+from sharelora.data.gsm8k import WORKED_EXAMPLES
 from sharelora.support.numbers import last_number, marked_number, numbers, whole_number
 
 HALF, THREE_QUARTERS = Fraction(1, 2), Fraction(3, 4)
@@ -135,7 +135,7 @@ def test_every_way_to_write_a_number_is_the_same_number(whole: int, cents: int) 
             assert numbers(text) == [expected], text
 
 
-@pytest.mark.parametrize(("question", "answer"), GSM8K)
+@pytest.mark.parametrize(("question", "answer"), WORKED_EXAMPLES)
 def test_the_worked_examples_end_with_their_answer_in_both_readings(question: str, answer: str) -> None:
     assert marked_number(answer) == last_number(answer) is not None
 
@@ -151,4 +151,4 @@ def test_every_published_answer_is_a_number(shared_data: Path) -> None:
             written = problem.solution.rpartition("####")[2].strip().replace(",", "")
             assert problem.answer == Fraction(written)
             assert marked_number(problem.solution) == last_number(problem.solution) == problem.answer
-        assert not {question for question, _ in GSM8K} & {problem.question for problem in problems}
+        assert not {question for question, _ in WORKED_EXAMPLES} & {problem.question for problem in problems}

@@ -68,7 +68,7 @@ def test_they_are_modules_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @needs_java
 def test_meteor_is_worked_out_by_hand() -> None:
-    from sharelora.metrics.meteor import meteor
+    from sharelora.metrics.java import meteor
 
     # Content words only: all of the hypothesis, two thirds of the reference; alpha 0.85. One chunk of two matches; beta
     # 0.2, gamma 0.6.
@@ -82,7 +82,7 @@ def test_meteor_is_worked_out_by_hand() -> None:
 def test_meteor_is_the_number_of_the_caption_code() -> None:
     from pycocoevalcap.meteor.meteor import Meteor
 
-    from sharelora.metrics.meteor import meteor
+    from sharelora.metrics.java import meteor
 
     truth, found = dict(enumerate(REFERENCES)), {place: [text] for place, text in enumerate(HYPOTHESES)}
     program = Meteor()

@@ -8,7 +8,7 @@ import pytest
 
 from sharelora.data.nlg import load_nlg
 from sharelora.metrics import java
-from sharelora.metrics.segments import tokenise, tokenise_with_java
+from sharelora.metrics.captions import tokenise, tokenise_with_java
 
 # Written down from Stanford's program.
 CASES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sharelora.models.known import CARDS
+from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
 from sharelora.training.nlg.job import NlgArguments, build_parser, parse
 
@@ -68,7 +68,7 @@ def test_the_published_recipe_means_what_it_meant() -> None:
     assert (train["adam_beta1"], train["adam_beta2"], train["adam_epsilon"]) == (0.9, 0.999, 1e-6)
     assert (args.values["lora_r"], args.values["lora_alpha"], args.values["lora_dropout"]) == (4, 32, 0.1)
     assert (args.values["lora_modules"], args.values["enable_lora"]) == ("c_attn", "c_attn=1,0,1")
-    assert args.model.model_name_or_path == CARDS["gpt2.md"] and args.nlg.correct_bias
+    assert args.model.model_name_or_path == MODEL_CARDS["gpt2.md"] and args.nlg.correct_bias
     assert args.output_dir == Path("trained_models/GPT2_M/e2e") and train["save_steps"] == 1000
     assert sorted(args.notices) == [
         "--lora_dim 4 is --lora_r 4",

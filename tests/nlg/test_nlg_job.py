@@ -219,7 +219,7 @@ def test_memory_that_runs_out_ends_with_what_saves_some(job: Job, monkeypatch: p
     def full(*args: Any, **kwargs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("sharelora.trainer.adapter.AdapterTrainer.training_step", full)
+    monkeypatch.setattr("sharelora.trainer.trainer.AdapterTrainer.training_step", full)
     with pytest.raises(
         UserError, match=r"memory ran out \(CUDA.*need about.*--train_batch_size 2 --grad_acc 2 \(saves"
     ):

@@ -13,7 +13,7 @@ import torch
 from small_encoders import Run, write_encoder
 from transformers import AutoModelForSequenceClassification
 
-from sharelora.models.encoders import most_tokens
+from sharelora.models.encoders import max_input_length
 from sharelora.support.errors import UserError
 from sharelora.training.glue.base import renew, sequence_length
 from sharelora.training.glue.head import head_modules
@@ -131,7 +131,7 @@ def test_the_longest_input_of_a_model(tmp_path: Path) -> None:
     from transformers import AutoConfig
 
     lengths = {
-        kind: most_tokens(AutoConfig.from_pretrained(write_encoder(tmp_path / kind, kind)))
+        kind: max_input_length(AutoConfig.from_pretrained(write_encoder(tmp_path / kind, kind)))
         for kind in ("roberta", "bert", "deberta-v2")
     }
     assert lengths == {"roberta": 64, "bert": 66, "deberta-v2": None}

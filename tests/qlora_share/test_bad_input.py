@@ -14,7 +14,7 @@ import torch
 from outcome import Command, Outcome
 from small_llama import write_model
 
-from sharelora.trainer.state import save_state
+from sharelora.trainer.serialization import save_state
 
 
 def refused(outcome: Outcome, *words: str) -> None:
@@ -149,7 +149,7 @@ def test_no_disk_space_for_a_checkpoint(command: Command, monkeypatch: pytest.Mo
         full_disk() if len(calls) > 1 else real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharelora.trainer.exact.save_state", second_time_full)
+        patch.setattr("sharelora.trainer.trainer.save_state", second_time_full)
         refused(command(save_steps="1"), "checkpoint-2", "No space left on device", "free space")
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
     assert not (tmp_path / "out" / "completed").exists()

@@ -8,6 +8,13 @@ import pytest
 from script_commands import SCRIPTS, Command, resolve
 
 
+@pytest.fixture(autouse=True)
+def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that this process was started with changes what a parser reads."""
+    for name in ("SHARELORA_TINY", "SHARELORA_DATA", "PT_OUTPUT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def scripts() -> Path:
     """The folder of scripts."""
@@ -31,5 +38,3 @@ def hardly_trained(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let --tiny make a model within seconds: these tests are about scripts, not about what a model learns."""
     monkeypatch.setenv("SHARELORA_CACHE", str(tiny_cache))
     monkeypatch.setenv("SHARELORA_TINY_STEPS", "2")
-    for name in ("SHARELORA_TINY", "SHARELORA_DATA"):
-        monkeypatch.delenv(name, raising=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import subprocess
@@ -10,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from script_commands import SCRIPTS, Command, environment, value
+from script_commands import SCRIPTS, Command, environment, load, value
 
-from sharelora.continual import TaskSequence
+from sharelora.continual.sequence import TaskSequence
 
 NAME = "continual_llama3_8b.sh"
 
@@ -20,17 +19,7 @@ NAME = "continual_llama3_8b.sh"
 @pytest.fixture(scope="module")
 def entry() -> ModuleType:
     """The command that the scripts start."""
-    spec = importlib.util.spec_from_file_location("eval_continual", SCRIPTS.parent / "eval" / "continual.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SHARELORA_TINY", "SHARELORA_DATA"):
-        monkeypatch.delenv(name, raising=False)
+    return load(SCRIPTS.parent / "eval" / "continual.py")
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
@@ -54,20 +43,20 @@ def test_the_command_and_the_tuning_take_every_flag(
 def test_the_lengths_are_those_of_the_scripts_for_each_task_alone(command: Command, entry: ModuleType) -> None:
     sequence: TaskSequence = entry.sequence_of(*entry.read(command(f"share/{NAME}")[2:]))
     for number, task in enumerate(sequence.tasks, 1):
-        alone, found = command(f"share/finetune_{task}_llama3_8b_full.sh"), sequence.stage("a", number)
+        alone, stage = command(f"share/finetune_{task}_llama3_8b_full.sh"), sequence.stage("a", number)
         lengths = [int(value(alone, flag)) for flag in ("--source_max_len", "--target_max_len")]
-        assert [found.data.source_max_len, found.data.target_max_len] == lengths
-        assert found.data.dataset == value(alone, "--dataset")
+        assert [stage.data.source_max_len, stage.data.target_max_len] == lengths
+        assert stage.data.dataset == value(alone, "--dataset")
         for flag in ("learning_rate", "max_steps", "seed"):
-            assert found.train[flag] == float(value(alone, f"--{flag}"))
+            assert stage.train[flag] == float(value(alone, f"--{flag}"))
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
 def test_the_twin_differs_in_the_sharing_and_the_folder_alone(command: Command, tiny: list[str]) -> None:
     share, lora = command(f"share/{NAME}", *tiny), command(f"lora/{NAME}", *tiny)
-    found = [pair for pair in zip(share, lora, strict=True) if pair[0] != pair[1]]
-    assert len(found) == 2 and found[1] == ("none,a,b,ab", "none")
-    assert found[0][0].replace("runs/share/", "runs/lora/") == found[0][1]
+    differing = [pair for pair in zip(share, lora, strict=True) if pair[0] != pair[1]]
+    assert len(differing) == 2 and differing[1] == ("none,a,b,ab", "none")
+    assert differing[0][0].replace("runs/share/", "runs/lora/") == differing[0][1]
 
 
 @pytest.mark.usefixtures("hardly_trained")
@@ -96,6 +85,6 @@ def test_a_tiny_run_leaves_a_matrix_for_every_way_of_sharing(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for share in ("none", "ab"):
-        found = json.loads((tmp_path / share / "result.json").read_text())
-        assert found["plan"]["share"] == share and len(found["metrics"]["matrix"]) == 3
+        result = json.loads((tmp_path / share / "result.json").read_text())
+        assert result["plan"]["share"] == share and len(result["metrics"]["matrix"]) == 3
     assert (tmp_path / "continual.md").is_file() and (tmp_path / "continual.svg").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import shutil
@@ -12,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from script_commands import SCRIPTS, Command, environment, value
+from script_commands import SCRIPTS, Command, environment, load, value
 
 from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.humaneval import STOP as HUMANEVAL_STOP
-from sharelora.evaluation.generation import job
+from sharelora.evaluation.generation.job import generation_settings
 from sharelora.flags.parser import Parser
 
 ENTRIES = {"GSM8K": "gsm8k", "HumanEval": "humaneval"}
@@ -33,12 +32,7 @@ def parts(name: str) -> tuple[str, str, str, str]:
 
 def entry(name: str) -> ModuleType:
     """The entry point that a script starts."""
-    file = SCRIPTS.parent / "eval" / f"{ENTRIES[parts(name)[0]]}.py"
-    spec = importlib.util.spec_from_file_location(f"eval_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPTS.parent / "eval" / f"{ENTRIES[parts(name)[0]]}.py")
 
 
 def parsed(name: str, words: list[str]) -> argparse.Namespace:
@@ -47,32 +41,26 @@ def parsed(name: str, words: list[str]) -> argparse.Namespace:
     return parser.parse(words[2:])
 
 
-@pytest.fixture(autouse=True)
-def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SHARELORA_TINY", "SHARELORA_DATA"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_entry_point_takes_every_flag(command: Command, name: str, tiny: list[str]) -> None:
-    found, (test, stage, _, precision) = parsed(name, command(name, *tiny)), parts(name)
-    assert found.tiny is bool(tiny) and found.generate_only is (stage == "generate")
-    assert found.bits == (4 if precision == "4bit" else 32 if tiny else 16)
-    settings = job.settings(found)
+    args, (test, stage, _, precision) = parsed(name, command(name, *tiny)), parts(name)
+    assert args.tiny is bool(tiny) and args.generate_only is (stage == "generate")
+    assert args.bits == (4 if precision == "4bit" else 32 if tiny else 16)
+    settings = generation_settings(args)
     assert settings.stop == (GSM8K_STOP if test == "GSM8K" else HUMANEVAL_STOP) and settings.seed == 0
-    assert (found.engine, found.limit, found.batch_size) == ("hf", None, "auto")
+    assert (args.engine, args.limit, args.batch_size) == ("hf", None, "auto")
     assert len(NAMES) == 32
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_a_run_is_what_its_sources_say(command: Command, name: str) -> None:
-    found = parsed(name, command(name))
-    numbers = (found.max_new_tokens, found.top_p, found.temperature)
+    args = parsed(name, command(name))
+    numbers = (args.max_new_tokens, args.top_p, args.temperature)
     if parts(name)[0] == "GSM8K":
-        assert numbers == (512, 0.95, 0.6) and (found.shots, found.split) == (8, "test")
+        assert numbers == (512, 0.95, 0.6) and (args.shots, args.split) == (8, "test")
     else:
-        assert numbers == (1024, 0.95, 0.2) and (found.samples, found.k) == (1, [1])
+        assert numbers == (1024, 0.95, 0.2) and (args.samples, args.k) == (1, [1])
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
@@ -96,8 +84,8 @@ def test_the_second_stage_goes_on_with_the_texts_of_the_first(command: Command, 
 @pytest.mark.parametrize("name", SHARED)
 def test_twins_differ_in_the_adapter_and_the_folder_alone(command: Command, name: str) -> None:
     share, lora = command(name), command(name.replace("share/", "lora/"))
-    found = [(a, b) for a, b in zip(share, lora, strict=True) if a != b]
-    assert len(found) == 2 and all(a.replace("runs/share/", "runs/lora/") == b for a, b in found)
+    differing = [(a, b) for a, b in zip(share, lora, strict=True) if a != b]
+    assert len(differing) == 2 and all(a.replace("runs/share/", "runs/lora/") == b for a, b in differing)
 
 
 def test_what_a_user_sets_wins(command: Command) -> None:

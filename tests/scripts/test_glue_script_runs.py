@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_commands import SCRIPTS, Command
+from script_commands import SCRIPTS, Command, flags_of
 
 from sharelora.training.glue.job import parse, run
 
@@ -21,9 +21,7 @@ SHORT = ("--max_steps", "2", "--max_train_samples", "64", "--max_eval_samples", 
 
 def words_of(command: Command, script: str, *arguments: str, **settings: str) -> list[str]:
     """The command line of the job that a script would start with --tiny."""
-    words = command(script, "--tiny", *arguments, **settings)
-    at = next(index for index, word in enumerate(words) if word.endswith("run_glue_share.py"))
-    return words[at + 1 :]
+    return flags_of(command(script, "--tiny", *arguments, **settings), "NLU/run_glue_share.py")
 
 
 @pytest.mark.parametrize("script", TRAINING)

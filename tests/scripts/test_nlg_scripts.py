@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_commands import SCRIPTS, Command, environment, value
+from script_commands import SCRIPTS, Command, environment, flags_of, value
 
 from sharelora.evaluation import nlg_score
 from sharelora.evaluation.beam import arguments as beam
@@ -23,24 +23,17 @@ ENTRY = {"train": "gpt2_share_ft.py", "decode": "gpt2_beam.py", "score": "score.
 
 def stages(words: list[str]) -> dict[str, list[str]]:
     """The words of each stage after its entry point; an empty line stands between stages."""
-    found: dict[str, list[str]] = {}
+    flags: dict[str, list[str]] = {}
     for line in "\n".join(words).strip("\n").split("\n\n"):
         command = line.split("\n")
         (name,) = [name for name, file in ENTRY.items() if any(word.endswith(f"NLG/{file}") for word in command)]
-        at = next(index for index, word in enumerate(command) if word.endswith(f"NLG/{ENTRY[name]}"))
-        found[name] = command[at + 1 :]
-    return found
-
-
-@pytest.fixture(autouse=True)
-def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SHARELORA_TINY", "SHARELORA_DATA", "PT_OUTPUT_DIR"):
-        monkeypatch.delenv(name, raising=False)
+        flags[name] = flags_of(command, f"NLG/{ENTRY[name]}")
+    return flags
 
 
 def parsed(words: list[str]) -> tuple[NlgArguments, argparse.Namespace, argparse.Namespace]:
-    found = stages(words)
-    return parse(found["train"]), beam.parse(found["decode"]), nlg_score.parse(found["score"])
+    flags = stages(words)
+    return parse(flags["train"]), beam.parse(flags["decode"]), nlg_score.parse(flags["score"])
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
@@ -67,8 +60,8 @@ def test_a_run_is_what_its_sources_say(command: Command, name: str) -> None:
     assert (settings["adam_beta1"], settings["adam_beta2"], settings["adam_epsilon"]) == (0.9, 0.999, 1e-6)
     assert (settings["max_grad_norm"], settings["seed"], train.nlg.correct_bias) == (0, 110, True)
     regularised = "dart" not in name
-    found = (settings["weight_decay"], flags["lora_dropout"], settings["label_smoothing_factor"])
-    assert found == ((0.01, 0.1, 0.1) if regularised else (0, 0, 0))
+    regularisation = (settings["weight_decay"], flags["lora_dropout"], settings["label_smoothing_factor"])
+    assert regularisation == ((0.01, 0.1, 0.1) if regularised else (0, 0, 0))
     assert (decode.beam, decode.length_penalty, decode.no_repeat_ngram_size) == (10, 0.8, 4)
     assert (decode.repetition_penalty, decode.eval_len, decode.seq_len, decode.min_length) == (1.0, 64, 512, 0)
     assert decode.eos_token_id is None
@@ -79,29 +72,29 @@ def test_a_run_is_what_its_sources_say(command: Command, name: str) -> None:
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
 def test_each_stage_looks_where_the_one_before_it_wrote(command: Command, tiny: list[str]) -> None:
-    found = stages(command(E2E, *tiny))
-    out = value(found["train"], "--output_dir")
+    flags = stages(command(E2E, *tiny))
+    out = value(flags["train"], "--output_dir")
     assert out == str(SCRIPTS.parent / "runs/share/gpt2_medium_e2e") + ("_tiny" if tiny else "")
-    assert value(found["decode"], "--adapter") == out
-    texts = value(found["decode"], "--work_dir")
-    assert value(found["score"], "--predictions") == f"{texts}/predictions.txt"
-    assert value(found["score"], "--output") == texts == f"{out}/beam"
+    assert value(flags["decode"], "--adapter") == out
+    texts = value(flags["decode"], "--work_dir")
+    assert value(flags["score"], "--predictions") == f"{texts}/predictions.txt"
+    assert value(flags["score"], "--output") == texts == f"{out}/beam"
 
 
 def test_what_can_be_set(command: Command) -> None:
     settings = {"MODEL": "my models/one", "OUTPUT_DIR": "an output/here", "ADAPTER": "other one"}
     extra = {"DECODE_FLAGS": "--beam 5 --limit 3", "SCORE_FLAGS": "--without meteor"}
-    found = stages(command(E2E, "--seed", "7", "--note x", NPROC="2", **settings, **extra))
-    assert found["train"][-3:] == ["--seed", "7", "--note x"]
-    assert value(found["train"], "--per_device_train_batch_size") == "4"
+    flags = stages(command(E2E, "--seed", "7", "--note x", NPROC="2", **settings, **extra))
+    assert flags["train"][-3:] == ["--seed", "7", "--note x"]
+    assert value(flags["train"], "--per_device_train_batch_size") == "4"
     assert (
-        value(found["train"], "--model_name_or_path")
-        == value(found["decode"], "--model_name_or_path")
+        value(flags["train"], "--model_name_or_path")
+        == value(flags["decode"], "--model_name_or_path")
         == settings["MODEL"]
     )
-    assert value(found["decode"], "--adapter") == "other one"
-    assert value(found["decode"], "--work_dir") == "an output/here/beam"
-    assert found["decode"][-4:] == ["--beam", "5", "--limit", "3"] and found["score"][-2:] == ["--without", "meteor"]
+    assert value(flags["decode"], "--adapter") == "other one"
+    assert value(flags["decode"], "--work_dir") == "an output/here/beam"
+    assert flags["decode"][-4:] == ["--beam", "5", "--limit", "3"] and flags["score"][-2:] == ["--without", "meteor"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +119,7 @@ def test_an_unknown_stage_is_refused_before_anything_runs() -> None:
         ["bash", str(SCRIPTS / E2E)], env=environment(STAGES="train decoding"), capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: found the stage decoding in STAGES; need some of train decode score\n"
+    assert done.stderr == "error: found the stage decoding in STAGES; need some of train decode score; change STAGES\n"
 
 
 def run(name: str, *flags: str, seconds: int = 280, **settings: str) -> str:
@@ -210,8 +203,8 @@ def test_a_tiny_run_teaches_what_its_base_cannot_do(tmp_path: Path) -> None:
     cache = {"SHARELORA_CACHE": str(tmp_path / "cache")}
     run(E2E, "--tiny", seconds=600, OUTPUT_DIR=str(tmp_path / "tuned"), **cache)
     run(E2E, "--tiny", STAGES="decode score", ADAPTER="none", OUTPUT_DIR=str(tmp_path / "base"), **cache)
-    found = {
+    bleu = {
         name: json.loads((tmp_path / name / "beam/result_nlg_score.json").read_text())["metrics"]["BLEU"]
         for name in ("tuned", "base")
     }
-    assert found["tuned"] > found["base"] + 0.1
+    assert bleu["tuned"] > bleu["base"] + 0.1

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from script_commands import SCRIPTS, Command
+from script_commands import SCRIPTS, Command, flags_of
 
 from sharelora.training.instructions.job import parse, run
 
@@ -21,9 +21,8 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
 ) -> None:
     folder = tmp_path / "out"
     words = command(script, "--tiny", "--dry_run", OUTPUT_DIR=str(folder))
-    at = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
     with caplog.at_level(logging.INFO, "sharelora"):
-        run(parse(words[at + 1 :]))
+        run(parse(flags_of(words, "qlora_share/qlora_share.py")))
     assert "dry run: no weights were loaded" in caplog.text
     shared = "own" if script.startswith("lora/") else "all"
     assert f"self_attn.q_proj  {shared}" in caplog.text

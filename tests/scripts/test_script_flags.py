@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import pytest
-from script_commands import SCRIPTS, Command
+from script_commands import SCRIPTS, Command, flags_of, load
 
 from sharelora.data.registry import known
 from sharelora.training.instructions.job import InstructionArguments, parse
@@ -21,25 +20,19 @@ CHOICE = sorted(
 
 
 def arguments(words: list[str]) -> InstructionArguments:
-    """Parse what stands after the entry point."""
-    at = next(index for index, word in enumerate(words) if word.endswith("qlora_share.py"))
-    return parse(words[at + 1 :])
-
-
-@pytest.fixture(autouse=True)
-def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SHARELORA_TINY", raising=False)
+    """Parse the command line of the job."""
+    return parse(flags_of(words, "qlora_share/qlora_share.py"))
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
 @pytest.mark.parametrize("script", TRAINING)
 def test_the_parser_takes_every_flag_without_a_notice(command: Command, script: str, tiny: list[str]) -> None:
-    found = arguments(command(script, *tiny))
-    assert found.notices == ()
-    assert found.run.tiny is bool(tiny)
-    assert found.values["share"] == ("a" if script.startswith("share/") else "none")
-    assert found.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
-    assert known(found.data.dataset).format == found.data.dataset_format
+    args = arguments(command(script, *tiny))
+    assert args.notices == ()
+    assert args.run.tiny is bool(tiny)
+    assert args.values["share"] == ("a" if script.startswith("share/") else "none")
+    assert args.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
+    assert known(args.data.dataset).format == args.data.dataset_format
     assert (len(TRAINING), len(COMMONSENSE)) == (72, 28)
 
 
@@ -48,40 +41,40 @@ SHARED = [script for script in TRAINING if script.startswith("share/")]
 
 @pytest.mark.parametrize("script", [script for script in SHARED if script not in COMMONSENSE])
 def test_a_run_is_what_its_sources_say(command: Command, script: str) -> None:
-    found = arguments(command(script))
-    train = found.train
+    args = arguments(command(script))
+    train = args.train
     small = any(size in script for size in ("_7b_", "_13b_"))
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
     assert train["learning_rate"] == (2e-4 if small else 1e-4)
-    assert found.values["lora_dropout"] == (0.1 if "_7b_" in script or "_8b_" in script else 0.05)
+    assert args.values["lora_dropout"] == (0.1 if "_7b_" in script or "_8b_" in script else 0.05)
     assert train["max_steps"] == (3000 if "llama3" in script else 1875)
-    assert found.values["lora_modules"] == ("q_proj,v_proj" if "llama3" in script else "all")
-    assert (found.values["lora_r"], found.values["lora_alpha"]) == (64, 16)
+    assert args.values["lora_modules"] == ("q_proj,v_proj" if "llama3" in script else "all")
+    assert (args.values["lora_r"], args.values["lora_alpha"]) == (64, 16)
     assert (train["lr_scheduler_type"], train["bf16"], train["max_grad_norm"]) == ("constant", True, 0.3)
 
 
 @pytest.mark.parametrize("script", [script for script in SHARED if script in COMMONSENSE])
 def test_a_commonsense_run_is_what_llm_adapters_says(command: Command, script: str) -> None:
     """The same for every model: its finetune.py, and the rank and the modules of the second paper."""
-    found = arguments(command(script))
-    train = found.train
+    args = arguments(command(script))
+    train = args.train
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
     assert (train["learning_rate"], train["num_train_epochs"], train["max_steps"]) == (3e-4, 3, -1)
     assert (train["lr_scheduler_type"], train["warmup_steps"], train["max_grad_norm"]) == ("linear", 100, 1.0)
     assert (train["optim"], train["weight_decay"], train["bf16"]) == ("adamw_torch", 0, True)
-    assert found.values["lora_modules"] == "q_proj,k_proj,v_proj,up_proj,down_proj"
-    assert (found.values["lora_r"], found.values["lora_alpha"], found.values["lora_dropout"]) == (8, 16, 0.05)
-    assert (found.data.dataset, found.data.eval_dataset_size, found.data.train_on_source) == ("commonsense", 120, True)
-    assert found.data.source_max_len + found.data.target_max_len == 256
+    assert args.values["lora_modules"] == "q_proj,k_proj,v_proj,up_proj,down_proj"
+    assert (args.values["lora_r"], args.values["lora_alpha"], args.values["lora_dropout"]) == (8, 16, 0.05)
+    assert (args.data.dataset, args.data.eval_dataset_size, args.data.train_on_source) == ("commonsense", 120, True)
+    assert args.data.source_max_len + args.data.target_max_len == 256
 
 
 @pytest.mark.parametrize("script", TRAINING)
 def test_the_best_checkpoint_is_chosen_on_rows_held_out_of_train(command: Command, script: str) -> None:
-    found = arguments(command(script))
-    assert found.data.eval_dataset_size > 0
-    assert found.train["load_best_model_at_end"] and found.train["metric_for_best_model"] == "eval_loss"
-    assert found.train["save_steps"] == found.train["eval_steps"]
-    assert found.mmlu.mmlu_split == "eval"
+    args = arguments(command(script))
+    assert args.data.eval_dataset_size > 0
+    assert args.train["load_best_model_at_end"] and args.train["metric_for_best_model"] == "eval_loss"
+    assert args.train["save_steps"] == args.train["eval_steps"]
+    assert args.mmlu.mmlu_split == "eval"
 
 
 def test_the_parser_would_refuse_a_flag_that_it_does_not_have(command: Command) -> None:
@@ -92,13 +85,7 @@ def test_the_parser_would_refuse_a_flag_that_it_does_not_have(command: Command) 
 @pytest.fixture(scope="module")
 def entries() -> dict[str, ModuleType]:
     """The commands of eval/ by their names."""
-    found = {}
-    for name in EXAMS.values():
-        spec = importlib.util.spec_from_file_location(f"eval_{name}", SCRIPTS.parent / "eval" / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        found[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found[name])
-    return found
+    return {name: load(SCRIPTS.parent / "eval" / f"{name}.py") for name in EXAMS.values()}
 
 
 @pytest.mark.parametrize("tiny", [[], ["--tiny"]], ids=["real", "tiny"])
@@ -109,12 +96,12 @@ def test_the_evaluation_takes_every_flag(
     exam = script.rpartition("/")[2].partition("_evaluate")[0]
     words = command(script, *tiny)
     assert words[1].endswith(f"eval/{EXAMS[exam]}.py")
-    found = entries[EXAMS[exam]].parser().parse(words[2:])
-    assert found.tiny is bool(tiny) and found.limit is None
-    assert found.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
+    args = entries[EXAMS[exam]].parser().parse(words[2:])
+    assert args.tiny is bool(tiny) and args.limit is None
+    assert args.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
     if exam == "Commonsense":
-        assert (found.tasks, found.by, found.max_new_tokens, found.temperature) == (None, "both", 32, 0)
+        assert (args.tasks, args.by, args.max_new_tokens, args.temperature) == (None, "both", 32, 0)
     else:
         shots = 0 if tiny else {"MMLU": 5, "MMLU_PRO": None}[exam]
-        assert (found.shots, found.split, found.prompt, found.subjects) == (shots, "test", "qlora", None)
+        assert (args.shots, args.split, args.prompt, args.subjects) == (shots, "test", "qlora", None)
     assert len(CHOICE) == 84

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from script_commands import SCRIPTS, environment
 
-from sharelora.trainer.state import load_state
+from sharelora.trainer.serialization import load_state
 
 pytestmark = pytest.mark.usefixtures("hardly_trained")
 SHORT = ("--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--max_train_samples", "128")
@@ -69,8 +69,8 @@ def test_commonsense_and_mmlu_pro_run_by_the_scripts_alone(tmp_path: Path) -> No
         json.loads((folder / "result.json").read_text()) for folder in (train, *scores.values())
     )
     assert trained["plan"]["share"] == "a" and trained["config"]["dataset"] == "commonsense"
-    for found in (commonsense, pro):
-        assert found["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
+    for evaluated in (commonsense, pro):
+        assert evaluated["files"]["adapter"]["sha256"] == trained["files"]["adapter"]["sha256"]
     assert all(len(commonsense["metrics"][way]["tasks"]) == 8 for way in ("likelihood", "generated"))
     assert pro["metrics"]["questions"] == 16 and pro["metrics"]["wrong_answer_index"] == []
 

@@ -33,8 +33,8 @@ def test_model_and_folder_can_be_set_and_may_hold_spaces(command: Command) -> No
 
 @pytest.mark.parametrize("script", [TRAIN, EVALUATE])
 def test_further_flags_come_last_word_for_word(command: Command, script: str) -> None:
-    given = ["--seed", "7", "--note", "two words", "--empty", ""]
-    assert command(script, *given)[-len(given) :] == given
+    flags = ["--seed", "7", "--note", "two words", "--empty", ""]
+    assert command(script, *flags)[-len(flags) :] == flags
 
 
 def test_tiny_names_no_model_and_writes_beside_the_real_run(command: Command) -> None:

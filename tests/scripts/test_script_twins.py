@@ -32,11 +32,11 @@ def test_the_files_differ_in_the_sharing_alone(scripts: Path, name: str) -> None
 def test_the_commands_differ_in_the_sharing_and_the_folder_alone(command: Command, name: str, tiny: bool) -> None:
     arguments = ["--tiny"] if tiny else []
     share, lora = command(f"share/{name}", *arguments), command(f"lora/{name}", *arguments)
-    found = {share[share.index(one) - 1]: (one, other) for one, other in _differences(share, lora)}
-    assert found.pop("--share") == ("a", "none")
+    differing = {share[share.index(one) - 1]: (one, other) for one, other in _differences(share, lora)}
+    assert differing.pop("--share") == ("a", "none")
     # Some GLUE tasks also start from an adapter of their own kind; GPT-2 also decodes and scores.
-    assert {"--output_dir"} <= set(found) <= {"--output_dir", "--lora_path", "--work_dir", "--predictions"}
-    for folder, lora_folder in found.values():
+    assert {"--output_dir"} <= set(differing) <= {"--output_dir", "--lora_path", "--work_dir", "--predictions"}
+    for folder, lora_folder in differing.values():
         assert "runs/share/" in folder and folder.replace("runs/share/", "runs/lora/") == lora_folder
 
 

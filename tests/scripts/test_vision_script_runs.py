@@ -45,5 +45,5 @@ def test_what_is_seen_is_learnt(variant: str, tmp_path: Path) -> None:
         answers(tmp_path / "before", "--adapter", "none"),
         answers(tmp_path / "after", "--adapter", str(out)),
     )
-    score = [sum(said == wanted for said, wanted in zip(found, right, strict=True)) for found in (before, after)]
+    score = [sum(said == wanted for said, wanted in zip(answered, right, strict=True)) for answered in (before, after)]
     assert score[0] == 0 and score[1] > 0.5 * len(right), score

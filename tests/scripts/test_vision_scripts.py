@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from script_commands import Command, value
+from script_commands import Command, flags_of, value
 
 from sharelora.training.vision.job import VisionArguments, parse, run
 
@@ -14,29 +14,23 @@ SCRIPTS = [f"{variant}/finetune_llava15_7b_full.sh" for variant in ("share", "lo
 
 
 def arguments(words: list[str]) -> VisionArguments:
-    """Parse what stands after the entry point."""
-    at = next(index for index, word in enumerate(words) if word.endswith("qlora_share/llava_share.py"))
-    return parse(words[at + 1 :])
-
-
-@pytest.fixture(autouse=True)
-def outside_settings_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SHARELORA_TINY", raising=False)
+    """Parse the command line of the job."""
+    return parse(flags_of(words, "qlora_share/llava_share.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_run_is_what_the_paper_says(command: Command, script: str) -> None:
-    found = arguments(command(script, DATA_PATH="rows.json", IMAGE_FOLDER="my images"))
-    train, flags = found.train, found.values
-    assert found.notices == () and found.model.bits == 16 and train["bf16"]
+    args = arguments(command(script, DATA_PATH="rows.json", IMAGE_FOLDER="my images"))
+    train, flags = args.train, args.values
+    assert args.notices == () and args.model.bits == 16 and train["bf16"]
     assert flags["share"] == ("a" if script.startswith("share/") else "none")
     assert (flags["lora_modules"], flags["lora_r"]) == ("all", 64)
     assert (flags["lora_alpha"], flags["lora_dropout"]) == (128, 0.05)
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 64
     assert (train["num_train_epochs"], train["max_steps"], train["optim"]) == (1, -1, "adamw_torch")
     assert (train["learning_rate"], train["lr_scheduler_type"], train["warmup_steps"]) == (2e-4, "cosine", 0.03)
-    assert (found.vision.data_path, found.vision.image_folder) == ("rows.json", "my images")
-    assert found.vision.model_max_length == 2048 and found.vision.chat_template == "vicuna"
+    assert (args.vision.data_path, args.vision.image_folder) == ("rows.json", "my images")
+    assert args.vision.model_max_length == 2048 and args.vision.chat_template == "vicuna"
 
 
 def test_processes_share_the_examples_of_an_update(command: Command) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.corpus import read_texts
+from benchmarks.scores.corpus import read_texts
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import damage, find, write_manifest
 from sharelora.training.ablation.grid import folder_name, read_grid
@@ -88,4 +88,4 @@ def test_a_link_is_no_file_of_a_checkpoint(out: Path, tmp_path: Path) -> None:
     shutil.copy(place / "adapter_model.safetensors", tmp_path / "same")
     (place / "adapter_model.safetensors").unlink()
     os.symlink(tmp_path / "same", place / "adapter_model.safetensors")
-    assert damage(place) == "adapter_model.safetensors lies outside of it"
+    assert damage(place) == "adapter_model.safetensors is outside of it"

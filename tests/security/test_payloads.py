@@ -11,8 +11,8 @@ from payload import pickled, saved
 from safetensors.torch import load_file
 
 from sharelora.convert.importing import import_lora
-from sharelora.evaluation.generation.store import FILE as TEXTS
-from sharelora.evaluation.generation.store import TextStore
+from sharelora.evaluation.generation.engine import FILE as TEXTS
+from sharelora.evaluation.generation.engine import TextStore
 from sharelora.layer_groups.similarity import read_similarity
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError

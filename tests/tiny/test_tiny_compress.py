@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from test_tiny_learns import BATCH, accuracy, batch
 
 from sharelora import SharingRule
-from sharelora.convert import Size, compress
+from sharelora.convert import RankSelection, compress
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny, tiny_data
 
@@ -48,7 +48,11 @@ def test_a_really_tuned_adapter_keeps_its_quality(tmp_path: Path, capsys: pytest
     tuned = loss(model, tokenizer, held_out)
     model.save_pretrained(str(tmp_path / "lora"))
     lines = [f"untuned {untuned:.3f}, LoRA {tuned:.3f} {accuracy(model, tokenizer, data, 0):.3f}"]
-    for name, share, size in (("same", "a", Size(energy=1.0)), ("auto", "a", Size()), ("half", "a", Size(rank=8))):
+    for name, share, size in (
+        ("same", "a", RankSelection(energy=1.0)),
+        ("auto", "a", RankSelection()),
+        ("half", "a", RankSelection(rank=8)),
+    ):
         done = compress(tmp_path / "lora", tmp_path / name, SharingRule(share), size, base)
         shared = PeftModel.from_pretrained(load_base(base, dtype="fp32"), str(tmp_path / name), is_trainable=True)
         at_once, right = loss(shared, tokenizer, held_out), accuracy(shared, tokenizer, data, 0)

@@ -62,7 +62,7 @@ def which(text: str, ways: dict[Any, tuple[str, ...]]) -> Any:
     return max(found)[1]
 
 
-TOLD = {name: happening.told for name, happening in HAPPENINGS.items()}
+TOLD = {name: happening.ways for name, happening in HAPPENINGS.items()}
 FOLLOWS = {**{name: happening.follows for name, happening in HAPPENINGS.items()}, "open": OPEN}
 
 

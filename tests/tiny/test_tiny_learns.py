@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from sharelora.data.formats import FORMATS
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import LETTERS, PROMPTS, examples_for
-from sharelora.evaluation.encoding import Item
 from sharelora.evaluation.multiple_choice import score
+from sharelora.evaluation.tokens import Item
 from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny, tiny_data
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sharelora.data.vision import image_reader, read_records, require_images
+from sharelora.data.vision import image_reader, read_conversations, require_images
 from sharelora.data.vision.bench import CONTEXT, REFERENCES, read_answers, read_captions, read_questions
 from sharelora.models.vision import load_processor, load_vision_base
 from sharelora.support.files import sha256
 from sharelora.tiny import ensure_tiny, tiny_vision_data
 from sharelora.tiny.cache import MODEL_FILES
-from sharelora.tiny.drawings import QUESTIONS, SHAPES, Scene, draw, make_scene, place, read_caption
+from sharelora.tiny.vision import QUESTIONS, SHAPES, Scene, draw, make_scene, random_position, read_caption
 
 
 def quiet(done: int, total: int) -> None:
@@ -49,14 +49,14 @@ def test_a_picture_shows_its_scene() -> None:
     for _ in range(50):
         scene = make_scene(rng)
         assert read_caption(scene.caption) == scene and scene.colour != scene.ground
-        assert len(draw(scene, *place(rng)).getcolors() or []) == 2
+        assert len(draw(scene, *random_position(rng)).getcolors() or []) == 2
     shapes = {draw(Scene("red", shape, "blue"), 8, 8).tobytes() for shape in SHAPES}
     assert len(shapes) == len(SHAPES)
 
 
 def test_the_data_have_llavas_layouts(tmp_path: Path) -> None:
     folder = tiny_vision_data(tmp_path)
-    records = read_records(folder / "llava" / "train.json")
+    records = read_conversations(folder / "llava" / "train.json")
     require_images(records)
     assert len(records) == 256 and all(len(record.turns) == 4 for record in records)
     bench = folder / "llava_bench"

@@ -15,9 +15,20 @@ from sharelora.models.load import load_base, load_tokenizer
 from sharelora.tiny import ensure_tiny
 from sharelora.tiny.architectures import ARCHITECTURES
 from sharelora.tiny.build import make_tokenizer
-from sharelora.tiny.nlg import E2E_SIZES, TRIPLE_SIZES, UNSEEN_SIZE, dealt, write_nlg
+from sharelora.tiny.nlg import (
+    ATTRIBUTES,
+    E2E_SIZES,
+    PROPERTIES,
+    TRIPLE_SIZES,
+    UNSEEN_SIZE,
+    dealt,
+    decoder_documents,
+    describe,
+    restaurant,
+    triples,
+    write_nlg,
+)
 from sharelora.tiny.objectives import next_token_of_rows
-from sharelora.tiny.restaurants import ATTRIBUTES, PROPERTIES, decoder_documents, describe, restaurant, triples
 from sharelora.tiny.world import make_world
 
 BOTH = ("dart", "webnlg")

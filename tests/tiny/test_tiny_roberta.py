@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,19 @@ def test_tokens_are_hidden_in_their_proportions_and_special_ones_never(tokenizer
     assert not torch.isin(shown[replaced], torch.tensor(tokenizer.all_special_ids)).any()
 
 
-def test_what_shapes_the_data_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cache._key("data")
-    assert all((Path(cache.__file__).parent.parent / "data" / name).is_file() for name in cache.DATA_SOURCES)
-    changed = "glue/tasks.py"
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * str(path).endswith(changed))
-    assert cache._key("data") != before
+# What tiny modules import from `sharelora.data` and their texts and files do not depend on: batches, reading of images.
+PLUMBING = {f"sharelora.data.{name}" for name in ("token_rows", "vision", "vision.batches", "vision.images")}
+
+
+def test_every_module_of_data_that_shapes_texts_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = (ast.parse(file.read_text("utf-8")) for file in Path(cache.__file__).parent.glob("*.py"))
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported = {node.module for node in nodes if node.module and node.module.startswith("sharelora.data.")}
+    shaping = {module.__name__: module.__file__ for module in cache.SHAPING_MODULES}
+    assert len(imported) > 5 and imported - PLUMBING - {"sharelora.data.glue", "sharelora.data.nlg"} <= set(shaping)
+    before, read = cache._key("data"), Path.read_bytes
+    for changed in (*shaping.values(), cache.__file__):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path, changed=changed: read(path) + b"#" * (str(path) == changed))
+            assert cache._key("data") != before
+    assert cache._key("data") == before

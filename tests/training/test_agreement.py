@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sharelora.support.errors import UserError
-from sharelora.trainer.dealing import digest, require_agreement, require_same_start
+from sharelora.trainer.guards import digest, require_agreement, require_same_start
 
 
 def test_a_fingerprint_tells_every_bit_of_what_is_trained() -> None:
@@ -33,5 +33,5 @@ def test_processes_that_hold_other_weights_are_named() -> None:
 def test_processes_that_start_from_different_places_are_named() -> None:
     require_same_start([None, None])
     require_same_start(["x", "x"])
-    with pytest.raises(UserError, match=r"process 0 goes on from x and process 2 from nothing; need .*share"):
+    with pytest.raises(UserError, match=r"process 0 resumes from x and process 2 from nothing; need .*share"):
         require_same_start(["x", "x", None])

@@ -15,8 +15,9 @@ import torch
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import checkpoints, damage, find, new_checkpoint, recover, rotate
+from sharelora.trainer.exact_state import random_state, set_random_state
 from sharelora.trainer.lock import Lock
-from sharelora.trainer.state import load_state, random_state, save_state, set_random_state
+from sharelora.trainer.serialization import load_state, save_state
 from sharelora.training.output import clear
 
 
@@ -55,8 +56,8 @@ def test_a_checkpoint_is_there_when_the_block_has_succeeded(tmp_path: Path) -> N
         ("manifest.json", None, "manifest.json is missing"),
         ("manifest.json", b"{", "manifest.json is damaged"),
         ("manifest.json", b"{}", "manifest.json is of an unknown kind"),
-        ("manifest.json", b'{"schema": 1, "files": {"../x": {}}}', "../x lies outside of it"),
-        ("manifest.json", b'{"schema": 1, "files": {"/etc/passwd": {}}}', "/etc/passwd lies outside of it"),
+        ("manifest.json", b'{"schema": 1, "files": {"../x": {}}}', "../x is outside of it"),
+        ("manifest.json", b'{"schema": 1, "files": {"/etc/passwd": {}}}', "/etc/passwd is outside of it"),
     ],
 )
 def test_damage_is_found_and_the_checkpoint_before_is_used(
@@ -189,7 +190,7 @@ def test_random_numbers_go_on_after_a_state_is_put_back(tmp_path: Path) -> None:
 
 
 def test_links_are_removed_and_what_they_lead_to_stays(tmp_path: Path) -> None:
-    """Nothing that a run deletes lies outside of its folder."""
+    """Nothing that a run deletes is outside of its folder."""
     (made,) = make(tmp_path / "elsewhere", 1)
     out = tmp_path / "out"
     out.mkdir()

@@ -10,8 +10,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from sharelora.support.errors import UserError
-from sharelora.trainer.engine_rules import RULES, refuse_engine
-from sharelora.trainer.engines import Setup, engine_of
+from sharelora.trainer.launch import Setup, engine_of
+from sharelora.trainer.unsupported import RULES, refuse_engine
 
 CONFIGS = Path(__file__).resolve().parents[2] / "scripts" / "accelerate"
 TRAIN: dict[str, Any] = {

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sharelora.trainer.state import load_state, save_state
 from small_llama import Job
 from stops import STATE, same_state, stop_often
 from transformers import EarlyStoppingCallback
 
 from sharelora.support.errors import UserError
-from sharelora.trainer.adapter import AdapterTrainer
 from sharelora.trainer.checkpoints import checkpoints, damage, step_of, write_manifest
-from sharelora.trainer.state import load_state, save_state
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training import runner
 
 ADAPTER = "adapter_model/adapter_model.safetensors"

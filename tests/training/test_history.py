@@ -31,5 +31,5 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_there_is_the_table_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.reporting.history.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sharelora.reporting.pictures.importlib.util.find_spec", lambda name: None)
     assert write_history(tmp_path, LOG) == [tmp_path / "loss.csv"]

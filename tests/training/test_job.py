@@ -219,7 +219,7 @@ def test_a_model_of_the_hub_is_recorded_by_its_id(
     job: Job, model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It may be loaded from a folder of the cache, whose path means nothing on another machine."""
-    monkeypatch.setattr("sharelora.training.model.locate_model", lambda *_: str(model_folder))
+    monkeypatch.setattr("sharelora.training.model.resolve_model", lambda *_: str(model_folder))
     args = job("--model_name_or_path", "owner/name")
     config = json.loads((args.output_dir / "adapter_model" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == result(args)["model"] == "owner/name"

@@ -75,7 +75,7 @@ def test_a_dry_run_measures_nothing(words: list[str], sample: Path, caplog: pyte
         (("--similarity_threshold", "0.9"), r"--similarity_threshold 0\.9 without similarities to group"),
         (("--share_layers", "no.json"), r"found no no\.json; need the similarity"),
         (("--share_layers", "auto", "--similarity_sample", "no.txt"), "no.txt not found"),
-        ((*AUTO, "--similarity_sample", "SAMPLE", "--similarity_threshold", "1.1"), r"cosine similarity lies from -1"),
+        ((*AUTO, "--similarity_sample", "SAMPLE", "--similarity_threshold", "1.1"), r"cosine similarity goes from -1"),
         ((*AUTO, "--similarity_sample", "SAMPLE", "--share", "none"), "share='none' shares nothing"),
         ((*AUTO, "--similarity_sample", "SAMPLE", "--share_across", "modules"), "keeps each layer apart"),
         ((*AUTO, "--similarity_sample", "SAMPLE", "--similarity_threshold", "1"), "the most similar are 0 and 1"),

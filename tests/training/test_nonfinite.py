@@ -15,7 +15,7 @@ from small_llama import Job
 from torch import Tensor, nn
 
 from sharelora.support.errors import UserError
-from sharelora.trainer.nonfinite import IN_A_ROW, Mode, NonFinite
+from sharelora.trainer.guards import IN_A_ROW, Mode, NonFinite
 from sharelora.training.trainer import ShareTrainer
 
 NAN, INF = float("nan"), float("inf")
@@ -32,7 +32,7 @@ def judge(found: NonFinite, losses: list[float], norm: float, scaled: bool = Fal
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     for loss in losses:
-        found.see_loss(torch.tensor(loss))
+        found.see_loss(torch.tensor(loss), torch.zeros(()))
     found.see_gradient(torch.tensor(norm), scaled)
     found.on_pre_optimizer_step(SETTINGS, STATE, None, model)
     return model

@@ -10,14 +10,14 @@ import pytest
 import torch
 from small_llama import Job
 
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.memory.machine import out_of_memory
 from sharelora.support.errors import UserError
 from sharelora.training.capacity import explained
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to 9")
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
-NAMES = Names("rows", "times", ("length",))
+NAMES = FlagNames("rows", "times", ("length",))
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception) -> None:

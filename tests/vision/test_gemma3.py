@@ -18,10 +18,10 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 from small_llama import write_tokenizer
 
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, image_reader, read_records
+from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, image_reader, read_conversations
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.encoding import tokenise
-from sharelora.models.adapter import attach_adapter
+from sharelora.data.vision.tokens import tokenise
+from sharelora.models.adapter import load_adapter
 from sharelora.models.vision import PROJECTOR, load_processor, load_vision_base
 
 SOFT, BEGIN, END = "<soft>", "<boi>", "<eoi>"
@@ -82,7 +82,7 @@ def gemma_writer(gemma: Path) -> ConversationWriter:
 
 def test_a_prompt_is_what_its_processor_makes_of_it(tmp_path: Path, gemma_writer: ConversationWriter) -> None:
     asked = row("See <image>\nand <image>", image=["a.png", "b.png"])
-    [record] = read_records(write_rows(tmp_path, asked), need_answer=False)
+    [record] = read_conversations(write_rows(tmp_path, asked), need_answer=False)
     [piece] = gemma_writer.pieces(record)
     assert piece.text == "<user>See <boi>and <boi></s>\n<assistant>"
     reader = gemma_writer.reader
@@ -105,10 +105,10 @@ def test_it_is_tuned_saved_and_read_again(job: Job, gemma: Path, made: Path, gem
     assert len(paths) == 14 and all(path.startswith("model.language_model.") for path in paths)
     beside = {name.rpartition(f"{PROJECTOR}.")[2] for name in saved if PROJECTOR in name}
     assert beside == {"mm_input_projection_weight", "mm_soft_emb_norm.weight"}
-    rows, _ = encode(gemma_writer, read_records(made / "llava" / "train.json")[:2], 512, "train")
+    rows, _ = encode(gemma_writer, read_conversations(made / "llava" / "train.json")[:2], 512, "train")
     batch = ImageTextCollator(gemma_writer.reader, 2)([rows[0], rows[1]])
     base, again = (load_vision_base(str(gemma)) for _ in range(2))
-    tuned = attach_adapter(again, args.output_dir)
+    tuned = load_adapter(again, args.output_dir)
     with torch.no_grad():
         assert not torch.allclose(base(**batch).logits, tuned.eval()(**batch).logits)
     assert json.loads((args.output_dir / "metrics.json").read_text())["eval_loss"] > 0

@@ -9,16 +9,23 @@ import torch
 from PIL import Image
 from small_vision import row, write_rows
 
-from sharelora.data.vision import IMAGE, ConversationWriter, ImageReader, ImageTextCollator, encode, read_records
+from sharelora.data.vision import (
+    IMAGE,
+    ConversationWriter,
+    ImageReader,
+    ImageTextCollator,
+    encode,
+    read_conversations,
+)
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.encoding import tokenise
+from sharelora.data.vision.tokens import tokenise
 from sharelora.support.errors import UserError
 
 ASKED = f"{IMAGE}\nWhat colour is the shape?"
 
 
 def test_a_prompt_is_what_the_processor_makes_of_it(tmp_path: Path, writer: ConversationWriter) -> None:
-    [record] = read_records(write_rows(tmp_path, row(ASKED)), need_answer=False)
+    [record] = read_conversations(write_rows(tmp_path, row(ASKED)), need_answer=False)
     [piece] = writer.pieces(record)
     image = Image.open(record.images[0])
     reference = writer.reader.processor(images=[image], text=[piece.text], return_tensors="pt")
@@ -30,7 +37,7 @@ def test_a_prompt_is_what_the_processor_makes_of_it(tmp_path: Path, writer: Conv
 
 
 def test_the_text_is_llavas(tmp_path: Path, writer: ConversationWriter) -> None:
-    [record] = read_records(write_rows(tmp_path, row(f"{IMAGE}\nWhat?", "red", "Sure?", "yes")))
+    [record] = read_conversations(write_rows(tmp_path, row(f"{IMAGE}\nWhat?", "red", "Sure?", "yes")))
     whole = "".join(piece.text for piece in writer.pieces(record))
     assert whole.endswith("questions. USER: <image>\nWhat? ASSISTANT: red</s>USER: Sure? ASSISTANT: yes</s>")
     assert [piece.text for piece in writer.pieces(record) if piece.learnt] == [" red</s>", " yes</s>"]
@@ -38,7 +45,7 @@ def test_the_text_is_llavas(tmp_path: Path, writer: ConversationWriter) -> None:
 
 def test_answers_alone_count_and_images_never(tmp_path: Path, writer: ConversationWriter) -> None:
     path = write_rows(tmp_path, row(ASKED, "red", "Sure?", "yes"), row(f"{IMAGE}{IMAGE}", "two", image=["a.png"] * 2))
-    rows, report = encode(writer, read_records(path), 512, "train")
+    rows, report = encode(writer, read_conversations(path), 512, "train")
     reader = writer.reader
     for place, (images, words) in enumerate([(1, " red</s> yes</s>"), (2, " two</s>")]):
         item = rows[place]
@@ -54,7 +61,7 @@ def test_answers_alone_count_and_images_never(tmp_path: Path, writer: Conversati
 def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path: Path, writer: ConversationWriter) -> None:
     long = "red " * 50
     path = write_rows(tmp_path, row(ASKED, long), row(ASKED, "red"), row(f"{'why ' * 90}{IMAGE}", "red"))
-    records = read_records(path)
+    records = read_conversations(path)
     lengths = encode(writer, records, 4096, "train")[0].lengths
     limit = int(lengths[1])
     rows, report = encode(writer, records, limit, "train")
@@ -68,7 +75,7 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path: Path, writer:
 
 def test_a_batch_is_padded_and_has_all_images(tmp_path: Path, writer: ConversationWriter) -> None:
     path = write_rows(tmp_path, row(ASKED, "red"), row("Hello", "hi there you all", image=None))
-    rows, report = encode(writer, read_records(path), 512, "train")
+    rows, report = encode(writer, read_conversations(path), 512, "train")
     assert report.without_image == 1
     for left in (False, True):
         batch = ImageTextCollator(writer.reader, 2, left)([rows[0], rows[1]])
@@ -81,14 +88,14 @@ def test_a_batch_is_padded_and_has_all_images(tmp_path: Path, writer: Conversati
 
 
 def test_a_batch_without_images_gets_one_that_teaches_nothing(tmp_path: Path, writer: ConversationWriter) -> None:
-    rows, _ = encode(writer, read_records(write_rows(tmp_path, row("Hello", "hi", image=None))), 512, "train")
+    rows, _ = encode(writer, read_conversations(write_rows(tmp_path, row("Hello", "hi", image=None))), 512, "train")
     batch = ImageTextCollator(writer.reader, 2)([rows[0]])
     assert batch["pixel_values"].shape == (1, 3, 32, 32)
     assert (batch["labels"][1] == -100).all() and (batch["input_ids"] == writer.reader.token_id).sum() == 16
 
 
 def test_a_template_that_loses_images_or_changes_its_beginning_is_refused(tmp_path: Path, reader: ImageReader) -> None:
-    [record] = read_records(write_rows(tmp_path, row(ASKED, "red")))
+    [record] = read_conversations(write_rows(tmp_path, row(ASKED, "red")))
     template = tmp_path / "one.jinja"
     template.write_text("{% for turn in messages %}{{ turn.role }}{% endfor %}")
     with pytest.raises(UserError, match=r"writes 0 places for the 1 images of row 0"):

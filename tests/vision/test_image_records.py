@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_vision import row, write_rows
 
-from sharelora.data.vision import IMAGE, read_records, require_images
+from sharelora.data.vision import IMAGE, read_conversations, require_images
 from sharelora.data.vision.images import open_image
 from sharelora.support.errors import UserError
 
@@ -17,7 +17,7 @@ ASKED = f"{IMAGE}\nWhat is it?"
 
 def test_a_row_is_read(tmp_path: Path) -> None:
     path = write_rows(tmp_path, row(ASKED, "red", "Sure?", "yes"), row("Hello", "hi", image=None))
-    first, second = read_records(path)
+    first, second = read_conversations(path)
     assert first.name == "row 0 of rows.json (id 7)" and first.images == (tmp_path / "a.png",)
     assert [(turn.role, turn.text) for turn in first.turns] == [
         ("user", ASKED),
@@ -33,7 +33,7 @@ def test_several_images_and_another_folder(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     path = write_rows(tmp_path, row(f"{IMAGE}{IMAGE}\nWhich?", "a", image=["a.png", "b.png"]))
-    [record] = read_records(path, images)
+    [record] = read_conversations(path, images)
     assert record.images == (images / "a.png", images / "b.png")
 
 
@@ -41,10 +41,10 @@ def test_an_answer_at_the_start_and_a_question_at_the_end_are_not_learnt(tmp_pat
     turns = row("x", "y", ASKED, "red", "More?")
     turns["conversations"][0]["from"] = "gpt"
     del turns["conversations"][1]
-    [record] = read_records(write_rows(tmp_path, turns))
+    [record] = read_conversations(write_rows(tmp_path, turns))
     assert [turn.text for turn in record.turns] == [ASKED, "red"]
     asked = write_rows(tmp_path, row(ASKED))
-    assert len(read_records(asked, need_answer=False)[0].turns) == 1
+    assert len(read_conversations(asked, need_answer=False)[0].turns) == 1
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_an_answer_at_the_start_and_a_question_at_the_end_are_not_learnt(tmp_pat
 def test_a_bad_row_is_named(tmp_path: Path, bad: dict[str, Any], words: str) -> None:
     path = write_rows(tmp_path, row(ASKED, "red"), bad)
     with pytest.raises(UserError, match=r"row 1 of rows.json \(id 7\)") as error:
-        read_records(path)
+        read_conversations(path)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -73,15 +73,15 @@ def test_missing_and_unreadable_images_are_named_with_their_rows(tmp_path: Path)
     (tmp_path / "text.png").write_text("no image")
     rows = [row(ASKED, "x", image=name) for name in ("a.png", "text.png", "gone.png", "text.png", "none.png")]
     with pytest.raises(UserError) as error:
-        require_images(read_records(write_rows(tmp_path, *rows)))
+        require_images(read_conversations(write_rows(tmp_path, *rows)))
     said = str(error.value)
     assert said.startswith("found 4 images that cannot be used: row 1 of rows.json (id 7): ")
-    assert f"{tmp_path / 'text.png'} is no readable image" in said and f"{tmp_path / 'gone.png'} is missing" in said
+    assert f"{tmp_path / 'text.png'} is not a readable image" in said and f"{tmp_path / 'gone.png'} is missing" in said
     assert "and 1 more" in said and "\n" not in said
 
 
 def test_an_image_that_was_cut_short_is_named_when_it_is_opened(tmp_path: Path) -> None:
-    [record] = read_records(write_rows(tmp_path, row(ASKED, "x")))
+    [record] = read_conversations(write_rows(tmp_path, row(ASKED, "x")))
     data = record.images[0].read_bytes()
     record.images[0].write_bytes(data[: len(data) // 2])
     require_images([record])

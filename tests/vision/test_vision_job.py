@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from small_vision import Job, row, write_rows
 
 from sharelora.convert import export_lora, merge
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_records
-from sharelora.models.adapter import attach_adapter
+from sharelora.data.vision import ConversationWriter, ImageTextCollator, encode, read_conversations
+from sharelora.models.adapter import load_adapter
 from sharelora.models.vision import PROJECTOR, load_vision_base, projector
 from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny
@@ -54,7 +54,7 @@ def test_adapters_are_in_the_language_model_alone_and_the_projector_is_beside_th
 
 
 def logits(model: Any, writer: ConversationWriter, made: Path) -> torch.Tensor:
-    records = read_records(made / "llava" / "train.json")[:4]
+    records = read_conversations(made / "llava" / "train.json")[:4]
     rows, _ = encode(writer, records, 512, "train")
     batch = ImageTextCollator(writer.reader, 2)([rows[place] for place in range(4)])
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_a_saved_adapter_is_read_again_with_its_projector(
     session = run(parse([word for name, value in flags.items() for word in (f"--{name}", value)]))
     assert session is not None
     trained = logits(session.model, writer, made)
-    again = attach_adapter(load_vision_base(str(llava)), Path(flags["output_dir"]))
+    again = load_adapter(load_vision_base(str(llava)), Path(flags["output_dir"]))
     assert torch.equal(logits(again, writer, made), trained)
     base = load_vision_base(str(llava))
     assert not torch.allclose(logits(base, writer, made), trained)
@@ -79,7 +79,7 @@ def test_a_merged_model_and_a_plain_adapter_say_the_same(
 ) -> None:
     # Larger steps, so that what the adapter adds is far above rounding.
     folder = job(learning_rate="0.01").output_dir / "adapter_model"
-    expected = logits(attach_adapter(load_vision_base(str(llava)), folder), writer, made)
+    expected = logits(load_adapter(load_vision_base(str(llava)), folder), writer, made)
     merged = merge(llava, folder, tmp_path / "merged")
     assert merged.changed == SHAPE[0] * SHAPE[1] + 4
     found = logits(load_vision_base(str(tmp_path / "merged")), writer, made)
@@ -94,7 +94,7 @@ def test_the_projector_is_trained_in_full_precision_on_a_16_bit_base(job: Job, l
     args = job(bits="16", bf16="true")
     saved = weights(args.output_dir)
     assert {value.dtype for value in saved.values()} == {torch.float32}
-    again = attach_adapter(load_vision_base(str(llava), dtype="bf16"), args.output_dir)
+    again = load_adapter(load_vision_base(str(llava), dtype="bf16"), args.output_dir)
     state = {name: value for name, value in again.state_dict().items() if "modules_to_save" in name}
     assert len(state) == 4
     for name, value in state.items():

@@ -2,5 +2,9 @@
 # Write completions of the HumanEval functions with LLaMA-3-70B tuned on CodeAlpaca with LoRA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/HumanEval_generate_llama3_70b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-test=HumanEval stage=generate model=llama3_70b precision=full share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/generation.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=HumanEval_llama3_70b_full tuned=code_llama3_70b_full base=meta-llama/Meta-Llama-3-70B
+flags=(--bits 16 --samples 1 --k 1 --max_new_tokens 1024 --temperature 0.2 --top_p 0.95 --generate_only true)
+tiny_flags=(--bits 32 --max_new_tokens 64)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/humaneval.py "$@"

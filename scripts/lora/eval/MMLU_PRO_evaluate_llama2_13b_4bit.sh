@@ -2,5 +2,8 @@
 # MMLU-Pro test accuracy of LLaMA-2-13B tuned on Alpaca with LoRA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/MMLU_PRO_evaluate_llama2_13b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=MMLU_PRO model=llama2_13b precision=4bit share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=MMLU_PRO_llama2_13b_4bit tuned=alpaca_llama2_13b_4bit base=meta-llama/Llama-2-13b-hf
+flags=(--bits 4 --split test) tiny_flags=(--shots 0)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/mmlu_pro.py "$@"

@@ -2,5 +2,8 @@
 # MMLU-Pro test accuracy of LLaMA-3-8B tuned on Alpaca with LoRA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/MMLU_PRO_evaluate_llama3_8b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=MMLU_PRO model=llama3_8b precision=full share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=MMLU_PRO_llama3_8b_full tuned=alpaca_llama3_8b_full base=meta-llama/Meta-Llama-3-8B
+flags=(--bits 16 --split test) tiny_flags=(--bits 32 --shots 0)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/mmlu_pro.py "$@"

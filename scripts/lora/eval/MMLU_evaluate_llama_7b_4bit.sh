@@ -2,5 +2,8 @@
 # Five-shot MMLU test accuracy of LLaMA-7B tuned on Alpaca with LoRA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/lora/eval/MMLU_evaluate_llama_7b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=MMLU model=llama_7b precision=4bit share=none
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=none name=MMLU_llama_7b_4bit tuned=alpaca_llama_7b_4bit base=huggyllama/llama-7b
+flags=(--bits 4 --shots 5 --split test) tiny_flags=(--shots 0)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/mmlu.py "$@"

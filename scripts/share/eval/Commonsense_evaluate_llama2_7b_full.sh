@@ -2,5 +2,8 @@
 # Accuracy on eight commonsense tasks of LLaMA-2-7B tuned on them with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/Commonsense_evaluate_llama2_7b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=Commonsense model=llama2_7b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=Commonsense_llama2_7b_full tuned=commonsense_llama2_7b_full base=meta-llama/Llama-2-7b-hf
+flags=(--bits 16) tiny_flags=(--bits 32)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/commonsense.py "$@"

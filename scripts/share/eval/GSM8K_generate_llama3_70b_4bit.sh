@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# Write worked answers to the GSM8K test questions with LLaMA-3-70B tuned on GSM8K with ShareA adapters; 4-bit base.
+# Write worked answers to the GSM8K test questions with LLaMA-3-70B tuned on GSM8K with ShareA adapters; 4-bit (NF4) base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/GSM8K_generate_llama3_70b_4bit.sh [--tiny] [FLAGS]
 set -euo pipefail
-test=GSM8K stage=generate model=llama3_70b precision=4bit share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/generation.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=GSM8K_llama3_70b_4bit tuned=gsm8k_llama3_70b_4bit base=meta-llama/Meta-Llama-3-70B
+flags=(--bits 4 --split test --shots 8 --max_new_tokens 512 --temperature 0.6 --top_p 0.95 --generate_only true)
+tiny_flags=(--shots 2 --max_new_tokens 64)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/gsm8k.py "$@"

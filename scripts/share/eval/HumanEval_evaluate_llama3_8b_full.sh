@@ -2,5 +2,9 @@
 # HumanEval pass@1 of LLaMA-3-8B tuned on CodeAlpaca with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/HumanEval_evaluate_llama3_8b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-test=HumanEval stage=evaluate model=llama3_8b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/generation.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=HumanEval_llama3_8b_full tuned=code_llama3_8b_full base=meta-llama/Meta-Llama-3-8B
+flags=(--bits 16 --samples 1 --k 1 --max_new_tokens 1024 --temperature 0.2 --top_p 0.95 --generate_only false)
+tiny_flags=(--bits 32 --max_new_tokens 64)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/humaneval.py "$@"

@@ -2,5 +2,8 @@
 # MMLU-Pro test accuracy of LLaMA-2-13B tuned on Alpaca with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/MMLU_PRO_evaluate_llama2_13b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=MMLU_PRO model=llama2_13b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=MMLU_PRO_llama2_13b_full tuned=alpaca_llama2_13b_full base=meta-llama/Llama-2-13b-hf
+flags=(--bits 16 --split test) tiny_flags=(--bits 32 --shots 0)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/mmlu_pro.py "$@"

@@ -2,5 +2,8 @@
 # Five-shot MMLU test accuracy of LLaMA-13B tuned on Alpaca with ShareA adapters; 16-bit base.
 # Usage: [MODEL=DIR] [ADAPTER=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] bash scripts/share/eval/MMLU_evaluate_llama_13b_full.sh [--tiny] [FLAGS]
 set -euo pipefail
-exam=MMLU model=llama_13b precision=full share=a
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/choice.sh"
+# Written by scripts/generate.py; --help says what it runs.
+share=a name=MMLU_llama_13b_full tuned=alpaca_llama_13b_full base=huggyllama/llama-13b
+flags=(--bits 16 --shots 5 --split test) tiny_flags=(--bits 32 --shots 0)
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+examine eval/mmlu.py "$@"

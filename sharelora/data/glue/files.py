@@ -1,4 +1,7 @@
-"""GLUE's official files: tab-separated, one example a line, quotes being characters like any other."""
+"""GLUE's official files, and predictions in the form that its server takes.
+
+Both are tab-separated, one example a line; quotes are characters like any other.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import Row, read_text, summary
+from sharelora.data.rows import BadCell, Row, read_text, summary
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_text
 
 logger = logging.getLogger(__name__)
 
-
+# Broken lines that a warning lists.
 SHOWN = 5
 
 
-class _BadLine(Exception):
-    """What is wrong with one line; `read_split` adds the file and the line's number."""
-
-
-class _WrongLength(_BadLine):
+class _WrongLength(BadCell):
     """A line with more or fewer cells than the header."""
 
 
@@ -53,13 +52,14 @@ def read_split(path: Path, task: GlueTask, split: str) -> list[Row]:
     broken: list[int] = []
     for number, line in enumerate(lines if bare else lines[1:], 1 if bare else 2):
         try:
-            rows.append(parse(_checked(line, header), len(rows)))
-        except _WrongLength as error:
-            if not task.broken_lines:
-                raise _at(path, number, error) from error
+            cells = _cells(line)
+            if len(cells) != len(header):
+                raise _WrongLength(f"found {len(cells)} cells ({summary(line)!r}); need {len(header)}")
+            rows.append(parse(cells, len(rows)))
+        except BadCell as error:
+            if not (task.broken_lines and isinstance(error, _WrongLength)):
+                raise UserError(f"{path}, line {number}: {error}; repair the file or copy it again") from error
             broken.append(number)
-        except _BadLine as error:
-            raise _at(path, number, error) from error
     if broken:
         first = ", ".join(map(str, broken[:SHOWN])) + (", ..." if len(broken) > SHOWN else "")
         logger.warning("%s: left out %d lines that are cut in two (%s)", path, len(broken), first)
@@ -68,19 +68,8 @@ def read_split(path: Path, task: GlueTask, split: str) -> list[Row]:
     return rows
 
 
-def _at(path: Path, number: int, error: _BadLine) -> UserError:
-    return UserError(f"{path}, line {number}: {error}; repair the file or copy it again")
-
-
 def _cells(line: str) -> tuple[str, ...]:
     return tuple(line.removesuffix("\r").split("\t"))
-
-
-def _checked(line: str, header: Sequence[str]) -> tuple[str, ...]:
-    cells = _cells(line)
-    if len(cells) != len(header):
-        raise _WrongLength(f"found {len(cells)} cells ({summary(line)!r}); need {len(header)}")
-    return cells
 
 
 def _parser(header: Sequence[str], task: GlueTask, test: bool, path: Path) -> Callable[[Sequence[str], int], Row]:
@@ -93,12 +82,12 @@ def _parser(header: Sequence[str], task: GlueTask, test: bool, path: Path) -> Ca
             f"{path} has the columns {', '.join(header) or 'none'}; need {', '.join(missing)} too; check that it is "
             f"the official file of {task.name}"
         )
-    places = {column: header.index(name) for column, name in zip(task.columns, texts, strict=True)}
+    positions = {column: header.index(name) for column, name in zip(task.columns, texts, strict=True)}
     label = None if test else header.index(task.tsv_label)
     index = header.index(task.tsv_index) if test and task.tsv_index in header else None
 
     def parse(cells: Sequence[str], number: int) -> Row:
-        row: Row = {column: cells[place] for column, place in places.items()}
+        row: Row = {column: cells[position] for column, position in positions.items()}
         row["idx"] = number if index is None else _whole(cells[index])
         return row if label is None else {**row, "label": _label(cells[label], task)}
 
@@ -109,24 +98,21 @@ def _whole(cell: str) -> int:
     try:
         return int(cell)
     except ValueError as error:
-        raise _BadLine(f"found the index {cell!r}; need a whole number") from error
+        raise BadCell(f"found the index {cell!r}; need a whole number") from error
 
 
 def _label(cell: str, task: GlueTask) -> int | float:
     if not task.regression:
         if cell not in task.written_labels:
-            raise _BadLine(f"found the label {cell!r}; need one of {', '.join(task.written_labels)}")
+            raise BadCell(f"found the label {cell!r}; need one of {', '.join(task.written_labels)}")
         return task.written_labels.index(cell)
     try:
         score = float(cell)
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise _BadLine(f"found the score {cell!r}; need a number")
+        raise BadCell(f"found the score {cell!r}; need a number")
     return score
-
-
-# Predictions in the format that GLUE's server takes.
 
 
 def write_predictions(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.glue.tasks import GlueTask
-from sharelora.data.readers import BadCell, Row, cell, read_rows
+from sharelora.data.rows import BadCell, Row, cell, read_rows
 from sharelora.support.errors import UserError
 
 NAME, LABEL = "own", "label"
@@ -101,13 +101,13 @@ def _rows(table: Sequence[Row], task: GlueTask, split: str, file: Path) -> list[
     rows = []
     for number, row in enumerate(table, 1):
         try:
-            kept: Row = {**{column: cell(row, column) for column in task.columns}, "idx": number - 1}
+            texts: Row = {**{column: cell(row, column) for column in task.columns}, "idx": number - 1}
         except BadCell as error:
             raise UserError(
                 f"{file}, row {number}: {error}; need text in {', '.join(task.columns)}; found the columns "
                 f"{', '.join(row)}; fill in or rename them"
             ) from error
-        rows.append(kept if split == "test" else {**kept, "label": _id(row, task, number, file)})
+        rows.append(texts if split == "test" else {**texts, "label": _id(row, task, number, file)})
     return rows
 
 

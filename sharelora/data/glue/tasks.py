@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from sharelora.support.errors import UserError
+from sharelora.data.find import unknown_name
 
 HUB = "nyu-mll/glue"
 
@@ -164,8 +163,6 @@ def glue_task(name: str) -> GlueTask:
     Raises:
         UserError: there is none of that name; the nearest one is named.
     """
-    if name.lower() in TASKS:
-        return TASKS[name.lower()]
-    near = difflib.get_close_matches(name.lower(), TASKS, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "or pass --train_file and --validation_file"
-    raise UserError(f"found unknown task {name}; need one of {', '.join(TASKS)}; {advice}")
+    if name.lower() not in TASKS:
+        raise unknown_name(name, TASKS, "task", "or pass --train_file and --validation_file")
+    return TASKS[name.lower()]

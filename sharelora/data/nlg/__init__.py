@@ -1,9 +1,14 @@
-"""Data-to-text sets (E2E, WebNLG, DART): rows, sources, tokens, and the conversions of LoRA's commands."""
+"""Data-to-text sets (E2E, WebNLG, DART): rows in every published schema, tokens, and LoRA's conversions."""
 
-from sharelora.data.nlg.encoded import load_encoded, text_records
-from sharelora.data.nlg.encoding import Encoded, NlgReport, encode_prompt, encode_prompts, encode_rows, token_rows
-from sharelora.data.nlg.records import Group, Record, grouped
-from sharelora.data.nlg.sources import load_nlg, locate_nlg
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.data.nlg.load import load_nlg, locate_nlg
+    from sharelora.data.nlg.records import Group, Record, grouped
+    from sharelora.data.nlg.token_files import load_encoded, text_records
+    from sharelora.data.nlg.tokens import Encoded, NlgReport, encode_prompt, encode_prompts, encode_rows, token_rows
 
 __all__ = [
     "Encoded",
@@ -20,3 +25,5 @@ __all__ = [
     "text_records",
     "token_rows",
 ]
+
+make_lazy(__name__)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.nlg.encoded import ids_in
-from sharelora.data.nlg.encoding import Ids, encode_records
+from sharelora.data.nlg.load import load_nlg, read_file
 from sharelora.data.nlg.records import Group, Record, grouped
-from sharelora.data.nlg.sources import load_nlg, read_file
-from sharelora.data.readers import read_rows, read_text
+from sharelora.data.nlg.token_files import read_predictions, text_of
+from sharelora.data.nlg.tokens import Ids, encode_records
+from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json_lines, write_text
 
@@ -68,7 +68,7 @@ class DecodeOptions:
     Args:
         kind: layout of the references, one of `KINDS`.
         ref_num: reference files of `webnlg` and `dart`; an input with fewer texts repeats its first one.
-        tokenize: put spaces around everything that is no letter or digit.
+        tokenize: put spaces around everything except letters and digits.
         lower: write in lower case.
         filter: `all`, or only inputs of `seen` or `unseen` categories.
     """
@@ -96,7 +96,7 @@ def decode(
     options: DecodeOptions,
     unique: str | Path | None = None,
 ) -> int:
-    """Write predicted ids as text, one line per distinct input, and the references beside it for the official scripts.
+    """Write predicted ids as text, one line per distinct input, and the references for the official scripts.
 
     Args:
         tokenizer: the tokenizer of the model that predicted.
@@ -116,15 +116,15 @@ def decode(
     records = read_file(rows)
     groups = grouped(records) if unique is None else _grouped_by_name(records, Path(unique))
     wanted = FILTERS[options.filter]
-    kept = [group for group in groups if wanted is None or group.seen is wanted]
-    if not kept:
+    selected = [group for group in groups if wanted is None or group.seen is wanted]
+    if not selected:
         raise UserError(f"{rows} has no inputs that are {options.filter}; need WebNLG's rows with cate; drop --filter")
-    found = read_predictions(predictions, len(tokenizer), len(records))
-    lines = [options.styled(text_of(tokenizer, _predicted(group, found, str(predictions)))) for group in kept]
-    references = [[options.styled(text) for text in group.references] for group in kept]
+    by_row = read_predictions(predictions, len(tokenizer), len(records))
+    lines = [options.styled(text_of(tokenizer, _predicted(group, by_row, str(predictions)))) for group in selected]
+    references = [[options.styled(text) for text in group.references] for group in selected]
     write_text(predictions_out, "".join(line + "\n" for line in lines))
     _write_references(references, Path(references_out), options)
-    return len(kept)
+    return len(selected)
 
 
 def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
@@ -135,49 +135,20 @@ def _grouped_by_name(records: Sequence[Record], file: Path) -> list[Group]:
     return grouped(named)
 
 
-def read_predictions(path: str | Path, vocabulary: int, rows: int) -> dict[int, Ids]:
-    """Read predicted ids.
-
-    Args:
-        path: `{"id": row, "predict": [ids]}` lines.
-        vocabulary: how many tokens there are.
-        rows: how many rows were to be decoded.
-
-    Returns:
-        Row -> ids; of several predictions of a row the last one.
-
-    Raises:
-        UserError: another form, a row that does not exist, or an id outside the vocabulary.
-    """
-    found = {}
-    for number, line in enumerate(read_rows(path), 1):
-        where, row = f"{path} row {number}", line.get("id")
-        if not isinstance(row, int) or not 0 <= row < rows:
-            raise UserError(f"{where} has the id {row}; need that of a row, 0 to {rows - 1}; is it another data set?")
-        found[row] = ids_in(line, "predict", vocabulary, where)
-    return found
-
-
-def _predicted(group: Group, found: Mapping[int, Ids], path: str) -> Ids:
-    known = [found[row] for row in group.rows if row in found]
-    if not known:
+def _predicted(group: Group, by_row: Mapping[int, Ids], path: str) -> Ids:
+    predictions = [by_row[row] for row in group.rows if row in by_row]
+    if not predictions:
         raise UserError(
             f"{path} has no prediction for row {group.rows[0]} ({group.context[:60]!r}); need one for each input; "
             "finish the decoding first"
         )
-    return known[-1]
+    return predictions[-1]
 
 
-def text_of(tokenizer: Any, ids: Ids) -> str:
-    """The text of predicted ids: up to the first end token and the first blank line."""
-    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-    return text.split(tokenizer.eos_token)[0].split("\n\n")[0].strip()
-
-
-def _write_references(references: Sequence[Sequence[str]], place: Path, options: DecodeOptions) -> None:
+def _write_references(references: Sequence[Sequence[str]], path: Path, options: DecodeOptions) -> None:
     if options.kind == "e2e":
-        write_text(place, "\n".join("".join(line + "\n" for line in texts) for texts in references))
+        write_text(path, "\n".join("".join(line + "\n" for line in texts) for texts in references))
         return
     for number in range(options.ref_num):
         lines = (texts[number] if number < len(texts) else texts[0] for texts in references)
-        write_text(place / f"reference{number}", "".join(line + "\n" for line in lines))
+        write_text(path / f"reference{number}", "".join(line + "\n" for line in lines))

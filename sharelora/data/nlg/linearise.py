@@ -1,4 +1,11 @@
-"""Meaning representations and triples as one line of text, in the form of LoRA's conversion scripts."""
+"""Meaning representations, triples and texts in the form of LoRA's conversion scripts.
+
+Its files of E2E (`mr||ref`, one line per reference) have words and punctuation apart by spaces: `The Mill 's food is
+family - friendly .` They are the official csv after a tokeniser that behaves like spaCy's English rules. Those of its
+rules that occur in E2E are written down here, so that training on the official csv is training on the same text. LoRA's
+`test.txt` is reproduced in every line. Its `valid.txt` was made by another tokeniser (`isn 't` for `is n't`, `5 - star`
+for `5-star`) and differs in 70 of 4,672 lines.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from sharelora.data.readers import BadCell, summary
+from sharelora.data.rows import BadCell, summary
 
-# E2E's names of attributes that LoRA's files write otherwise; any other name stays.
+# E2E's names of attributes -> those of LoRA's files, where they differ.
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 _ATTRIBUTE = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
@@ -28,12 +35,12 @@ def linearise_mr(meaning: str) -> str:
     """
     parts, position = [], 0
     while position < len(meaning):
-        found = _ATTRIBUTE.match(meaning, position)
-        if found is None:
+        match = _ATTRIBUTE.match(meaning, position)
+        if match is None:
             raise BadCell(f"no attribute[value] at {summary(meaning[position:], 40)!r}")
-        name = found[1].strip()
-        parts.append(f"{ATTRIBUTES.get(name, name)} : {spaced(found[2])}")
-        position = found.end()
+        name = match[1].strip()
+        parts.append(f"{ATTRIBUTES.get(name, name)} : {spaced(match[2])}")
+        position = match.end()
     return " | ".join(parts)
 
 
@@ -53,14 +60,6 @@ def linearise_triples(triples: Iterable[Any]) -> str:
     if not lines:
         raise BadCell("no triples")
     return " | ".join(lines)
-
-
-# Words and punctuation apart by spaces, as in LoRA's files of E2E: `The Mill 's food is family - friendly .`
-#
-# Those files (`mr||ref`, one line per reference) are the official csv after a tokeniser whose behaviour is that of
-# spaCy's English rules. What of these rules occurs in E2E is written down here, so that training on the official csv
-# is training on the same text. LoRA's `test.txt` is reproduced in every line. Its `valid.txt` was made by another
-# tokeniser (`isn 't` for `is n't`, `5 - star` for `5-star`) and differs in 70 of 4,672 lines.
 
 
 # Straight and curly quotes; hyphen, en dash, em dash.
@@ -110,12 +109,12 @@ def _pieces(chunk: str) -> Iterator[str]:
         if whole is not None:
             yield whole
             break
-        if found := _PREFIX.match(chunk):
-            yield found[0]
-            chunk = chunk[found.end() :]
-        elif found := _SUFFIX.search(chunk):
-            tail.append(found[0])
-            chunk = chunk[: found.start()]
+        if match := _PREFIX.match(chunk):
+            yield match[0]
+            chunk = chunk[match.end() :]
+        elif match := _SUFFIX.search(chunk):
+            tail.append(match[0])
+            chunk = chunk[: match.start()]
         else:
             yield from (piece for piece in _INFIX.split(chunk) if piece)
             break
@@ -126,5 +125,5 @@ def _whole(chunk: str) -> str | None:
     """A contraction in its parts, or the end of one as it is; None for any other word."""
     if _END.fullmatch(chunk):
         return chunk
-    found = _NOT.fullmatch(chunk)
-    return f"{found[1]} {found[2]}" if found else _RUN_TOGETHER.get(chunk)
+    match = _NOT.fullmatch(chunk)
+    return f"{match[1]} {match[2]}" if match else _RUN_TOGETHER.get(chunk)

@@ -1,4 +1,4 @@
-"""Rows of data-to-text sets: what is given, what is to be written, and the references of each distinct input."""
+"""Rows of data-to-text sets, an input and a text for it, and the references of each distinct input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Record:
     """One row.
 
     Args:
-        context: what is given, as one line: `name : Blue Spice | Type : coffee shop`.
+        context: the input as one line: `name : Blue Spice | Type : coffee shop`.
         completion: a text for it; empty where a file has inputs alone.
         seen: whether the category is one of the training set (WebNLG); None where a set does not say.
     """

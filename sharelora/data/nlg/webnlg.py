@@ -1,4 +1,4 @@
-"""WebNLG 2017 in the ways it is published: the official XML, lines of JSON, LoRA's json, the hub."""
+"""WebNLG 2017 in every form that it is published in: the official XML, lines of JSON, LoRA's json, the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from sharelora.data.nlg.linearise import linearise_triples
 from sharelora.data.nlg.records import Record
-from sharelora.data.readers import BadCell, Row, read_text, summary
+from sharelora.data.rows import BadCell, Row, read_text, summary
 from sharelora.support.errors import UserError
 
 # The categories of the training set; the test set has five more.
@@ -17,8 +17,9 @@ SEEN = frozenset(
     "Airport Astronaut Building City ComicsCharacter Food Monument SportsTeam University WrittenWork".split()
 )
 GOOD = "good"  # the comment on texts that were checked; LoRA leaves out the others
-# In the official folder of the test set it stands beside files with a part of its entries, or without texts.
+# The official folder of the test set also has files with a part of its entries, or without texts.
 WHOLE_TEST = "testdata_with_lex.xml"
+_TRIPLES = "modifiedtripleset"
 
 
 def entry_records(
@@ -30,7 +31,7 @@ def entry_records(
         category: the entry's category.
         triples: subject, property and object of each.
         texts: its texts.
-        comments: what was said about each text.
+        comments: a remark on each text, `good` for one that was checked.
         need_text: an entry without any text is an error; otherwise it is one record without a text.
 
     Raises:
@@ -82,9 +83,6 @@ def from_entries(row: Row, need_text: bool) -> Iterator[Record]:
             raise BadCell(f"{error} in entry {number}") from error
 
 
-_TRIPLES = "modifiedtripleset"
-
-
 def _listed(row: Mapping[str, Any], column: str) -> list[Any]:
     if not isinstance(row.get(column), list):
         raise BadCell(f"no list in column {column}")
@@ -117,7 +115,7 @@ def read_xml(path: Path, need_text: bool) -> Iterator[Record]:
     if not entries:
         raise UserError(f"{path} has no <entry>; need an XML file of WebNLG; check the file")
     for entry in entries:
-        triples = [split_triple(triple.text or "") for triple in entry.iterfind("modifiedtripleset/mtriple")]
+        triples = [split_triple(triple.text or "") for triple in entry.iterfind(f"{_TRIPLES}/mtriple")]
         lex = entry.findall("lex")
         comments = [text.get("comment", GOOD) for text in lex]
         try:

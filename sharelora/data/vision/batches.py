@@ -1,30 +1,90 @@
-"""Make batches of conversations about images."""
+"""Tokenised conversations with their images, as a data set, and their batches; an image is opened with its row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sharelora.data.token_rows import IGNORED
+from sharelora.data.token_rows import IGNORED, Item
+from sharelora.data.vision.conversations import Conversation
 from sharelora.data.vision.images import ImageReader, open_image
-from sharelora.data.vision.records import Record
 
-Item = dict[str, Any]
+# What a row has besides its images.
 _OF_TOKENS = ("input_ids", "labels", "length")
+
+
+def spread(reader: ImageReader, ids: Tensor, learnt: Tensor) -> Item:
+    """Return a row as the model reads it, with all tokens of every image.
+
+    Args:
+        reader: knows how many these are.
+        ids: (S,), a single token for each image.
+        learnt: (S,), whether a token counts in the loss.
+
+    Returns:
+        `input_ids` and `labels`, (T,), and the `length` T.
+    """
+    times = torch.where(ids == reader.token_id, reader.count, 1)
+    ids, learnt = ids.repeat_interleave(times), learnt.repeat_interleave(times)
+    return {"input_ids": ids, "labels": torch.where(learnt, ids, IGNORED), "length": len(ids)}
+
+
+class ImageTextRows(Dataset[Item]):
+    """Rows of tokens and images.
+
+    An image's tokens, 576 equal ones in LLaVA-1.5, are kept as a single one: there are half a million rows.
+
+    Args:
+        reader: makes the vision tower's input.
+        conversations: where each row is from.
+        tokens: its ids, one for each image.
+        learnt: for each of these ids whether it counts in the loss.
+    """
+
+    def __init__(
+        self,
+        reader: ImageReader,
+        conversations: Sequence[Conversation],
+        tokens: Sequence[Sequence[int]],
+        learnt: Sequence[Sequence[bool]],
+    ) -> None:
+        self.reader, self.conversations = reader, list(conversations)
+        sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        images = np.array([len(conversation.images) for conversation in conversations], dtype=np.int64)
+        self.ends = np.cumsum(sizes)
+        self.lengths = sizes + images * (reader.count - 1)
+        self.tokens = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in tokens])
+        self.learnt = np.concatenate([np.asarray(marks, dtype=np.bool_) for marks in learnt])
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, index: int) -> Item:
+        """Return `input_ids` and `labels`, (T), and what the vision tower reads.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        start = self.ends[index - 1] if index else 0
+        ids = torch.from_numpy(self.tokens[start : self.ends[index]].astype(np.int64))
+        learnt = torch.from_numpy(self.learnt[start : self.ends[index]])
+        item, conversation = spread(self.reader, ids, learnt), self.conversations[index]
+        if not conversation.images:
+            return item
+        return {**item, **self.reader.values([open_image(path, conversation.name) for path in conversation.images])}
 
 
 @dataclass(frozen=True)
 class ImageTextCollator:
     """Batches padded on the right, or for generation on the left, with all their images in one tensor.
 
-    A batch to learn from that has no image gets a row of a black one, which no label counts: the projector would have
-    no gradient otherwise, and processes that train together would wait for each other's.
+    A training batch without any image gets a row with a black one, in which no label counts: without a gradient of the
+    projector, processes that train together would wait for each other's.
 
     Args:
         reader: the model's.
@@ -57,7 +117,7 @@ class ImageTextCollator:
         return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_value=fill, padding_side=side)
 
     def _blank(self) -> Item:
-        from PIL import Image
+        from PIL import Image  # optional
 
         ids = torch.full((self.reader.count,), self.reader.token_id)
         return {
@@ -69,67 +129,3 @@ class ImageTextCollator:
 
 def _image_names(rows: Sequence[Item]) -> list[str]:
     return sorted({name for row in rows for name in row if name not in _OF_TOKENS})
-
-
-# Tokenised conversations with their images, as a data set; images are opened when their row is asked for.
-
-
-def spread(reader: ImageReader, ids: Tensor, learnt: Tensor) -> dict[str, Any]:
-    """Return a row as the model reads it, with all tokens of every image.
-
-    Args:
-        reader: knows how many these are.
-        ids: (S,), a single token for each image.
-        learnt: (S,), whether a token counts in the loss.
-
-    Returns:
-        `input_ids` and `labels`, (T,), and the `length` T.
-    """
-    times = torch.where(ids == reader.token_id, reader.count, 1)
-    ids, learnt = ids.repeat_interleave(times), learnt.repeat_interleave(times)
-    return {"input_ids": ids, "labels": torch.where(learnt, ids, IGNORED), "length": len(ids)}
-
-
-class ImageTextRows(Dataset[dict[str, Any]]):
-    """Rows of tokens and images.
-
-    An image's tokens, 576 equal ones in LLaVA-1.5, are kept as a single one: there are half a million rows.
-
-    Args:
-        reader: makes the vision tower's input.
-        records: where each row is from.
-        tokens: its ids, one for each image.
-        learnt: for each of these ids whether it counts in the loss.
-    """
-
-    def __init__(
-        self,
-        reader: ImageReader,
-        records: Sequence[Record],
-        tokens: Sequence[Sequence[int]],
-        learnt: Sequence[Sequence[bool]],
-    ) -> None:
-        self.reader, self.records = reader, list(records)
-        sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
-        images = np.array([len(record.images) for record in records], dtype=np.int64)
-        self.ends = np.cumsum(sizes)
-        self.lengths = sizes + images * (reader.count - 1)
-        self.tokens = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in tokens])
-        self.learnt = np.concatenate([np.asarray(marks, dtype=np.bool_) for marks in learnt])
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return `input_ids` and `labels`, (T), and what the vision tower reads.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
-        start = self.ends[index - 1] if index else 0
-        ids = torch.from_numpy(self.tokens[start : self.ends[index]].astype(np.int64))
-        learnt = torch.from_numpy(self.learnt[start : self.ends[index]])
-        item, record = spread(self.reader, ids, learnt), self.records[index]
-        if not record.images:
-            return item
-        return {**item, **self.reader.values([open_image(path, record.name) for path in record.images])}

@@ -1,4 +1,4 @@
-"""LLaVA-Bench: questions about images, a reference's answers, what the images show in words, and a judge's ratings.
+"""LLaVA-Bench: questions about images, reference answers, descriptions of the images, and a judge's ratings.
 
 Four files of JSON lines, as LLaVA publishes and writes them:
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharelora.data.readers import Row, read_rows
+from sharelora.data.rows import Row, read_rows
+from sharelora.data.vision.conversations import IMAGE, Conversation, Turn
 from sharelora.data.vision.images import require_images
-from sharelora.data.vision.records import IMAGE, Record, Turn
 from sharelora.support.errors import UserError
 
 QUESTIONS, REFERENCES, CONTEXT, IMAGES = "questions.jsonl", "answers_gpt4.jsonl", "context.jsonl", "images"
@@ -36,16 +36,16 @@ class BenchQuestion:
     Args:
         number: its question_id.
         image: the image's name.
-        text: what is asked.
+        text: the question.
         category: kind of question: conv, detail or complex.
-        record: the same as a conversation that is to be answered.
+        conversation: the same as a conversation to be answered.
     """
 
     number: int
     image: str
     text: str
     category: str
-    record: Record
+    conversation: Conversation
 
 
 def read_questions(folder: Path, image_folder: Path | None = None) -> list[BenchQuestion]:
@@ -59,22 +59,24 @@ def read_questions(folder: Path, image_folder: Path | None = None) -> list[Bench
         UserError: a file, a field or an image is missing, or two questions have one id.
     """
     path, images = folder / QUESTIONS, image_folder or folder / IMAGES
-    found = [_question(row, f"row {number} of {path.name}", images) for number, row in enumerate(read_rows(path))]
-    numbers = [question.number for question in found]
+    questions = [_question(row, where, images) for row, where in _rows(path)]
+    numbers = [question.number for question in questions]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
         raise UserError(f"{path} has the question_id {twice[0]} more than once; need one each; correct the file")
-    require_images([question.record for question in found])
-    return found
+    require_images([question.conversation for question in questions])
+    return questions
 
 
 def _question(row: Row, where: str, images: Path) -> BenchQuestion:
     number, image = _field(row, "question_id", int, where), _field(row, "image", str, where)
     text, category = _field(row, "text", str, where), _field(row, "category", str, where)
     name = f"{where} (question_id {number})"
-    # The mark for the image stands before the question, as in LLaVA's own evaluation.
+    # The mark for the image goes before the question, as in LLaVA's own evaluation.
     turn = Turn("user", f"{IMAGE}\n{text.replace(IMAGE, '').strip()}")
-    return BenchQuestion(number, image, text, category.removeprefix(PREFIX), Record(name, (images / image,), (turn,)))
+    return BenchQuestion(
+        number, image, text, category.removeprefix(PREFIX), Conversation(name, (images / image,), (turn,))
+    )
 
 
 def _field(row: Row, name: str, kind: type[Value], where: str) -> Value:
@@ -94,13 +96,13 @@ def read_answers(path: Path, questions: Sequence[BenchQuestion]) -> dict[int, st
     def answer(row: Row, where: str) -> tuple[int, str]:
         return _field(row, "question_id", int, where), _field(row, "text", str, where)
 
-    found = dict(answer(row, where) for row, where in _rows(path))
-    _require(found, [question.number for question in questions], path, "an answer to question_id")
-    return found
+    answers = dict(answer(row, where) for row, where in _rows(path))
+    _require(answers, [question.number for question in questions], path, "an answer to question_id")
+    return answers
 
 
 def read_captions(path: Path, questions: Sequence[BenchQuestion]) -> dict[str, str]:
-    """Read what images show: image's name -> words.
+    """Read descriptions of the images: image's name -> text.
 
     Raises:
         UserError: the file is missing or has another form, or an image is not described.
@@ -111,24 +113,25 @@ def read_captions(path: Path, questions: Sequence[BenchQuestion]) -> dict[str, s
         text = row.get("caption")
         return _field(row, "image", str, where), "\n".join(text) if isinstance(text, list) else str(text)
 
-    found = dict(caption(row, where) for row, where in _rows(path))
-    _require(found, [question.image for question in questions], path, "a description of")
-    return found
+    captions = dict(caption(row, where) for row, where in _rows(path))
+    _require(captions, [question.image for question in questions], path, "a description of")
+    return captions
 
 
 def _rows(path: Path) -> list[tuple[Row, str]]:
+    """The rows of a file, each with its name for messages."""
     return [(row, f"row {number} of {path.name}") for number, row in enumerate(read_rows(path))]
 
 
-def _require(found: Mapping[Any, str], wanted: Sequence[Any], path: Path, what: str) -> None:
-    missing = [value for value in wanted if value not in found]
+def _require(values: Mapping[Any, str], wanted: Sequence[Any], path: Path, what: str) -> None:
+    missing = [value for value in wanted if value not in values]
     if missing:
         raise UserError(f"{path} lacks {what} {missing[0]} ({len(missing)} are missing); need all; complete the file")
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What a judge gave for one question.
+    """A judge's points for the two answers to one question.
 
     Args:
         number: the question's.
@@ -153,13 +156,13 @@ def read_ratings(path: Path, known: Callable[[int], bool] = lambda number: True)
     Raises:
         UserError: the file is missing or has another form, or rates a question twice or one that does not exist.
     """
-    found = [_rating(row, where) for row, where in _rows(path)]
-    numbers = [rating.number for rating in found]
+    ratings = [_rating(row, where) for row, where in _rows(path)]
+    numbers = [rating.number for rating in ratings]
     strange = [number for number in numbers if not known(number) or numbers.count(number) > 1]
     if strange:
         what = "twice" if known(strange[0]) else "though there is no such question"
         raise UserError(f"{path} rates question_id {strange[0]} {what}; need one rating a question; correct the file")
-    return found
+    return ratings
 
 
 def _rating(row: Row, where: str) -> Rating:

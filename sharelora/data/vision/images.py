@@ -1,4 +1,8 @@
-"""Find and open the images of records; whatever is wrong with one names its row and its file."""
+"""Images: found and opened, and what a model's processor makes of them.
+
+A processor turns an image into values for the vision tower, and gives it a place among the tokens. An error about an
+image names its row and its file.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sharelora.data.vision.records import Record
+from sharelora.data.vision.conversations import Conversation
 from sharelora.support.errors import UserError
+from sharelora.support.text import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,8 +34,8 @@ def require_pillow() -> None:
         raise UserError("images need the package pillow, which is not installed; run pip install 'sharelora[vision]'")
 
 
-def require_images(records: Sequence[Record]) -> None:
-    """See to it that every image exists and begins as an image does, before anything is loaded.
+def require_images(conversations: Sequence[Conversation]) -> None:
+    """Check that every image exists and begins as an image does, before anything is loaded.
 
     Only the beginnings of the files are read, so one that was cut short is found when it is used.
 
@@ -40,12 +45,12 @@ def require_images(records: Sequence[Record]) -> None:
     require_pillow()
     known: dict[Path, str | None] = {}
     bad: list[str] = []
-    for record in records:
-        for path in record.images:
+    for conversation in conversations:
+        for path in conversation.images:
             if path not in known:
                 known[path] = _fault(path)
             if known[path] is not None:
-                bad.append(f"{record.name}: {path} {known[path]}")
+                bad.append(f"{conversation.name}: {path} {known[path]}")
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise UserError(
@@ -55,7 +60,7 @@ def require_images(records: Sequence[Record]) -> None:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a file by its beginning; None if nothing is."""
+    """What is wrong with a file, judged by its beginning, or None."""
     from PIL import Image
 
     if not path.is_file():
@@ -64,7 +69,7 @@ def _fault(path: Path) -> str | None:
         with Image.open(path):
             return None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return f"is no readable image ({type(error).__name__})"
+        return f"is not a readable image ({type(error).__name__})"
 
 
 def open_image(path: Path, name: str) -> Image.Image:
@@ -83,13 +88,10 @@ def open_image(path: Path, name: str) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{name}: the image {path} cannot be read: {reason}; need a whole image; copy it again, or take the row out"
+            f"{name}: the image {path} cannot be read: {one_line(error)}; need a complete image; copy it again, or "
+            "take the row out"
         ) from error
-
-
-# What a model's processor makes of an image: values for the vision tower, and a place among the tokens.
 
 
 # Sizes that a processor which cuts images into a varying number of tiles would treat differently.
@@ -102,8 +104,8 @@ class ImageReader:
 
     Args:
         processor: of a model that turns every image into the same number of tokens.
-        place: what stands for an image in a prompt.
-        written: what takes its place in the text that is tokenised; one token there stands for `count` equal ones.
+        place: the text for an image in a prompt.
+        written: replaces that in the text to tokenise; has a single token in place of `count` equal ones.
         token_id: that token, whose vectors are replaced by those of the image.
         count: tokens of an image.
     """
@@ -121,17 +123,17 @@ class ImageReader:
 
     @property
     def tells_types(self) -> bool:
-        """Whether the model is told which tokens are of an image, as Gemma 3 is: they see each other in full."""
+        """Whether the model needs to know which tokens are of an image, as Gemma 3 does: they attend to each other."""
         return bool(getattr(self.processor, "return_mm_token_type_ids", False))
 
     def values(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Return the model's inputs for images, each with the images along its first dimension."""
-        made = self.processor.image_processor(list(images), return_tensors="pt")
-        return {name: value for name, value in made.items() if name not in self.processor.unused_input_names}
+        inputs = self.processor.image_processor(list(images), return_tensors="pt")
+        return {name: value for name, value in inputs.items() if name not in self.processor.unused_input_names}
 
 
 def image_reader(processor: Any) -> ImageReader:
-    """Learn from a processor how it writes images.
+    """Ask a processor how it writes images.
 
     Raises:
         UserError: the number of an image's tokens depends on its size.

@@ -1,7 +1,7 @@
-"""Decode prompts in batches: the longest first, filled on the left, as many at once as memory allows.
+"""Beam search over prompts in batches: the longest first, padded on the left, as many at once as memory allows.
 
-A prompt's text does not depend on its batch but for rounding, where two texts score the same to about six digits; in 64
-bits (`--dtype fp64`) that is out of reach.
+A prompt's text depends on its batch by rounding alone, where two texts score the same to about six digits; with
+`--dtype fp64` that does not happen.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from sharelora.evaluation.batching import SHARE_OF_MEMORY, BatchSize, bytes_per_token, free_memory, is_out_of_memory
-from sharelora.evaluation.beam.processors import processors
-from sharelora.evaluation.beam.search import Found, Hypothesis, beam_search
-from sharelora.evaluation.beam.settings import BeamSettings
-from sharelora.evaluation.multiple_choice import Listener, context_length, evaluating
+from sharelora.evaluation.batching import (
+    SHARE_OF_MEMORY,
+    BatchRunner,
+    BatchSize,
+    Listener,
+    bytes_per_token,
+    context_length,
+    evaluating,
+    free_memory,
+)
+from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
+from sharelora.evaluation.beam.settings import BeamSettings, processors
 from sharelora.support.errors import UserError
 
 # Beams of all prompts of a batch together; more are not faster.
@@ -25,19 +32,19 @@ MOST_BEAMS = {"cpu": 320, "cuda": 5120}
 # Copies of the logits that exist at once.
 _LOGITS = 3
 
-# Called after every batch with the place of each of its prompts and the text found.
+# Called after every batch with the best text of each of its prompts, by index.
 Keep = Callable[[dict[int, Hypothesis]], None]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The texts for all prompts, and what they cost.
+    """The texts of all prompts, and what they cost.
 
     Args:
         best: in the order of the prompts.
         prompt_tokens: tokens of all prompts; each was read once.
         beam_tokens: tokens of beams that the model has read.
-        batch_size: the most prompts at once.
+        batch_size: the largest batch.
     """
 
     best: tuple[Hypothesis, ...]
@@ -58,12 +65,12 @@ def decode(
     """Search the best text for every prompt.
 
     Args:
-        model: a causal language model, with or without a PEFT adapter; its mode is left as it is.
+        model: a causal language model, with or without a PEFT adapter; its mode is not changed.
         prompts: their tokens, at least one each.
         settings: of the search.
-        pad_id: a token to fill with; it is masked.
+        pad_id: the token for padding; it is masked.
         batch_size: prompts at once, or "auto".
-        keep: called after every batch with what was found, so that it can be stored.
+        keep: called after every batch with its texts, to put them on disk.
         listener: called after every batch with the finished and all prompts and the tokens read.
 
     Raises:
@@ -71,8 +78,23 @@ def decode(
     """
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
     _require_room(prompts, settings, context_length(model.config))
+    device = model.get_input_embeddings().weight.device
+    longest = max(map(len, prompts), default=1)
+    size = BatchSize(batch_size, most_prompts(model, settings, longest, device))
+    runner: BatchRunner[int, Hypothesis] = BatchRunner(
+        size, lambda index: len(prompts[index]), len(prompts), listener, keep
+    )
+
+    def step(batch: list[int]) -> None:
+        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id)
+        read = sum(len(prompts[index]) for index in batch) + result.tokens
+        runner.add(dict(zip(batch, result.best, strict=True)), read)
+
     with evaluating(model):
-        return _Run(model, prompts, settings, pad_id, batch_size, keep, listener).finish()
+        runner.run(range(len(prompts)), step)
+    best = tuple(runner.results[index] for index in range(len(prompts)))
+    prompt_tokens = sum(map(len, prompts))
+    return Decoded(best, prompt_tokens, runner.tokens - prompt_tokens, runner.largest)
 
 
 def _require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, context: int | None) -> None:
@@ -90,6 +112,8 @@ def most_prompts(model: Any, settings: BeamSettings, tokens: int, device: torch.
     """How many prompts an estimate allows at once.
 
     Args:
+        model: the model.
+        settings: of the search.
         tokens: the length of the longest prompt.
         device: where the model is.
     """
@@ -101,14 +125,14 @@ def most_prompts(model: Any, settings: BeamSettings, tokens: int, device: torch.
     return max(1, int(min(by_memory, by_speed)))
 
 
-def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSettings, pad_id: int) -> Found:
+def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSettings, pad_id: int) -> SearchResult:
     """Search the best text for every prompt of one batch, through transformers' `generate`."""
     columns = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad_id] * (columns - len(row)) + list(row) for row in prompts], device=device)
     lengths = torch.tensor([len(row) for row in prompts], device=device)
     mask = torch.arange(columns, device=device) >= columns - lengths[:, None]
-    # `num_beams` stays 1: `generate` would copy every prompt before it is read.
+    # `num_beams` stays 1: otherwise `generate` copies every prompt before it is read.
     config = GenerationConfig(
         max_new_tokens=settings.eval_len,
         do_sample=False,
@@ -116,7 +140,7 @@ def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSet
         eos_token_id=list(settings.eos_ids),
         pad_token_id=pad_id,
     )
-    found: Found = model.generate(
+    result: SearchResult = model.generate(
         input_ids=ids,
         attention_mask=mask.long(),
         generation_config=config,
@@ -124,54 +148,4 @@ def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSet
         custom_generate=beam_search,
         search=settings,
     )
-    return found
-
-
-class _Run:
-    """One pass over prompts."""
-
-    def __init__(
-        self,
-        model: Any,
-        prompts: Sequence[Sequence[int]],
-        settings: BeamSettings,
-        pad_id: int,
-        batch_size: int | str,
-        keep: Keep | None,
-        listener: Listener | None,
-    ) -> None:
-        self.model, self.prompts, self.settings, self.pad_id = model, prompts, settings, pad_id
-        self.keep, self.listener = keep or (lambda found: None), listener or (lambda done, total, tokens: None)
-        device = model.get_input_embeddings().weight.device
-        longest = max(map(len, prompts), default=1)
-        self.size = BatchSize(batch_size, most_prompts(model, settings, longest, device))
-        self.best: dict[int, Hypothesis] = {}
-        self.prompt_tokens = self.beam_tokens = self.largest = 0
-
-    def finish(self) -> Decoded:
-        # The longest first: if memory is short, that shows at once.
-        waiting = sorted(range(len(self.prompts)), key=lambda index: -len(self.prompts[index]))
-        while waiting:
-            batch = waiting[: self.size.size]
-            try:
-                found = search_batch(self.model, [self.prompts[i] for i in batch], self.settings, self.pad_id)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.size.halve()
-                continue
-            self._count(batch, found)
-            waiting = waiting[len(batch) :]
-        best = tuple(self.best[index] for index in range(len(self.prompts)))
-        return Decoded(best, self.prompt_tokens, self.beam_tokens, self.largest)
-
-    def _count(self, batch: Sequence[int], found: Found) -> None:
-        new = dict(zip(batch, found.best, strict=True))
-        self.best.update(new)
-        self.prompt_tokens += sum(len(self.prompts[index]) for index in batch)
-        self.beam_tokens += found.tokens
-        self.largest = max(self.largest, len(batch))
-        if self.size.auto and len(batch) == self.size.size:
-            self.size.grow()
-        self.keep(new)
-        self.listener(len(self.best), len(self.prompts), self.prompt_tokens + self.beam_tokens)
+    return result

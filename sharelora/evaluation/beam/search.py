@@ -1,9 +1,9 @@
-"""The loop of the beam search, run by transformers' `generate`; `reference.py` does the same the slow way.
+"""The loop of the beam search, run by transformers' `generate`; `reference.reference_search` does it the slow way.
 
-Its meaning is that of LoRA's gpt2_beam.py, which transformers' own beam search cannot be set to: of all continuations
-of all beams the best `beam` go on, those that end a text among them, so a text that ends leaves its place empty until
+Its meaning is that of LoRA's gpt2_beam.py, which no setting of transformers' own beam search has: of all continuations
+of all beams the best `beam` survive, those that end a text among them, so a text that ends leaves its place empty until
 the next step; the best ended text is kept; after the last step the live beams compete with it. That search always takes
-all steps. This one stops a prompt as soon as no live beam can win any more, which changes no text.
+all steps. This one closes a prompt as soon as no live beam can win any more, which changes no text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sharelora.evaluation.beam.settings import BeamSettings
-from sharelora.evaluation.row_cache import RowCache
+from sharelora.evaluation.key_value_cache import RowCache
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search returns.
+class SearchResult:
+    """The texts of a batch of prompts.
 
     Args:
         best: one text per prompt.
@@ -53,19 +53,19 @@ def beam_search(
     stopping_criteria: Any = None,
     generation_config: Any = None,
     **model_kwargs: Any,
-) -> Found:
+) -> SearchResult:
     """Search the best text for every prompt: the `custom_generate` of transformers' `generate`.
 
     Args:
         model: a causal language model.
-        input_ids: prompts padded on the left, (prompts, columns).
+        input_ids: prompts padded on the left, (B, T).
         logits_processor: changes logits before they become probabilities.
         search: the settings.
-        stopping_criteria: not used; the settings say when a text ends.
-        generation_config: not used likewise.
+        stopping_criteria: unused; the settings say when a text ends.
+        generation_config: unused likewise.
         model_kwargs: what `generate` has prepared: mask, positions, an empty cache.
     """
-    run = _Run(model, input_ids, search, model_kwargs)
+    run = _Search(model, input_ids, search, model_kwargs)
     output = run.read_prompts()
     cache = RowCache(output.past_key_values, search.beam, search.eval_len - 1)
     for step in range(1, search.eval_len + 1):
@@ -77,26 +77,26 @@ def beam_search(
             output = run.read_tokens(cache)
         else:
             break
-    return run.found()
+    return run.result()
 
 
 def _last_logits(output: Any, device: torch.device) -> Tensor:
-    # Processors may write into them: nothing else reads them. Half precision cannot hold sums of log-probabilities.
+    # Processors may write into them, as nothing else reads them. 16 bits are too few for sums of log-probabilities.
     logits: Tensor = output.logits[:, -1]
     return logits.to(device, torch.promote_types(logits.dtype, torch.float32))
 
 
-class _Run:
+class _Search:
     """The state of a search: the live beams of the prompts that are still open, and the best text of every prompt."""
 
-    def __init__(self, model: Any, input_ids: Tensor, search: BeamSettings, given: dict[str, Any]) -> None:
-        self.model, self.search, self.given = model, search, given
+    def __init__(self, model: Any, input_ids: Tensor, search: BeamSettings, model_kwargs: dict[str, Any]) -> None:
+        self.model, self.search, self.model_kwargs = model, search, model_kwargs
         prompts, self.prompt = input_ids.shape
         exact: dict[str, Any] = {"device": input_ids.device, "dtype": torch.promote_types(model.dtype, torch.float32)}
         # One row per prompt until the prompts are read, then `beam`; mask and position always one per prompt.
         self.sequences, self.scores = input_ids, torch.zeros(prompts, 1, **exact)
-        self.mask = given.get("attention_mask")
-        self.position = given["position_ids"][:, -1:].expand(prompts, 1)
+        self.mask = model_kwargs.get("attention_mask")
+        self.position = model_kwargs["position_ids"][:, -1:].expand(prompts, 1)
         self.eos = torch.tensor(search.eos_ids, device=input_ids.device)
         self.open = torch.arange(prompts, device=input_ids.device)
         self.best = torch.full((prompts,), -torch.inf, **exact)
@@ -109,7 +109,7 @@ class _Run:
         return self.sequences.shape[1] - self.prompt
 
     def read_prompts(self) -> Any:
-        return self.model(input_ids=self.sequences, **{**self.given, "use_cache": True, "logits_to_keep": 1})
+        return self.model(input_ids=self.sequences, **{**self.model_kwargs, "use_cache": True, "logits_to_keep": 1})
 
     def read_tokens(self, cache: RowCache) -> Any:
         """Let the model read the last token of every live beam."""
@@ -130,7 +130,7 @@ class _Run:
             logits: (rows, vocabulary) after the processors.
 
         Returns:
-            The rows of the cache to go on with, `beam` for each prompt that is still open.
+            The rows of the cache to continue with, `beam` for each prompt that is still open.
         """
         parents, tokens = self._continue(logits)
         self._extend(parents, tokens)
@@ -147,58 +147,58 @@ class _Run:
         """Choose the best continuations of all beams of each prompt: their beams and tokens, (prompts, beam)."""
         beam, prompts = self.search.beam, len(self.scores)
         # Only the best of a row can be among the best of its prompt, so the whole vocabulary is never normalised.
-        found, tokens = logits.topk(beam, dim=-1)
-        log_p = (found - logits.logsumexp(-1, keepdim=True)).view(prompts, -1, beam)
-        # A row without any allowed token gives -inf minus -inf, which is no number.
+        best, tokens = logits.topk(beam, dim=-1)
+        log_p = (best - logits.logsumexp(-1, keepdim=True)).view(prompts, -1, beam)
+        # A row without any allowed token gives -inf minus -inf, which is NaN.
         totals = (self.scores[:, :, None] + log_p).flatten(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-        self.scores, places = totals.topk(beam, dim=-1)
-        return places // beam, tokens.view(prompts, -1).gather(1, places)
+        self.scores, indices = totals.topk(beam, dim=-1)
+        return indices // beam, tokens.view(prompts, -1).gather(1, indices)
 
     def _extend(self, parents: Tensor, tokens: Tensor) -> None:
         before = self._by_prompt()
-        kept = before.gather(1, parents[:, :, None].expand(-1, -1, before.shape[2]))
-        self.sequences = torch.cat((kept, tokens[:, :, None]), dim=2).flatten(0, 1)
+        surviving = before.gather(1, parents[:, :, None].expand(-1, -1, before.shape[2]))
+        self.sequences = torch.cat((surviving, tokens[:, :, None]), dim=2).flatten(0, 1)
 
     def _by_prompt(self) -> Tensor:
         rows = self.search.beam if self.length else 1
         return self.sequences.view(len(self.open), rows, self.sequences.shape[1])
 
     def _keep_best(self, candidates: Tensor) -> None:
-        """Compare texts with the best of their prompt so far; among equals that stays.
+        """Compare texts with the best of their prompt so far; of equals the earlier one is kept.
 
         Args:
-            candidates: (prompts, beam) sums of log-probabilities, -inf for what is no candidate.
+            candidates: (prompts, beam) sums of log-probabilities, -inf for a beam that does not compete.
         """
-        scores, places = (candidates / self.length**self.search.length_penalty).max(dim=1)
+        scores, beams = (candidates / self.length**self.search.length_penalty).max(dim=1)
         better = (scores > self.best[self.open]).nonzero()[:, 0]
         self.best[self.open[better]] = scores[better]
-        rows = self._by_prompt()[better, places[better], self.prompt :].tolist()
+        rows = self._by_prompt()[better, beams[better], self.prompt :].tolist()
         for prompt, ids in zip(self.open[better].tolist(), rows, strict=True):
             self.texts[prompt] = tuple(ids)
 
     def _close(self, parents: Tensor) -> Tensor:
-        """Close prompts whose live beams cannot win any more; return the rows that the others go on with."""
-        going = self._bound() > self.best[self.open]
+        """Close prompts whose live beams cannot win any more; return the rows that the others continue with."""
+        winnable = self._bound() > self.best[self.open]
         first = torch.arange(len(parents), device=parents.device)[:, None] * self.search.beam
-        rows = (first + parents)[going].flatten()
-        self.sequences = self._by_prompt()[going].flatten(0, 1)
-        self.scores, self.open = self.scores[going], self.open[going]
-        self.position = self.position[going] + 1
+        rows = (first + parents)[winnable].flatten()
+        self.sequences = self._by_prompt()[winnable].flatten(0, 1)
+        self.scores, self.open = self.scores[winnable], self.open[winnable]
+        self.position = self.position[winnable] + 1
         if self.mask is not None:
-            mask = self.mask[going]
+            mask = self.mask[winnable]
             self.mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
         return rows
 
     def _bound(self) -> Tensor:
         """The highest score that any live beam of a prompt can still reach, (prompts,).
 
-        Sums of log-probabilities only fall, so the best that can happen is that nothing more is lost, at the length
-        that the penalty favours most. Rounding keeps this order, so what is closed could not have won.
+        Sums of log-probabilities only fall, so the best case is that nothing more is lost, at the length that the
+        penalty favours most. Rounding keeps this order, so a prompt that is closed could not have changed its text.
         """
         penalty = self.search.length_penalty
         favoured = self.search.eval_len if penalty >= 0 else min(self.length + 1, self.search.eval_len)
         return self.scores.amax(dim=1) / favoured**penalty
 
-    def found(self) -> Found:
+    def result(self) -> SearchResult:
         best = zip(self.texts, self.best.tolist(), strict=True)
-        return Found(tuple(Hypothesis(ids, score) for ids, score in best), self.tokens)
+        return SearchResult(tuple(Hypothesis(ids, score) for ids, score in best), self.tokens)

@@ -1,7 +1,16 @@
-"""Text that a model writes after prompts: in batches, greedy or drawn, up to stop strings, kept on disk as it ends."""
+"""Text that a model writes after prompts: batched, greedy or sampled, up to stop strings, on disk as each text ends.
 
-from sharelora.evaluation.generation.engine import generate
-from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Prompt
-from sharelora.evaluation.generation.store import TextStore
+Begin with `settings`, then `engine`.
+"""
+
+from typing import TYPE_CHECKING
+
+from sharelora.support.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from sharelora.evaluation.generation.engine import TextStore, generate
+    from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Prompt
 
 __all__ = ["Generated", "GenerationSettings", "Prompt", "TextStore", "generate"]
+
+make_lazy(__name__)

@@ -1,24 +1,28 @@
-"""What commands that generate have in common: their flags, the checks before a model is loaded, and the generation."""
+"""The generation of an evaluation command: checked before a model is loaded, run, and its costs counted."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sharelora.evaluation import command
 from sharelora.evaluation.batching import BatchSize
-from sharelora.evaluation.encoding import Encoded
-from sharelora.evaluation.generation.engine import generate, keys
-from sharelora.evaluation.generation.prompts import encode, fingerprint, require_room
-from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key, Prompt
-from sharelora.evaluation.generation.store import TextStore
+from sharelora.evaluation.commands import GenerationOptions
+from sharelora.evaluation.generation.engine import TextStore, generate, keys
+from sharelora.evaluation.generation.settings import (
+    Generated,
+    GenerationSettings,
+    Key,
+    Prompt,
+    encode,
+    fingerprint,
+    require_room,
+)
 from sharelora.evaluation.generation.vllm import VllmModel, generate_with_vllm, require_vllm
-from sharelora.flags.parser import Parser
+from sharelora.evaluation.subject import Subject, write_records
+from sharelora.evaluation.tokens import Encoded
 from sharelora.models.load import load_tokenizer
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
@@ -26,46 +30,16 @@ from sharelora.support.files import require_writable
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("hf", "vllm")
-# What --generate_only writes where nothing else is agreed on; predictions.jsonl belongs to result.json.
+# What --generate_only writes unless a benchmark has a form of its own; predictions.jsonl belongs to result.json.
 TEXTS = "texts.jsonl"
 
 
-def add_flags(parser: Parser, max_new_tokens: int, stop: Sequence[str]) -> None:
-    """Add the flags of a generation.
-
-    Args:
-        parser: of the command.
-        max_new_tokens: by default.
-        stop: strings before which texts end by default.
-    """
-    add = parser.add_argument
-    add("--max_new_tokens", type=int, default=max_new_tokens, help="most tokens of a text")
-    add("--temperature", type=float, default=0.0, help="0 takes the likeliest token, more draws")
-    add("--top_p", type=float, default=1.0, help="draw from the likeliest tokens that together are as likely as this")
-    shown = [text.replace("\n", "\\n") for text in stop]
-    add("--stop", nargs="*", default=shown, metavar="TEXT", help="a text ends before these; \\n is the end of a line")
-    add("--engine", choices=ENGINES, default="hf", help="what generates; vllm has to be installed, and draws otherwise")
-    parser.switch("--generate_only", help="write the texts and stop")
-    parser.switch("--overwrite", help="start anew where texts were generated with other settings")
-
-
-def settings(args: argparse.Namespace, samples: int = 1) -> GenerationSettings:
-    """Return the generation that the flags ask for.
-
-    Raises:
-        UserError: a value that means nothing.
-    """
-    stop = tuple(text.replace("\\n", "\n") for text in args.stop)
-    return GenerationSettings(args.max_new_tokens, args.temperature, args.top_p, stop, args.seed, samples)
-
-
 @dataclass(frozen=True)
-class Asked:
-    """What is to be generated, all of it checked.
+class GenerationJob:
+    """A generation that has been checked and can start.
 
     Args:
-        args: the command line.
+        options: the flags.
         subject: base and adapter.
         tokenizer: the base's.
         prompts: what texts follow.
@@ -74,8 +48,8 @@ class Asked:
         context: most tokens of a prompt and its text together; None for no limit.
     """
 
-    args: argparse.Namespace
-    subject: command.Subject
+    options: GenerationOptions
+    subject: Subject
     tokenizer: Any
     prompts: Sequence[Prompt]
     encoded: Sequence[Encoded]
@@ -83,20 +57,21 @@ class Asked:
     context: int | None
 
     def deciding(self) -> dict[str, Any]:
-        """Return everything that decides which texts are generated; the batch size is not among it."""
-        args, facts = self.args, {**self.subject.fingerprint(), **fingerprint(self.prompts)}
-        return {**facts, "engine": args.engine, "bits": args.bits, "dtype": args.dtype, **self.settings.deciding()}
+        """Return everything that decides which texts are generated; the batch size does not."""
+        options, facts = self.options, {**self.subject.fingerprint(), **fingerprint(self.prompts)}
+        precision = {"bits": options.bits, "dtype": options.dtype}
+        return {**facts, "engine": options.engine, **precision, **self.settings.deciding()}
 
 
 @dataclass(frozen=True)
-class Produced:
-    """The texts and what they cost; that of earlier runs which were interrupted is counted too.
+class GenerationResult:
+    """The texts and what they cost, the cost of earlier interrupted runs included.
 
     Args:
         texts: prompt by prompt, the samples of each together.
         prompt_tokens: tokens of all prompts.
         known: how many texts an earlier run had generated.
-        model: what generated the others; None if it was vllm, or there was nothing left to do.
+        model: what generated the others; None if it was vLLM, or if none were missing.
     """
 
     texts: list[Generated]
@@ -119,57 +94,89 @@ class Produced:
 
     def line(self) -> str:
         """The costs in one line."""
-        found = self.metrics()
-        ended = ", ".join(f"{count:,} by {name}" for name, count in found["ended"].items())
-        speed = f"{found['tokens']:,} tokens in {found['generation_seconds']:.1f} s"
-        return f"  {found['texts']:,} texts, ended {ended}; {speed} ({found['tokens_per_second']:,.0f} a second)"
+        metrics = self.metrics()
+        ended = ", ".join(f"{count:,} by {name}" for name, count in metrics["ended"].items())
+        speed = f"{metrics['tokens']:,} tokens in {metrics['generation_seconds']:.1f} s"
+        return f"  {metrics['texts']:,} texts, ended {ended}; {speed} ({metrics['tokens_per_second']:,.0f} a second)"
 
 
-def prepare(
-    args: argparse.Namespace, subject: command.Subject, prompts: Sequence[Prompt], told: GenerationSettings
-) -> Asked:
-    """Find and check everything that can be known before a model is loaded.
+def generation_settings(options: GenerationOptions, samples: int = 1) -> GenerationSettings:
+    """Return the settings that the flags name.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    stop = tuple(text.replace("\\n", "\n") for text in options.stop)
+    return GenerationSettings(options.max_new_tokens, options.temperature, options.top_p, stop, options.seed, samples)
+
+
+def prepare_generation(
+    options: GenerationOptions, subject: Subject, prompts: Sequence[Prompt], samples: int = 1
+) -> GenerationJob:
+    """Check everything that can be known before a model is loaded.
+
+    Args:
+        options: the flags.
+        subject: base and adapter.
+        prompts: what texts follow.
+        samples: texts per prompt.
 
     Raises:
         UserError: the first thing that would fail.
     """
-    BatchSize(args.batch_size, 1)
-    if args.engine == "vllm":
+    settings = generation_settings(options, samples)
+    BatchSize(options.batch_size, 1)
+    if options.engine == "vllm":
         require_vllm()
-        if args.bits < 16:
-            raise UserError(f"found --engine vllm with --bits {args.bits}; need 16 or 32 for it; leave out one of them")
-    tokenizer, context = load_tokenizer(subject.base), command.room(args, subject)
+        if options.bits < 16:
+            raise UserError(
+                f"found --engine vllm with --bits {options.bits}; need 16 or 32 for it; leave out one of them"
+            )
+    tokenizer, context = load_tokenizer(subject.base), subject.context(options.max_length)
     encoded = encode(tokenizer, prompts)
-    require_room(encoded, told, context)
-    return Asked(args, subject, tokenizer, prompts, encoded, told, context)
+    require_room(encoded, settings, context)
+    return GenerationJob(options, subject, tokenizer, prompts, encoded, settings, context)
 
 
-def produce(asked: Asked, name: str) -> Produced:
-    """Generate what is missing; a model is loaded only if something is.
+def generate_texts(job: GenerationJob, title: str) -> GenerationResult:
+    """Generate the texts that are missing; a model is loaded only if some are.
 
     Args:
-        asked: what is to be generated.
-        name: of the test, for the progress.
+        job: what to generate.
+        title: of the benchmark, for the progress.
 
     Raises:
-        UserError: texts of other settings lie there, or the model cannot be loaded or used.
+        UserError: the output folder has texts of other settings, or the model cannot be loaded or run.
     """
-    store = TextStore(require_writable(Path(asked.args.output)), asked.deciding(), asked.args.overwrite)
-    wanted = keys(len(asked.prompts), asked.settings)
-    missing = [key for key in wanted if key not in store.found]
+    store = TextStore(require_writable(job.options.output), job.deciding(), job.options.overwrite)
+    wanted = keys(len(job.prompts), job.settings)
+    missing = [key for key in wanted if key not in store.results]
     logger.info("%s of %s texts are there already", f"{len(wanted) - len(missing):,}", f"{len(wanted):,}")
-    model = _generate(asked, missing, store, Progress(name)) if missing else None
-    texts = [store.found[key] for key in wanted]
-    return Produced(texts, sum(item.length for item in asked.encoded), len(wanted) - len(missing), model)
+    model = _generate_missing(job, missing, store, Progress(title)) if missing else None
+    texts = [store.results[key] for key in wanted]
+    return GenerationResult(texts, sum(item.length for item in job.encoded), len(wanted) - len(missing), model)
 
 
-def _generate(asked: Asked, missing: Sequence[Key], store: TextStore, listener: Progress) -> Any:
-    args, subject = asked.args, asked.subject
-    if args.engine == "vllm":
-        there = VllmModel(subject.base, subject.adapter, "fp32" if args.bits == 32 else args.dtype, asked.context)
-        names = [prompt.name for prompt in asked.prompts]
-        generate_with_vllm(there, asked.encoded, names, asked.settings, missing, store, listener)
+def _generate_missing(job: GenerationJob, missing: Sequence[Key], store: TextStore, listener: Progress) -> Any:
+    options, subject = job.options, job.subject
+    if options.engine == "vllm":
+        dtype = "fp32" if options.bits == 32 else options.dtype
+        names = [prompt.name for prompt in job.prompts]
+        vllm_model = VllmModel(subject.base, subject.adapter, dtype, job.context)
+        generate_with_vllm(vllm_model, job.encoded, names, job.settings, missing, store, listener)
         return None
-    model = command.load_model(args, subject)
-    generate(model, asked.tokenizer, asked.prompts, asked.settings, args.batch_size, store, listener)
+    model = subject.load(options)
+    generate(model, job.tokenizer, job.prompts, job.settings, options.batch_size, store, listener)
     return model
+
+
+def write_texts(job: GenerationJob, result: GenerationResult, rows: Iterable[Mapping[str, Any]], file: str) -> str:
+    """Write the records of texts that are not scored; return what to print.
+
+    Args:
+        job: what was generated.
+        result: the texts.
+        rows: their records.
+        file: a name in the output folder.
+    """
+    return f"{result.line()}\nwrote {write_records(job.options.output, rows, file)}"

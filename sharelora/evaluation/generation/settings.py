@@ -1,15 +1,19 @@
-"""What a generation is told, and what it returns."""
+"""The prompts and settings of a generation, and the texts that it returns."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from sharelora.evaluation.tokens import Encoded, encode_prompts, too_long
 from sharelora.support.errors import UserError
 
 Ended = Literal["eos", "stop", "length"]
-# The place of a prompt, and the number of a sample of it.
+# The index of a prompt, and the number of a sample of it.
 Key = tuple[int, int]
 
 
@@ -18,9 +22,9 @@ class Prompt:
     """One prompt.
 
     Args:
-        prefix: its beginning, worth encoding once if other prompts have the same: worked examples.
+        prefix: its beginning, worth reading once if other prompts have the same: worked examples.
         text: the rest of it.
-        name: what its draws depend on; by default its place among the prompts.
+        name: what its random numbers depend on; by default its index among the prompts.
     """
 
     prefix: str
@@ -34,15 +38,15 @@ class GenerationSettings:
 
     Args:
         max_new_tokens: the most tokens of a text, its end token included.
-        temperature: divides the logits before a token is drawn; 0 takes the likeliest token every time.
-        top_p: draw from the fewest likeliest tokens that together are as likely as this (nucleus sampling, Holtzman et
+        temperature: divides the logits before a token is sampled; 0 takes the likeliest token every time.
+        top_p: sample from the fewest likeliest tokens whose probabilities add up to this (nucleus sampling, Holtzman et
             al. 2020).
-        stop: a text ends before the first of these.
-        seed: of the draws.
+        stop: a text ends before the first of these strings.
+        seed: of the sampling.
         samples: texts per prompt.
 
     Raises:
-        UserError: a value that means nothing.
+        UserError: a value out of range.
     """
 
     max_new_tokens: int
@@ -62,7 +66,7 @@ class GenerationSettings:
             raise UserError(f"found --top_p {self.top_p}; need a number above 0 and at most 1; change it")
         if isinstance(self.stop, str) or not all(self.stop):
             raise UserError(
-                f"found --stop {self.stop!r}; need texts of at least one character; leave out what is empty"
+                f"found --stop {self.stop!r}; need texts of at least one character; leave out the empty ones"
             )
         if self.samples > 1 and self.greedy:
             raise UserError(
@@ -72,11 +76,11 @@ class GenerationSettings:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken every time, so that nothing is drawn."""
+        """Whether the likeliest token is taken every time, so that nothing is random."""
         return self.temperature == 0
 
     def deciding(self) -> dict[str, Any]:
-        """Return what decides a text as JSON data; how many samples there are does not."""
+        """Return the settings that decide a text as JSON data; the number of samples does not."""
         facts = {name: value for name, value in asdict(self).items() if name != "samples"}
         return {**facts, "stop": list(self.stop)}
 
@@ -88,7 +92,7 @@ class Generated:
     Args:
         text: what follows the prompt, without end token or stop string.
         tokens: how many the model has generated, those included.
-        ended: by what: its end token, a stop string, or the most tokens allowed.
+        ended: by its end token, by a stop string, or at the most tokens allowed.
         seconds: its share of the time of its batch.
     """
 
@@ -96,3 +100,52 @@ class Generated:
     tokens: int
     ended: Ended
     seconds: float = field(default=0.0, compare=False)
+
+
+def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[Encoded]:
+    """Tokenise prompts; each one whole, so sharing a prefix changes no token.
+
+    They begin with the start token if the tokenizer has one, as in training.
+
+    Raises:
+        UserError: a prompt has no tokens.
+    """
+    parts = encode_prompts(tokenizer, [(prompt.prefix, prompt.text) for prompt in prompts])
+    encoded = [Encoded(start, rest, group=prompt.name) for prompt, (start, rest) in zip(prompts, parts, strict=True)]
+    empty = [index for index, prompt in enumerate(encoded) if not prompt.length]
+    if empty:
+        raise UserError(
+            f"found {len(empty)} prompts without tokens, first number {empty[0] + 1}; need text; check them"
+        )
+    return encoded
+
+
+def require_room(encoded: Sequence[Encoded], settings: GenerationSettings, context: int | None) -> None:
+    """Refuse prompts that do not fit into the model's context together with a text; nothing is ever cut.
+
+    Args:
+        encoded: the prompts.
+        settings: of the generation.
+        context: most tokens that the model can read; None for no limit.
+
+    Raises:
+        UserError: how many there are, and the longest.
+    """
+    if context is None:
+        return
+    new = settings.max_new_tokens
+    if new >= context:
+        raise UserError(f"found --max_new_tokens {new} and a context of {context}; need room for a prompt; lower it")
+    long = too_long(encoded, context - new)
+    if long:
+        raise UserError(
+            f"found {len(long)} of {len(encoded)} prompts with more than {context - new} tokens, the longest "
+            f"{max(encoded[index].length for index in long)}; need prompt and {new} new tokens within {context}; lower "
+            "--max_new_tokens, give fewer examples, or use a model with a longer context"
+        )
+
+
+def fingerprint(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return what tells these prompts from others."""
+    texts = [[prompt.prefix + prompt.text, prompt.name] for prompt in prompts]
+    return {"prompts": len(texts), "prompts_sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest()}

@@ -1,7 +1,6 @@
-"""The same generation by vLLM, where it is installed: faster on a GPU; it draws with random numbers of its own.
+"""The same generation by vLLM, where it is installed: faster on a GPU; its samples use random numbers of its own.
 
-vLLM reads plain LoRA only, so an adapter of this project is first exported to that form, into a folder that is gone
-afterwards.
+vLLM reads plain LoRA only, so an adapter of this project is first exported to that form, into a temporary folder.
 """
 
 from __future__ import annotations
@@ -16,33 +15,34 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.convert import export_lora
-from sharelora.evaluation.encoding import Encoded
-from sharelora.evaluation.generation.choosing import seed_of
+from sharelora.evaluation.batching import Listener
+from sharelora.evaluation.generation.engine import TextStore
+from sharelora.evaluation.generation.sampling import seed_of
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
-from sharelora.evaluation.generation.store import TextStore
-from sharelora.evaluation.multiple_choice import Listener
+from sharelora.evaluation.tokens import Encoded
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
+from sharelora.support.text import one_line
 from sharelora.tuner.config import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-# The ranks that vLLM can reserve room for.
+# The values that vLLM takes for `max_lora_rank`.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-# Texts given to vLLM at once; it makes batches itself, and after each lot they are kept on disk.
-LOT = 512
+# Texts given to vLLM at once; it makes batches itself, and after each chunk the texts are written to disk.
+CHUNK = 512
 
 
 @dataclass(frozen=True)
 class VllmModel:
-    """A model as vLLM is to load it.
+    """The model that vLLM loads.
 
     Args:
         base: folder or hub id of the base.
         adapter: the adapter's folder; None for the base alone.
         dtype: as `--dtype`.
-        context: most tokens of prompt and text together; None leaves it to the model.
+        context: most tokens of prompt and text together; None for the model's own limit.
     """
 
     base: str
@@ -55,7 +55,7 @@ def require_vllm() -> Any:
     """Return the module.
 
     Raises:
-        UserError: it is not installed, or cannot be imported here.
+        UserError: it is not installed, or cannot be imported on this machine.
     """
     try:
         import vllm
@@ -82,11 +82,11 @@ def generate_with_vllm(
     Args:
         model: what generates.
         encoded: the prompts.
-        names: theirs, see `Prompt`.
+        names: of the prompts, see `Prompt`.
         settings: of the generation.
-        missing: which texts.
-        store: takes every lot as soon as it is there.
-        listener: called after every lot with the finished and all texts, and the tokens generated.
+        missing: keys of the texts to generate.
+        store: takes every chunk as soon as it has ended.
+        listener: called after every chunk with the finished and all texts, and the tokens generated.
 
     Raises:
         UserError: vLLM is not installed, or cannot load the model or the adapter.
@@ -95,19 +95,19 @@ def generate_with_vllm(
     with _plain_adapter(model.adapter) as adapter:
         engine, request = _load(vllm, model, adapter, settings)
         done = tokens = 0
-        for first in range(0, len(missing), LOT):
-            lot = missing[first : first + LOT]
+        for first in range(0, len(missing), CHUNK):
+            chunk = missing[first : first + CHUNK]
             began = time.perf_counter()
             outputs = engine.generate(
-                [{"prompt_token_ids": list(encoded[place].ids)} for place, _ in lot],
-                [_sampling(vllm, settings, names[place] or str(place), sample) for place, sample in lot],
+                [{"prompt_token_ids": list(encoded[prompt].ids)} for prompt, _ in chunk],
+                [_sampling(vllm, settings, names[prompt] or str(prompt), sample) for prompt, sample in chunk],
                 lora_request=request,
                 use_tqdm=False,
             )
-            seconds = (time.perf_counter() - began) / len(lot)
-            new = {key: _text(output.outputs[0], seconds) for key, output in zip(lot, outputs, strict=True)}
+            seconds = (time.perf_counter() - began) / len(chunk)
+            new = {key: _text(output.outputs[0], seconds) for key, output in zip(chunk, outputs, strict=True)}
             store.add(new)
-            done, tokens = done + len(lot), tokens + sum(text.tokens for text in new.values())
+            done, tokens = done + len(chunk), tokens + sum(text.tokens for text in new.values())
             listener(done, len(missing), tokens)
 
 
@@ -122,24 +122,25 @@ def _plain_adapter(adapter: Path | None) -> Iterator[Path | None]:
 
 
 def _load(vllm: Any, model: VllmModel, adapter: Path | None, settings: GenerationSettings) -> tuple[Any, Any]:
-    """The engine, and what tells it to use the adapter."""
+    """The engine, and the request that makes it use the adapter."""
     options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "max_model_len": model.context, "seed": settings.seed}
     if adapter is not None:
-        options |= {"enable_lora": True, "max_lora_rank": _room_for_rank(adapter)}
+        options |= {"enable_lora": True, "max_lora_rank": _rank_capacity(adapter)}
     try:
         engine = vllm.LLM(model=model.base, enable_prefix_caching=True, **options)
     except (ValueError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"vllm cannot load {model.base}: {reason}; leave out --engine to do without it") from error
+        raise UserError(
+            f"vllm cannot load {model.base}: {one_line(error)}; leave out --engine to do without it"
+        ) from error
     return engine, None if adapter is None else vllm.lora.request.LoRARequest("adapter", 1, str(adapter))
 
 
-def _room_for_rank(adapter: Path) -> int:
+def _rank_capacity(adapter: Path) -> int:
     rank = int(read_json(adapter / CONFIG_FILE)["r"])
-    room = next((size for size in RANKS if size >= rank), None)
-    if room is None:
+    capacity = next((size for size in RANKS if size >= rank), None)
+    if capacity is None:
         raise UserError(f"found an adapter of rank {rank}; need at most {RANKS[-1]} for vllm; leave out --engine")
-    return room
+    return capacity
 
 
 def _sampling(vllm: Any, settings: GenerationSettings, name: str, sample: int) -> Any:

@@ -1,33 +1,29 @@
-"""Answers to questions about images: in batches, the likeliest token every time, kept on disk as they end.
+"""Answers to questions about images: in batches, greedy, on disk as they end.
 
-An answer does not depend on its batch but for rounding; a batch of one is the plain way to make it.
+An answer depends on its batch by rounding alone; a batch of one is the plain way to get it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sharelora.data import padding_id
-from sharelora.data.vision import ConversationWriter, ImageTextCollator, Record
+from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator
 from sharelora.data.vision.batches import spread
-from sharelora.data.vision.encoding import tokenise
 from sharelora.data.vision.images import open_image
-from sharelora.evaluation.batching import BatchSize, is_out_of_memory
-from sharelora.evaluation.generation import Generated, GenerationSettings, TextStore
-from sharelora.evaluation.generation.endings import Endings, end_tokens
-from sharelora.evaluation.multiple_choice import Listener, evaluating
+from sharelora.data.vision.tokens import tokenise
+from sharelora.evaluation.batching import BatchRunner, BatchSize, Listener, evaluating
+from sharelora.evaluation.generation.engine import TextStore
+from sharelora.evaluation.generation.sampling import StoppingCriteria, end_tokens
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
 from sharelora.support.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 MOST_ROWS = 16
 
@@ -37,18 +33,18 @@ class ImagePrompts:
     """Questions as the model reads them.
 
     Args:
-        writer: wrote them.
+        writer: has written them.
         records: the questions with their images.
-        ids: their tokens, a single one for each image.
+        ids: their tokens, one for each image.
     """
 
     writer: ConversationWriter
-    records: Sequence[Record]
+    records: Sequence[Conversation]
     ids: Sequence[Sequence[int]]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each with those of its images."""
+        """Tokens of each, those of its images included."""
         extra = self.writer.reader.count - 1
         return [len(ids) + extra * len(record.images) for ids, record in zip(self.ids, self.records, strict=True)]
 
@@ -57,13 +53,13 @@ class ImagePrompts:
         parts = [[*ids, *(path.name for path in r.images)] for ids, r in zip(self.ids, self.records, strict=True)]
         return {"prompts": len(parts), "prompts_sha256": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
-    def item(self, place: int) -> dict[str, Any]:
+    def item(self, index: int) -> dict[str, Any]:
         """Return one as the collator takes it.
 
         Raises:
             UserError: its image cannot be read.
         """
-        ids, record, reader = torch.tensor(self.ids[place]), self.records[place], self.writer.reader
+        ids, record, reader = torch.tensor(self.ids[index]), self.records[index], self.writer.reader
         images = [open_image(path, record.name) for path in record.images]
         return {"input_ids": spread(reader, ids, torch.zeros_like(ids, dtype=torch.bool))["input_ids"]} | (
             reader.values(images) if images else {}
@@ -71,26 +67,26 @@ class ImagePrompts:
 
 
 def prompts(
-    writer: ConversationWriter, records: Sequence[Record], settings: GenerationSettings, context: int | None
+    writer: ConversationWriter, records: Sequence[Conversation], settings: GenerationSettings, context: int | None
 ) -> ImagePrompts:
-    """Tokenise questions and see to it that each leaves room for its answer; nothing is ever cut.
+    """Tokenise questions; nothing is ever cut.
 
     Raises:
-        UserError: one does not.
+        UserError: a question leaves no room for its answer.
     """
-    made = ImagePrompts(writer, records, [ids for ids, _ in tokenise(writer, records)])
-    longest = max(made.lengths)
+    questions = ImagePrompts(writer, records, [ids for ids, _ in tokenise(writer, records)])
+    longest = max(questions.lengths)
     if context is not None and longest + settings.max_new_tokens > context:
         raise UserError(
             f"found a question of {longest} tokens with its image, and --max_new_tokens {settings.max_new_tokens}; "
             f"need both within {context}; lower --max_new_tokens"
         )
-    return made
+    return questions
 
 
 def answer(
     model: Any,
-    asked: ImagePrompts,
+    questions: ImagePrompts,
     settings: GenerationSettings,
     batch_size: int | str = "auto",
     store: TextStore | None = None,
@@ -99,12 +95,12 @@ def answer(
     """Answer questions about images.
 
     Args:
-        model: one that sees, with or without a PEFT adapter; its mode and gradients are left as they are. None
+        model: a vision-language model, with or without a PEFT adapter; its mode and gradients are not changed. None
             where the store has every answer.
-        asked: the questions.
-        settings: of the generation; nothing is drawn.
+        questions: what to answer.
+        settings: of the generation, which is greedy.
         batch_size: questions at once, or "auto".
-        store: keeps every answer as soon as its batch has ended; what is in it is not generated again.
+        store: keeps every answer as soon as its batch has ended; answers that it has already are not generated again.
         listener: called after every batch with the finished and all questions of this call, and the tokens generated.
 
     Returns:
@@ -113,56 +109,53 @@ def answer(
     Raises:
         UserError: an image that cannot be read, a bad batch size, or too little memory.
     """
-    found = {} if store is None else dict(store.found)
-    size = BatchSize(batch_size, MOST_ROWS)
-    lengths = asked.lengths
-    waiting = sorted((place for place in range(len(lengths)) if (place, 0) not in found), key=lambda p: -lengths[p])
-    total, tokens = len(waiting), 0
-    with evaluating(model) if waiting else nullcontext():
-        while waiting:
-            chunk = waiting[: size.size]
-            try:
-                new = _batch(model, asked, chunk, settings)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                size.halve()
-                continue
-            made = {(place, 0): text for place, text in zip(chunk, new, strict=True)}
-            found.update(made)
-            if store is not None:
-                store.add(made)
-            waiting = waiting[len(chunk) :]
-            tokens += sum(text.tokens for text in new)
-            if listener is not None:
-                listener(total - len(waiting), total, tokens)
-    return [found[place, 0] for place in range(len(lengths))]
+    answers = {} if store is None else dict(store.results)
+    lengths = questions.lengths
+    wanted: list[Key] = [(index, 0) for index in range(len(lengths))]
+    missing = [key for key in wanted if key not in answers]
+    runner: BatchRunner[Key, Generated] = BatchRunner(
+        BatchSize(batch_size, MOST_ROWS),
+        lambda key: lengths[key[0]],
+        len(missing),
+        listener,
+        None if store is None else store.add,
+    )
+
+    def step(batch: list[Key]) -> None:
+        texts = _answer_batch(model, questions, [index for index, _ in batch], settings)
+        runner.add(dict(zip(batch, texts, strict=True)), sum(text.tokens for text in texts))
+
+    if missing:
+        with evaluating(model):
+            runner.run(missing, step)
+    answers |= runner.results
+    return [answers[key] for key in wanted]
 
 
 @torch.inference_mode()
-def _batch(model: Any, asked: ImagePrompts, places: Sequence[int], settings: GenerationSettings) -> list[Generated]:
-    began, reader = time.perf_counter(), asked.writer.reader
+def _answer_batch(
+    model: Any, questions: ImagePrompts, indices: Sequence[int], settings: GenerationSettings
+) -> list[Generated]:
+    began, reader = time.perf_counter(), questions.writer.reader
     collator = ImageTextCollator(reader, padding_id(reader.tokenizer), left=True)
-    batch = collator([asked.item(place) for place in places])
+    batch = collator([questions.item(index) for index in indices])
     device = model.get_input_embeddings().weight.device
     eos = end_tokens(reader.tokenizer, model)
-    whole = model.generate(
+    ids = model.generate(
         **{name: value.to(device) for name, value in batch.items()},
         max_new_tokens=settings.max_new_tokens,
         do_sample=False,
         eos_token_id=list(eos),
         pad_token_id=collator.pad_id,
     )
-    new = whole[:, batch["input_ids"].shape[1] :].tolist()
-    seconds = (time.perf_counter() - began) / len(places)
-    endings = Endings(reader.tokenizer, settings, eos)
-    return [_ended(endings, list(asked.ids[place]), ids, seconds) for place, ids in zip(places, new, strict=True)]
-
-
-def _ended(endings: Endings, prompt: list[int], ids: list[int], seconds: float) -> Generated:
-    """Cut a row after its end token; what follows it in a batch is fill."""
-    stop = next((place for place, token in enumerate(ids, 1) if token in endings.eos), len(ids))
-    finished = endings.finish(prompt, ids[:stop])
-    assert finished is not None, "generate ends at an end token or at the most tokens"
-    text, ended = finished
-    return Generated(text.strip(), stop, ended, seconds)
+    new = ids[:, batch["input_ids"].shape[1] :].tolist()
+    seconds = (time.perf_counter() - began) / len(indices)
+    stopping = StoppingCriteria(reader.tokenizer, settings, eos)
+    texts = []
+    for index, row in zip(indices, new, strict=True):
+        # After its end token a row is padding.
+        length = next((column for column, token in enumerate(row, 1) if token in stopping.eos), len(row))
+        end = stopping.finish(list(questions.ids[index]), row[:length])
+        assert end is not None, "generate ends at an end token or at the most tokens"
+        texts.append(Generated(end[0].strip(), length, end[1], seconds))
+    return texts

@@ -1,6 +1,6 @@
 """A judge that gives points to two answers: any server that speaks OpenAI's chat completions.
 
-Nothing is sent anywhere unless `--judge_url` says where. What is sent: the question, the image in words, both answers.
+Nothing is sent anywhere unless `--judge_url` says where. It is sent the question, the image in words and both answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sharelora.data.vision.bench import PREFIX, BenchQuestion
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
 
-# What LLaVA marks a rating without points with.
+# LLaVA's mark of a rating without points.
 NO_POINTS = (-1.0, -1.0)
 _TASK = (
     "Two assistants have answered the question about a picture. You cannot see it; the description above says what is "
@@ -37,12 +37,12 @@ class Judge:
     """Where to ask, and how.
 
     Args:
-        url: up to what comes before `/chat/completions`, e.g. http://localhost:8000/v1.
+        url: the base URL, without `/chat/completions`, e.g. http://localhost:8000/v1.
         model: the name of the judge's model.
         key_variable: the environment variable that holds a key, if the server wants one.
-        rules: LLaVA's rule.json, for its own wording; None for this project's.
+        rules: LLaVA's rule.json, for its wording of the task; None for this project's.
         seconds: to wait for an answer.
-        tries: how often to ask again after an error that may pass.
+        tries: how often to ask where errors are transient.
         pause: seconds before the second try; twice as long before each further one.
     """
 
@@ -59,7 +59,7 @@ class Judge:
             raise UserError(f"found --judge_url {self.url}; need one that begins with http:// or https://; correct it")
 
     def message(self, question: BenchQuestion, caption: str, reference: str, answer: str) -> str:
-        """Return what the judge is told, in the parts that LLaVA's evaluation has."""
+        """Return the message to the judge, in the parts that LLaVA's evaluation has."""
         rule = {"role": "Assistant", "prompt": _TASK} if self.rules is None else self._rule(question.category)
         role = rule["role"]
         parts = [f"[Context]\n{caption}", f"[Question]\n{question.text}"]
@@ -95,31 +95,31 @@ class Judge:
         raise AssertionError("the last try returns or raises")
 
     def _ask_once(self, message: str) -> str:
-        asked = {"model": self.model, "messages": [{"role": "user", "content": message}], "temperature": 0}
+        body = {"model": self.model, "messages": [{"role": "user", "content": message}], "temperature": 0}
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.key_variable):
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._place, json.dumps(asked).encode(), headers)
+        request = urllib.request.Request(self._endpoint, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=self.seconds) as response:
             return self._words(response.read())
 
     @property
-    def _place(self) -> str:
+    def _endpoint(self) -> str:
         return self.url.rstrip("/") + "/chat/completions"
 
     def _words(self, body: bytes) -> str:
         try:
             words = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise self._failed("an answer that is no chat completion") from error
+            raise self._failed("an answer that is not a chat completion") from error
         if not isinstance(words, str):
             raise self._failed("an answer without words")
         return words
 
     def _failed(self, reason: str) -> UserError:
         return UserError(
-            f"the judge at {self._place} gave {reason}; need a server that speaks OpenAI's chat completions; check "
-            f"--judge_url, --judge_model and {self.key_variable}, then start again: what was rated is kept"
+            f"the judge at {self._endpoint} gave {reason}; need a server that speaks OpenAI's chat completions; check "
+            f"--judge_url, --judge_model and {self.key_variable}, then start again: ratings made before are kept"
         )
 
 
@@ -131,10 +131,10 @@ def read_rules(path: str | Path | None) -> Mapping[str, Mapping[str, str]] | Non
     """
     if path is None:
         return None
-    found: Any = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds {type(found).__name__}; need LLaVA's rule.json; check --judge_rules")
-    return found
+    rules: Any = read_json(path)
+    if not isinstance(rules, dict):
+        raise UserError(f"{path} holds {type(rules).__name__}; need LLaVA's rule.json; check --judge_rules")
+    return rules
 
 
 def points(words: str) -> tuple[float, float]:

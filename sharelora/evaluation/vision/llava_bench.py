@@ -1,33 +1,113 @@
-"""LLaVA-Bench: answers in its format, ratings of them by a judge, and the score."""
+"""LLaVA-Bench: a model answers questions about images, a judge or a file rates the answers, the ratings are scored."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.vision.bench import PREFIX, BenchQuestion, Rating
-from sharelora.evaluation.generation import Generated
-from sharelora.evaluation.store import Store
-from sharelora.evaluation.vision.judge import Judge, points
-from sharelora.metrics.llava_bench import Relative, relative
+from sharelora.data.vision.bench import BenchQuestion, Rating, read_questions, read_ratings
+from sharelora.evaluation.commands import LlavaBenchOptions
+from sharelora.evaluation.generation.engine import TextStore
+from sharelora.evaluation.generation.settings import Generated, GenerationSettings
+from sharelora.evaluation.subject import Subject, locate_subject, write_evaluation, write_records
+from sharelora.evaluation.vision.answers import ImagePrompts, answer, prompts
+from sharelora.evaluation.vision.judge import Judge, read_rules
+from sharelora.evaluation.vision.ratings import JudgedBench, Scores, digest, read_judged_bench
+from sharelora.models.vision import load_vision_base, open_writer
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
+from sharelora.support.files import require_writable
+from sharelora.tiny import tiny_vision_data
 
-ANSWERS, REVIEWS = "answers.jsonl", "reviews.jsonl"
+logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+ANSWERS = "answers.jsonl"
+# LLaVA's own script generates as many.
+MAX_NEW_TOKENS, TINY_NEW_TOKENS = 1024, 32
 
 
-def answer_rows(questions: Sequence[BenchQuestion], texts: Sequence[Generated], model: str) -> list[Row]:
+def run(options: LlavaBenchOptions, began: float) -> None:
+    """Score a file of ratings, or answer and have the answers rated.
+
+    Args:
+        options: the flags.
+        began: when the command did, by `time.monotonic`.
+
+    Raises:
+        UserError: an error that the user can fix; found before the model is loaded wherever possible.
+    """
+    if options.bench is None and not options.tiny:
+        raise UserError("found no --bench; need a folder with questions.jsonl and images; pass it, or add --tiny")
+    folder = tiny_vision_data() / "llava_bench" if options.bench is None else Path(options.bench)
+    images = None if options.image_folder is None else Path(options.image_folder)
+    questions = options.choose(read_questions(folder, images), lambda question: question.category)
+    if options.ratings is None:
+        _answer(options, folder, questions, began)
+        return
+    if options.judge_url is not None:
+        raise UserError("found --ratings and --judge_url; ratings are either there or to be made; drop one")
+    numbers = {question.number for question in questions}
+    ratings = read_ratings(Path(options.ratings), numbers.__contains__)
+    _report(options, None, None, ratings, len(questions), {}, began)
+
+
+def _answer(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQuestion], began: float) -> None:
+    judged = _judged_bench(options, folder, questions)
+    subject = locate_subject(options, "llava")
+    max_new_tokens = options.max_new_tokens or (TINY_NEW_TOKENS if options.tiny else MAX_NEW_TOKENS)
+    settings = GenerationSettings(max_new_tokens, seed=options.seed)
+    writer = open_writer(subject.base, options.chat_template)
+    records = [question.conversation for question in questions]
+    image_prompts = prompts(writer, records, settings, subject.context(options.max_length))
+    if options.dry_run:
+        logger.info("dry run: %s, %d questions; nothing was written", subject, len(questions))
+        return
+    texts, model = _generate_missing(options, subject, image_prompts, settings)
+    name = Path(subject.base).name if subject.adapter is None else f"{Path(subject.base).name}+{subject.adapter.name}"
+    print(f"wrote {write_records(options.output, answer_rows(questions, texts, name), ANSWERS)}")
+    if judged is None:
+        print("nothing was rated or scored: pass --judge_url and --judge_model, or --ratings with a judge's reviews")
+        return
+    answers = {question.number: text.text for question, text in zip(questions, texts, strict=True)}
+    ratings = judged.rate(answers)
+    costs = {"tokens": sum(text.tokens for text in texts), "texts": len(texts)}
+    _report(options, subject, model, ratings, len(questions), costs, began)
+
+
+def _judged_bench(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQuestion]) -> JudgedBench | None:
+    """Return what is needed to have answers rated, all of it checked; None without a judge."""
+    if (options.judge_url is None) != (options.judge_model is None):
+        raise UserError("found one of --judge_url and --judge_model; need both to have answers rated; add the other")
+    if options.judge_url is None or options.judge_model is None:
+        return None
+    judge = Judge(options.judge_url, options.judge_model, rules=read_rules(options.judge_rules))
+    return read_judged_bench(judge, folder, questions, Path(options.output), options.overwrite)
+
+
+def _generate_missing(
+    options: LlavaBenchOptions, subject: Subject, image_prompts: ImagePrompts, settings: GenerationSettings
+) -> tuple[list[Generated], Any]:
+    """Return the answers, and the model if one had to be loaded for them."""
+    precision = {"bits": options.bits, "dtype": options.dtype}
+    deciding = {**subject.fingerprint(), **image_prompts.fingerprint(), **precision, **settings.deciding()}
+    store = TextStore(require_writable(options.output), deciding, options.overwrite)
+    missing = any((index, 0) not in store.results for index in range(len(image_prompts.records)))
+    model = subject.load(options, load_vision_base) if missing else None
+    progress = Progress("LLaVA-Bench")
+    return answer(model, image_prompts, settings, options.batch_size, store, progress), model
+
+
+def answer_rows(questions: Sequence[BenchQuestion], texts: Sequence[Generated], model: str) -> list[dict[str, Any]]:
     """Write answers as LLaVA's evaluation does; an answer's id depends on the question and the answer alone."""
     return [
         {
             "question_id": question.number,
             "prompt": question.text,
             "text": text.text,
-            "answer_id": _name(question.number, text.text),
+            "answer_id": digest(question.number, text.text),
             "model_id": model,
             "metadata": {"category": question.category, "tokens": text.tokens, "ended": text.ended},
         }
@@ -35,113 +115,16 @@ def answer_rows(questions: Sequence[BenchQuestion], texts: Sequence[Generated], 
     ]
 
 
-def _name(*parts: object) -> str:
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-class ReviewStore(Store[int, str]):
-    """A judge's words by the question's number, on disk as they come: they cost money.
-
-    Args:
-        folder: where the file lies.
-        settings: everything that decides what the judge says.
-        overwrite: forget what is there.
-
-    Raises:
-        UserError: the file belongs to other settings, is damaged, or cannot be written.
-    """
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        super().__init__(folder / "judged.jsonl", settings, "--output", overwrite)
-
-    def _to_row(self, key: int, value: str) -> Row:
-        return {"question_id": key, "content": value}
-
-    def _from_row(self, row: Any) -> tuple[int, str]:
-        if not isinstance(row["content"], str):
-            raise ValueError("no words")
-        return int(row["question_id"]), row["content"]
-
-
-def review(judge: Judge, messages: Mapping[int, str], store: ReviewStore) -> None:
-    """Ask a judge about every question that it has not rated yet.
-
-    Raises:
-        UserError: see `Judge.ask`; what was rated is kept.
-    """
-    missing = [number for number in messages if number not in store.found]
-    progress = Progress("judge", unit="ratings")
-    for done, number in enumerate(missing, 1):
-        store.add({number: judge.ask(messages[number])})
-        progress(done, len(missing), done)
-
-
-def review_rows(questions: Sequence[BenchQuestion], answers: Mapping[int, str], words: Mapping[int, str]) -> list[Row]:
-    """Write a judge's words as LLaVA's evaluation does; points that cannot be read are -1, as there."""
-    return [
-        {
-            "id": place,
-            "question_id": question.number,
-            "answer1_id": _name(question.number, "reference"),
-            "answer2_id": _name(question.number, answers[question.number]),
-            "category": PREFIX + question.category,
-            "content": words[question.number],
-            "tuple": list(points(words[question.number])),
-        }
-        for place, question in enumerate(questions)
-    ]
-
-
-class Scores:
-    """What ratings come to.
-
-    Args:
-        ratings: one for each question, or for some of them.
-        questions: how many there are.
-
-    Raises:
-        UserError: no rating has points.
-    """
-
-    def __init__(self, ratings: Sequence[Rating], questions: int) -> None:
-        self.missing = questions - len(ratings)
-        by_category: dict[str, list[tuple[float | None, float | None]]] = {}
-        for rating in ratings:
-            by_category.setdefault(rating.category, []).append((rating.reference, rating.model))
-        every = [pair for pairs in by_category.values() for pair in pairs]
-        if all(None in pair for pair in every):
-            raise UserError(
-                f"found points in none of {len(every)} ratings; need two numbers in the first line of the judge's "
-                "words; use another judge, or correct the file"
-            )
-        self.total = relative(every)
-        rated = {name: pairs for name, pairs in by_category.items() if not all(None in pair for pair in pairs)}
-        self.categories: dict[str, Relative] = {name: relative(pairs) for name, pairs in sorted(rated.items())}
-
-    def metrics(self) -> dict[str, Any]:
-        """Every number: `score` is the model's points in percent of the reference's, over all questions."""
-        return {
-            "score": self.total.percent,
-            "reference_points": self.total.reference,
-            "model_points": self.total.model,
-            "rated": self.total.count,
-            "without_points": self.total.unreadable,
-            "not_rated": self.missing,
-            "categories": {
-                name: {"score": part.percent, "rated": part.count, "without_points": part.unreadable}
-                for name, part in self.categories.items()
-            },
-        }
-
-    def table(self) -> str:
-        """The scores in a few lines; what does not count is said."""
-        rows = [*self.categories.items(), ("all", self.total)]
-        lines = [
-            f"  {name:<10}{part.percent:7.1f} %  {part.model:5.2f} of {part.reference:5.2f} points, {part.count} rated"
-            for name, part in rows
-        ]
-        if self.total.unreadable or self.missing:
-            lines.append(
-                f"  left out: {self.total.unreadable} ratings without points, {self.missing} questions unrated"
-            )
-        return "\n".join(["LLaVA-Bench: the model's points in percent of the reference's", *lines])
+def _report(
+    options: LlavaBenchOptions,
+    subject: Subject | None,
+    model: Any,
+    ratings: Sequence[Rating],
+    questions: int,
+    costs: Mapping[str, Any],
+    began: float,
+) -> None:
+    scores = Scores(ratings, questions)
+    rows, metrics = [vars(rating) for rating in ratings], {**scores.metrics(), **costs}
+    write_evaluation(options, "llava_bench", subject, model, rows, metrics, time.monotonic() - began)
+    print(f"{scores.table()}\nwrote {options.output}")

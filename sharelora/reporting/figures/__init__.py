@@ -1,1 +1,1 @@
-"""Pictures of adapters and of results: singular values, memory, scores."""
+"""Figures of `sharelora figures`: singular values of adapters, memory over rank, scores of runs."""

@@ -1,4 +1,4 @@
-"""Singular values of adapters layer by layer, and how many of them count."""
+"""Figures of adapters: singular values layer by layer, effective ranks, and the joint spectra of a compression."""
 
 from __future__ import annotations
 
@@ -13,15 +13,26 @@ from typing import Any
 import torch
 
 from sharelora.convert.fit import triangle
-from sharelora.convert.sources import read_source
-from sharelora.reporting.figures.experiments import Drawn
-from sharelora.reporting.pictures import new_figure, save_figure
+from sharelora.convert.sources import read_lora
+from sharelora.reporting.pictures import Drawn, new_figure, save_figure
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import locate
+from sharelora.tuner.sites import split_path
 
 NOTE = "Effective rank: the exponential of the entropy of the singular values of scaling * B A, as parts of their sum."
 # Below this part of a module's largest value the colours end.
 DARKEST = 1e-3
+# Panels in a row.
+COLUMNS = 4
+
+
+def effective_rank(values: Sequence[float]) -> float:
+    """Return the exponential of the entropy of singular values taken as parts of their sum (Roy and Vetterli, 2007).
+
+    It is k for k equal values, and 0 if all are zero.
+    """
+    whole = sum(values)
+    parts = [value / whole for value in values if value > 0] if whole else []
+    return math.exp(-sum(part * math.log(part) for part in parts)) if parts else 0.0
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,12 @@ def read_spectra(folder: str | Path, name: str) -> Spectra:
     """Read an adapter of this project or a plain PEFT LoRA; no base model is needed.
 
     Raises:
-        UserError: no such adapter, or none of its modules lies in a layer.
+        UserError: no such adapter, or none of its modules is in a layer.
     """
-    source = read_source(folder, own=True)
+    source = read_lora(folder, accept_shared=True)
     kinds: dict[str, dict[int, list[float]]] = defaultdict(dict)
     for path, (a, b) in source.pairs.items():
-        _, layer, kind = locate(path)
+        _, layer, kind = split_path(path)
         if layer is not None:
             values = torch.linalg.svdvals(triangle(b.double()) @ triangle(a.double().T).T)
             kinds[kind][layer] = (abs(source.scalings[path]) * values).tolist()
@@ -63,9 +74,9 @@ def draw_adapters(adapters: Sequence[Spectra]) -> Drawn:
     grid = figure.subplots(len(adapters) + 1, len(kinds), squeeze=False)
     for column, kind in enumerate(kinds):
         for row, one in enumerate(adapters):
-            picture = _values(grid[row][column], one.kinds[kind])
+            picture = _draw_values(grid[row][column], one.kinds[kind])
             grid[row][column].set_title(f"{one.name}: {kind.rpartition('.')[2]}", fontsize=9)
-        _ranks(grid[-1][column], {one.name: one.kinds[kind] for one in adapters})
+        _draw_ranks(grid[-1][column], {one.name: one.kinds[kind] for one in adapters})
     figure.colorbar(picture, ax=grid[:-1].ravel().tolist(), label="part of the layer's largest", shrink=0.7)
     grid[-1][0].set_ylabel("effective rank", fontsize=8)
     grid[-1][0].legend(fontsize=7)
@@ -73,8 +84,8 @@ def draw_adapters(adapters: Sequence[Spectra]) -> Drawn:
     return Drawn(figure, [header, *(_row(one, kind) for kind in kinds for one in adapters)], NOTE)
 
 
-def _values(axes: Any, layers: Mapping[int, list[float]]) -> Any:
-    from matplotlib.colors import LogNorm
+def _draw_values(axes: Any, layers: Mapping[int, list[float]]) -> Any:
+    from matplotlib.colors import LogNorm  # optional package
 
     longest = max(len(values) for values in layers.values())
     parts = [[value / (values[0] or 1.0) for value in values] for values in layers.values()]
@@ -88,7 +99,7 @@ def _values(axes: Any, layers: Mapping[int, list[float]]) -> Any:
     )
 
 
-def _ranks(axes: Any, adapters: Mapping[str, Mapping[int, list[float]]]) -> None:
+def _draw_ranks(axes: Any, adapters: Mapping[str, Mapping[int, list[float]]]) -> None:
     for name, layers in adapters.items():
         axes.plot(list(layers), [effective_rank(values) for values in layers.values()], ".-", label=name)
     axes.set_xlabel("layer", fontsize=8)
@@ -101,22 +112,6 @@ def _row(one: Spectra, kind: str) -> tuple[str, ...]:
     ranks = [effective_rank(values) for values in layers]
     numbers = (statistics.fmean(ranks), min(ranks), max(ranks))
     return (one.name, kind, str(len(ranks)), str(max(map(len, layers))), *(f"{number:.2f}" for number in numbers))
-
-
-# Singular values as pictures.
-
-
-COLUMNS = 4
-
-
-def effective_rank(values: Sequence[float]) -> float:
-    """Return the exponential of the entropy of singular values taken as parts of their sum (Roy and Vetterli, 2007).
-
-    It is k for k equal values, and 0 if all are zero.
-    """
-    whole = sum(values)
-    parts = [value / whole for value in values if value > 0] if whole else []
-    return math.exp(-sum(part * math.log(part) for part in parts)) if parts else 0.0
 
 
 def panels(count: int, width: float = 3.2, height: float = 2.6) -> tuple[Any, list[Any]]:
@@ -142,23 +137,23 @@ def draw_spectra(spectra: Mapping[str, Sequence[float]], ranks: Mapping[str, int
     Args:
         spectra: matrix name -> singular values, falling.
         ranks: matrix name -> its rank.
-        stem: the files are called so, with an ending each.
+        stem: the path of the files without the ending.
 
     Returns:
         The files: SVG and PNG; none if there are no singular values.
     """
-    shown = {name: values for name, values in spectra.items() if any(values)}
-    if not shown:
+    nonzero = {name: values for name, values in spectra.items() if any(values)}
+    if not nonzero:
         return []
-    figure, axes = panels(len(shown))
-    for panel, (name, values) in zip(axes, shown.items(), strict=True):
-        _panel(panel, values, ranks[name])
+    figure, axes = panels(len(nonzero))
+    for panel, (name, values) in zip(axes, nonzero.items(), strict=True):
+        _draw_joint(panel, values, ranks[name])
         panel.set_title(short_name(name), fontsize=9)
     figure.supxlabel("number of the singular value of all sites' scaling * B A together", fontsize=8)
     return save_figure(figure, stem)
 
 
-def _panel(axes: Any, values: Sequence[float], rank: int) -> None:
+def _draw_joint(axes: Any, values: Sequence[float], rank: int) -> None:
     # What rounding leaves of empty directions would stretch the axis.
     present = [value for value in values if value > 1e-6 * values[0]]
     kept = sum(value**2 for value in values[:rank]) / sum(value**2 for value in values)

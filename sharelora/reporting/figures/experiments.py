@@ -1,4 +1,4 @@
-"""Results as experiments: runs that differ in nothing but the seed are one."""
+"""Results grouped into experiments: runs that differ in nothing but the seed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharelora.reporting.compare import Row, common_name, experiment, joined, layout
-from sharelora.reporting.pictures import save_figure
+from sharelora.reporting.compare import Row, common_name, experiment, joined
 from sharelora.reporting.results import Result, read_results
 from sharelora.support.errors import UserError
-from sharelora.support.files import write_text
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Repetitions of one run.
+    """Repetitions of one run with different seeds.
 
     Attributes:
         name: what their names have in common.
@@ -29,7 +27,7 @@ class Experiment:
     rows: tuple[Row, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return a number of every run.
+        """Return a metric of every run.
 
         Raises:
             UserError: a run without it.
@@ -81,13 +79,13 @@ def _lacks(result: Result, metric: str, has: Sequence[str]) -> UserError:
 
 
 def _course(results: Sequence[Result], metric: str) -> dict[int, float]:
-    """Look into the course that a result holds, then into its loss.csv."""
+    """Return step -> metric, from the course that a result holds or else from its loss.csv."""
     has: set[str] = set()
     for result in results:
         for lines in (result.metrics.get("course") or [], _logged(result)):
-            found = {int(line["step"]): float(line[metric]) for line in lines if line.get(metric) not in (None, "")}
-            if found:
-                return dict(sorted(found.items()))
+            course = {int(line["step"]): float(line[metric]) for line in lines if line.get(metric) not in (None, "")}
+            if course:
+                return dict(sorted(course.items()))
             has |= {name for line in lines for name, value in line.items() if name != "step" and value != ""}
     raise _lacks(results[0], f"{metric} over steps", sorted(has))
 
@@ -110,31 +108,3 @@ def mean_text(values: Sequence[float]) -> str:
     """Return mean ± standard deviation for a table; one value alone has no deviation."""
     mean, deviation = spread(values)
     return f"{mean:.4g}" if len(values) == 1 else f"{mean:.4g} ± {deviation:.2g}"
-
-
-# What every figure is: a picture, and the same numbers as a table.
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure.
-
-    Attributes:
-        picture: of matplotlib.
-        rows: the numbers drawn, the headers first.
-        note: what a reader has to know; empty if nothing.
-    """
-
-    picture: Any
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    def table(self, markdown: bool = False) -> str:
-        """Return the numbers as text."""
-        return "\n".join([layout(self.rows, markdown), *([f"\n{self.note}"] if self.note else [])])
-
-    def save(self, stem: Path) -> list[Path]:
-        """Write the picture as SVG and PNG and the table as Markdown, and return the files."""
-        table = stem.with_suffix(".md")
-        write_text(table, self.table(markdown=True) + "\n")
-        return [*save_figure(self.picture, stem), table]

@@ -11,8 +11,7 @@ from sharelora.memory.estimate import Estimate
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import Site
-from sharelora.reporting.figures.experiments import Drawn
-from sharelora.reporting.pictures import new_figure
+from sharelora.reporting.pictures import Drawn, new_figure
 
 METHODS = {"none": "LoRA", "a": "ShareA", "b": "ShareB", "ab": "ShareAB"}
 TRAINED = ("adapter", "gradients", "optimizer")
@@ -43,27 +42,27 @@ def draw_memory(
     Args:
         model: on the meta device.
         sites: its adapted sites.
-        ranks: the horizontal axis.
-        bits: of the base, for the names of the methods.
-        need_of: the estimate for a plan, under settings that all have in common.
+        ranks: on the horizontal axis.
+        bits: of the base's weights, for the names of the methods.
+        need_of: returns the estimate for a plan, with all other settings fixed.
     """
-    found = {
+    lines = {
         name: [_gigabytes(need_of(model, SharingPlan.build(sites, SharingRule(share), rank))) for rank in ranks]
         for share, name in titles(bits).items()
     }
     figure = new_figure(8.0, 3.4)
     axes = figure.subplots(1, 2)
     for column, (panel, title) in enumerate(zip(axes, ("in all", "trained parts"), strict=True)):
-        _panel(panel, title, ranks, {name: [point[column] for point in points] for name, points in found.items()})
+        _panel(panel, title, ranks, {name: [point[column] for point in points] for name, points in lines.items()})
     axes[1].set_yscale("log")
-    header = ("rank", *(f"{name} {what}" for name in found for what in ("GB", "trained GB")))
-    rows = [(str(r), *(f"{n:.2f}" for points in found.values() for n in points[i])) for i, r in enumerate(ranks)]
+    header = ("rank", *(f"{name} {what}" for name in lines for what in ("GB", "trained GB")))
+    rows = [(str(r), *(f"{n:.2f}" for points in lines.values() for n in points[i])) for i, r in enumerate(ranks)]
     return Drawn(figure, [header, *rows], NOTE)
 
 
-def _panel(axes: Any, title: str, ranks: Sequence[int], lines: dict[str, list[float]]) -> None:
-    for (name, values), marker in zip(lines.items(), "os^v", strict=True):
-        axes.plot(ranks, values, marker=marker, markersize=4, label=name)
+def _panel(axes: Any, title: str, ranks: Sequence[int], values: dict[str, list[float]]) -> None:
+    for (name, gigabytes), marker in zip(values.items(), "os^v", strict=True):
+        axes.plot(ranks, gigabytes, marker=marker, markersize=4, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.minorticks_off()

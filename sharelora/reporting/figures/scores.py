@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharelora.reporting.figures.experiments import Drawn, Experiment, mean_text, spread
-from sharelora.reporting.pictures import new_figure
+from sharelora.reporting.figures.experiments import Experiment, mean_text, spread
+from sharelora.reporting.pictures import Drawn, new_figure
 from sharelora.support.errors import UserError
 
 NOTE = "± is the sample standard deviation over seeds."
@@ -40,7 +40,7 @@ def _points(one: Experiment, metric: str) -> dict[int, list[float]]:
     common = sorted(set.intersection(*(set(course) for course in courses)))
     if not common:
         raise UserError(
-            f"the seeds of {one.name} have no step in common at which {metric} was measured; give them apart"
+            f"the seeds of {one.name} have no step in common at which {metric} was measured; draw them one by one"
         )
     return {step: [course[step] for course in courses] for step in common}
 
@@ -51,18 +51,18 @@ def draw_seeds(experiments: Sequence[Experiment], metric: str) -> Drawn:
     Raises:
         UserError: a run without the number.
     """
-    found = [(one.name, one.values(metric)) for one in experiments]
-    figure = new_figure(7.0, 1.0 + 0.4 * len(found))
+    scores = [(one.name, one.values(metric)) for one in experiments]
+    figure = new_figure(7.0, 1.0 + 0.4 * len(scores))
     axes = figure.add_subplot()
-    for place, (_, values) in enumerate(found):
+    for row, (_, values) in enumerate(scores):
         mean, deviation = spread(values)
-        axes.plot(values, [place - 0.15] * len(values), ".", color=f"C{place % 10}", alpha=0.5)
-        axes.errorbar(mean, place + 0.12, xerr=deviation, fmt="o", color=f"C{place % 10}", capsize=3, markersize=5)
-    axes.set_yticks(range(len(found)), [name for name, _ in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.plot(values, [row - 0.15] * len(values), ".", color=f"C{row % 10}", alpha=0.5)
+        axes.errorbar(mean, row + 0.12, xerr=deviation, fmt="o", color=f"C{row % 10}", capsize=3, markersize=5)
+    axes.set_yticks(range(len(scores)), [name for name, _ in scores])
+    axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_xlabel(f"{metric}: every seed, mean and standard deviation")
     axes.grid(axis="x", alpha=0.3)
-    rows = [(name, str(len(values)), mean_text(values)) for name, values in found]
+    rows = [(name, str(len(values)), mean_text(values)) for name, values in scores]
     return Drawn(figure, [("run", "seeds", metric), *rows], NOTE)
 
 
@@ -73,13 +73,14 @@ def draw_parameters(experiments: Sequence[Experiment], metric: str) -> Drawn:
         UserError: a run without the number or without a count of parameters.
     """
     figure = new_figure(6.0, 4.0)
+    # Optional package; `new_figure` has said so where it is missing.
     from matplotlib.ticker import EngFormatter
 
     axes = figure.add_subplot()
     rows: list[tuple[str, ...]] = [("run", "seeds", "trainable", metric)]
-    for place, one in enumerate(experiments):
+    for index, one in enumerate(experiments):
         count, (mean, deviation) = one.values("trainable")[0], spread(one.values(metric))
-        axes.errorbar(count, mean, yerr=deviation, fmt="o", color=f"C{place % 10}", capsize=3, label=one.name)
+        axes.errorbar(count, mean, yerr=deviation, fmt="o", color=f"C{index % 10}", capsize=3, label=one.name)
         rows.append((one.name, str(len(one.rows)), f"{count:,.0f}", mean_text(one.values(metric))))
     axes.set(xscale="log", xlabel="trained parameters", ylabel=metric)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

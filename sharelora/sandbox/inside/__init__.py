@@ -1,1 +1,1 @@
-"""What runs inside the sandbox: the standard library alone, in a Python that knows nothing of this project."""
+"""The code that runs inside the sandbox: standard library only, in a Python that does not see this project."""

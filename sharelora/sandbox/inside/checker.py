@@ -1,6 +1,6 @@
-"""The process that holds the tests and the verdict. Nothing of the program ever runs in it.
+"""The process that holds the test and the verdict. Nothing of the program ever runs in it.
 
-It starts the program's process before it reads the tests, so that they are in no memory that the program can look into.
+It starts the program's process before it reads the test, so that the test is in no memory that the program can read.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from sharelora.sandbox.inside.wire import read_exactly
 from sharelora.sandbox.inside.worker import work
 
 FILE = "<test>"
-# What the program sends may lie in boxes within boxes, though not so deep that reading it overflows the stack.
+# What the program sends may be nested, but not so deep that reading it overflows the stack.
 DEPTH = 4000
 
 Verdict = tuple[str, str]  # a name of `STATUSES`, and a detail
 
 
 def main() -> None:
-    """Read a job, run it, and write two lines for the process outside: that the sandbox stands, and the verdict."""
+    """Read a job, run it, and write two lines for the process outside: that the sandbox is ready, and the verdict."""
     verdict = os.dup(1)
     os.dup2(2, 1)
     job = json.loads(_part())
     settle(job["user"], job["limits"]["memory_bytes"])
     program = _start(job, verdict)
     try:
-        program.receive()  # that it is confined
+        program.receive()  # "confined"
     except Lost:
-        sys.exit(1)  # and why not, it has said itself
+        sys.exit(1)  # it has printed why it is not
     os.write(verdict, b"ready\n")
     sys.setrecursionlimit(DEPTH)
     status, detail = judge(program, _part().decode() if job["tested"] else None)
@@ -69,7 +69,7 @@ def judge(program: Program, test: str | None) -> Verdict:
 
     Args:
         program: just started.
-        test: Python; None if the program is to run to its end and no more.
+        test: Python; None if the program only has to run to its end.
     """
     try:
         program.result()
@@ -89,17 +89,17 @@ def judge(program: Program, test: str | None) -> Verdict:
 def _run(program: Program, test: str) -> None:
     code = compile(test, FILE, "exec", dont_inherit=True)
     namespace: dict[str, Any] = {"__name__": "test"}
-    # What Python itself has, a program cannot replace for the test.
+    # Builtins are the checker's own: a program cannot replace them for the test.
     names = sorted(name for name in _names(code) if not hasattr(builtins, name))
-    found = program.ask("lookup", names)
-    # Only what was asked for: the answer is the program's word.
-    for name in (name for name in names if name in found):
-        namespace[name] = program.function(name) if found[name] is None else found[name][0]
+    values = program.ask("lookup", names)
+    # Only names that were asked for: the program may answer anything.
+    for name in (name for name in names if name in values):
+        namespace[name] = program.function(name) if values[name] is None else values[name][0]
     exec(code, namespace)
 
 
 def _names(code: CodeType) -> set[str]:
-    """Every name that a text may look up outside its functions."""
+    """Every global name that code may look up."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inner)
 
@@ -108,13 +108,13 @@ def _blame(program: Program, error: BaseException, test: str) -> Verdict:
     """Tell an assertion of the test from an exception of the program and from one of the test."""
     if error is program.raised:
         return program.blame
-    where = _place(error.__traceback__, test.split("\n"))
+    where = _line(error.__traceback__, test.split("\n"))
     if isinstance(error, AssertionError):
         return "failed", f"does not hold{where}"
     return "error", f"{type(error).__name__}: {error}{where}"
 
 
-def _place(trace: TracebackType | None, lines: list[str]) -> str:
+def _line(trace: TracebackType | None, lines: list[str]) -> str:
     """The last line of the test that was being run; empty if there is none."""
     number = 0
     while trace is not None:

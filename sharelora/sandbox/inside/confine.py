@@ -1,4 +1,4 @@
-"""What a process of the sandbox gives up for good before anything that nobody has read runs in it."""
+"""What a process of the sandbox gives up for good before untrusted code runs in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 # Requests to prctl, from linux/prctl.h and linux/seccomp.h.
 DIE_WITH_PARENT, SET_DUMPABLE, NO_NEW_PRIVILEGES, SET_FILTER, FILTER_MODE = 1, 4, 38, 22, 2
-# What stays open: three for the program, two lines to the checker, and room for files of its own.
+# Standard input, output and error, two pipes to the checker, and room for files of the program.
 OPEN_FILES = 64
 
 
@@ -21,13 +21,13 @@ class _FilterProgram(ctypes.Structure):
 
 
 def settle(user: int | None, memory_bytes: int) -> None:
-    """Make the checker's process hard to get at, for itself and for its child.
+    """Protect the checker's process, and its child.
 
-    It becomes another user if it is root; it ends with its parent; no other process of the same user may look into its
+    It becomes another user if it is root; it ends with its parent; no other process of the same user may read its
     memory and its files.
 
     Args:
-        user: number of the user to become; None to stay what it is.
+        user: id of the user to become; None to stay the same.
         memory_bytes: the most address space.
     """
     if user is not None:
@@ -40,22 +40,22 @@ def settle(user: int | None, memory_bytes: int) -> None:
 
 
 def confine(limits: dict[str, Any], calls_filter: bytes, keep: tuple[int, ...]) -> None:
-    """Set the limits of the program's process, close all that is not its own, and filter its system calls.
+    """Limit the program's process, close every file that is not its own, and filter its system calls.
 
     Args:
         limits: the fields of `Limits`.
         calls_filter: see `system_calls.calls_filter`.
-        keep: lines to the checker.
+        keep: pipes to the checker.
     """
-    # The checker ends only after the program; should it crash, the program goes too.
+    # The checker ends after the program; should it crash, the program ends too.
     _prctl(DIE_WITH_PARENT, signal.SIGKILL)
     for descriptor in range(3, OPEN_FILES):
         if descriptor not in keep:
             _close(descriptor)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    # One second more before the hard limit: the first signal says why the program ends.
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    # The hard limit is one second later: the signal of the soft one tells why the program ended.
     seconds = limits["cpu_seconds"]
     _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     _limit(resource.RLIMIT_AS, limits["memory_bytes"])
@@ -76,7 +76,7 @@ def _close(descriptor: int) -> None:
 
 
 def _limit(kind: int, soft: int, hard: int | None = None) -> None:
-    """Lower a limit; one that is lower already stays."""
+    """Lower a limit, unless it is lower already."""
     most = resource.getrlimit(kind)[1]
     hard = soft if hard is None else hard
     resource.setrlimit(kind, (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most)))

@@ -1,4 +1,4 @@
-"""The program as the tests see it: functions that send their arguments over and wait for the result."""
+"""The program as the test sees it: functions that send their arguments to its process and wait for the result."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 
 from sharelora.sandbox.inside.wire import decode, encode, receive, send
 
-# How long a process whose line is cut may take to end by itself.
-PATIENCE = 1.0
-# What the program has raised -> the status; any other is an error.
+PATIENCE = 1.0  # seconds in which a process that has closed its pipe may end by itself
+# The exception that the program raised -> the status; any other is an error.
 STATUS = {"MemoryError": "memory", "TooLong": "output"}
 
 
 class Lost(BaseException):
-    """The program can answer no more. Not an `Exception`, so that no test goes on as if nothing had happened."""
+    """The program can no longer answer. Not an `Exception`, or a test could catch it and go on."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(detail)
@@ -26,18 +25,18 @@ class Lost(BaseException):
 
 
 class Program:
-    """The program as the tests see it.
+    """The program as the test sees it.
 
     Args:
-        process: number of the program's process.
-        requests: line to it.
-        replies: line from it.
-        cpu_seconds: its limit, which tells one end by a signal from another.
+        process: id of the program's process.
+        requests: pipe to it.
+        replies: pipe from it.
+        cpu_seconds: its limit, which distinguishes one end by a signal from another.
 
     Attributes:
-        calls: how often a test has called a function.
-        raised: what the program has raised last, and `blame`, what that means for it.
-        lost: why it can answer no more; None while it can.
+        calls: how often the test has called a function.
+        raised: the last exception of the program, and `blame`, the status and detail that it means.
+        lost: why it can no longer answer; None while it can.
     """
 
     def __init__(self, process: int, requests: int, replies: int, cpu_seconds: int) -> None:
@@ -48,10 +47,10 @@ class Program:
         self.lost: Lost | None = None
 
     def receive(self) -> Any:
-        """Wait for what the program says.
+        """Wait for the next message of the program.
 
         Raises:
-            Lost: it has ended, or says something that only a program says which writes on the line by itself.
+            Lost: it has ended, or the message is one that only a program can have written by itself.
         """
         if self.lost is None:
             try:
@@ -63,7 +62,7 @@ class Program:
         raise self.lost
 
     def result(self) -> Any:
-        """Wait for the end of what was asked for; return its result, or raise what the program has raised."""
+        """Wait for the reply to a request; return its value, or raise what the program has raised."""
         reply = self.receive()
         try:
             if "raised" in reply:
@@ -84,7 +83,7 @@ class Program:
         try:
             send(self.requests, request)
         except ConnectionError:
-            pass  # it has ended; how, is found out with the reply
+            pass  # it has ended; waiting for the reply finds out how
         return self.result()
 
     def function(self, name: str) -> Callable[..., Any]:
@@ -99,11 +98,11 @@ class Program:
 
     def _how_it_ended(self) -> Lost:
         until = time.monotonic() + PATIENCE
-        while (found := os.wait4(self.process, os.WNOHANG))[0] == 0 and time.monotonic() < until:
+        while (ended := os.wait4(self.process, os.WNOHANG))[0] == 0 and time.monotonic() < until:
             time.sleep(0.001)
-        if found[0] == 0:
+        if ended[0] == 0:
             return Lost("cheated", "the program has closed its line to the checker and goes on")
-        code, usage = os.waitstatus_to_exitcode(found[1]), found[2]
+        code, usage = os.waitstatus_to_exitcode(ended[1]), ended[2]
         if code >= 0:
             return Lost("exited", f"the program ended itself with exit code {code}")
         if code == -signal.SIGXCPU or usage.ru_utime + usage.ru_stime >= self.cpu_seconds:
@@ -112,19 +111,19 @@ class Program:
 
 
 def _refused(error: Exception) -> Lost:
-    """What to say of a reply that cannot be read: the sandbox's own code makes none such, unless it is very large."""
+    """Judge a reply that cannot be read: the sandbox's own code sends no such reply, unless it is very large."""
     if isinstance(error, MemoryError):
         return Lost("memory", "too little memory to read what the program returned")
     return Lost("cheated", "found something on the line to the checker that is no reply")
 
 
 def _as_exception(kind: str, text: str) -> Exception:
-    """What the program has raised: of the same type if Python has it, so that a test can expect it."""
-    found = getattr(builtins, kind, None)
-    # A `StopIteration` would quietly end `all(map(function, inputs))` in a test.
-    if not (isinstance(found, type) and issubclass(found, Exception)) or found is StopIteration:
-        found = RuntimeError
+    """Build the exception of the program: of the same type if it is a builtin, so that a test can expect it."""
+    exception = getattr(builtins, kind, None)
+    # A `StopIteration` would silently end `all(map(function, inputs))` in a test.
+    if not (isinstance(exception, type) and issubclass(exception, Exception)) or exception is StopIteration:
+        exception = RuntimeError
     try:
-        return found(text)
-    except TypeError:  # some, as UnicodeDecodeError, are made of more than a text
+        return exception(text)
+    except TypeError:  # some, such as UnicodeDecodeError, need more than a text
         return RuntimeError(text)

@@ -1,7 +1,7 @@
-"""Values and messages between the checker and the program, which are two processes.
+"""Values and messages between the two processes of a sandbox: the checker and the program.
 
-The checker must not run anything that the program made. So a message is JSON, and only plain values have a form in it:
-what the checker compares are numbers, texts and containers that it has built itself, whose `==` is Python's own.
+The checker must not run anything that the program made. So messages are JSON, and only plain values have a form in it:
+the checker compares numbers, text and containers that it has built itself, whose `==` is Python's own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 LONGEST_MESSAGE = 16 * 2**20
-# Beyond this, Python may refuse to write a number down in decimal.
-LONG_NUMBER = 2**63
+LONG_NUMBER = 2**63  # Python may refuse to write much larger numbers in decimal
 
-# name -> the type, what a value is made of, and how it is made of that again
+# name -> the type, how to take a value apart, and how to build it again
 FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "tuple": (tuple, list, tuple),
     "set": (set, list, set),
@@ -33,7 +32,7 @@ FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
     "iterator": (Iterator, list, iter),
 }
-# Numbers of the standard library, by the module that has them: loaded only where a program has loaded it.
+# Numbers of the standard library -> their module, which is loaded only if the program has loaded it.
 NUMBERS = {"Decimal": "decimal", "Fraction": "fractions"}
 
 
@@ -46,12 +45,12 @@ class TooLong(ValueError):
 
 
 def encode(value: Any) -> Any:
-    """Return a value in its form: JSON's own values and lists; anything else as `{name: what it is made of}`.
+    """Return the form of a value: JSON's own values and lists as they are, anything else as `{name: its parts}`.
 
     Values of a class derived from a plain one become plain: a `Counter` a dict, a named tuple a tuple.
 
     Raises:
-        CannotBeSent: it has no form, or holds something that has none.
+        CannotBeSent: it has no form, or contains something that has none.
     """
     if value is None or isinstance(value, (bool, float, str)):
         return value
@@ -72,7 +71,7 @@ def decode(form: Any) -> Any:
     """Return the value of a form.
 
     Raises:
-        Exception: of any kind; whoever made the form did not use `encode`.
+        Exception: of any kind, if the form was not made by `encode`.
     """
     if isinstance(form, list):
         return [decode(item) for item in form]
@@ -87,7 +86,7 @@ def decode(form: Any) -> Any:
 
 
 def send(pipe: int, message: Any) -> None:
-    """Write a message that JSON can hold.
+    """Write a message of JSON's own values.
 
     Raises:
         TooLong: it is too long; nothing is written.
@@ -95,9 +94,9 @@ def send(pipe: int, message: Any) -> None:
     text = json.dumps(message).encode()
     if len(text) > LONGEST_MESSAGE:
         raise TooLong(f"a value of {len(text):,} bytes; at most {LONGEST_MESSAGE:,} are allowed")
-    rest = memoryview(len(text).to_bytes(8, "little") + text)
-    while rest:
-        rest = rest[os.write(pipe, rest) :]
+    remaining = memoryview(len(text).to_bytes(8, "little") + text)
+    while remaining:
+        remaining = remaining[os.write(pipe, remaining) :]
 
 
 def receive(pipe: int) -> Any:
@@ -114,7 +113,7 @@ def receive(pipe: int) -> Any:
 
 
 def read_exactly(pipe: int, length: int) -> bytes:
-    """Read that many bytes and not one more: what follows may be for another process.
+    """Read that many bytes and not one more: the rest may be for another process.
 
     Raises:
         EOFError: there are fewer.

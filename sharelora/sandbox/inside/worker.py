@@ -1,4 +1,4 @@
-"""The process in which the program runs: it defines what the program defines, and calls it when the checker asks."""
+"""The process in which the program runs: it executes the program, and calls its functions when the checker asks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,24 @@ FILE = "<program>"
 
 
 def work(job: dict[str, Any], requests: int, replies: int) -> NoReturn:
-    """Give up all rights, run the program, answer the checker; never return.
+    """Give up all rights, run the program, and answer the checker; never return.
 
     Args:
-        job: the program's text and its limits; see `job.py`. The tests are not in it: they are still to be read.
-        requests: line from the checker.
-        replies: line to the checker.
+        job: the program's text and its limits; see `running.make_job`. The test is not in it: it is read later.
+        requests: pipe from the checker.
+        replies: pipe to the checker.
     """
     confine(job["limits"], bytes.fromhex(job["filter"]), (requests, replies))
     send(replies, "confined")
-    # A text with a test is used like a module; alone it is a script.
+    # With a test the program is used like a module; alone it is a script.
     program = ModuleType("program" if job["tested"] else "__main__")
     sys.modules[program.__name__] = program
-    _forget_own_modules()
-    _reply(replies, _attempt(_define, job["source"], program))
-    while True:
-        what, arguments = receive(requests)
-        _reply(replies, _attempt(ANSWERS[what], program, *decode(arguments)))
-
-
-def _forget_own_modules() -> None:
     for name in [name for name in sys.modules if name.startswith("sharelora")]:
         del sys.modules[name]
+    _reply(replies, _attempt(_define, job["source"], program))
+    while True:
+        request, arguments = receive(requests)
+        _reply(replies, _attempt(ANSWERS[request], program, *decode(arguments)))
 
 
 def _define(source: str, program: ModuleType) -> None:
@@ -43,12 +39,12 @@ def _define(source: str, program: ModuleType) -> None:
 
 
 def _lookup(program: ModuleType, names: list[str]) -> dict[str, Any]:
-    """Say what some names mean in the program: None for something that can be called, else a list of the value."""
-    found = {name: program.__dict__[name] for name in names if name in program.__dict__}
-    return {name: None if callable(value) else [value] for name, value in found.items() if _has_meaning(value)}
+    """Look names up in the program: None for something that can be called, else a list with the value."""
+    values = {name: program.__dict__[name] for name in names if name in program.__dict__}
+    return {name: None if callable(value) else [value] for name, value in values.items() if _can_be_sent(value)}
 
 
-def _has_meaning(value: Any) -> bool:
+def _can_be_sent(value: Any) -> bool:
     try:
         encode(None if callable(value) else value)
     except CannotBeSent:
@@ -64,7 +60,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {"lookup": _lookup, "call": _call}
 
 
 def _attempt(action: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Do it and return the result's form, or what was raised: its type, what it says, and the line of the program."""
+    """Return the form of the result, or of the exception: its type, its text, and the line of the program."""
     try:
         return {"value": encode(action(*arguments))}
     except BaseException as error:
@@ -72,7 +68,7 @@ def _attempt(action: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
 
 
 def _reply(replies: int, message: dict[str, Any]) -> None:
-    """Send it, or say why it cannot be sent: it may be too large for the memory that is left."""
+    """Send a reply, or why it cannot be sent: it may be too large for the memory that is left."""
     try:
         send(replies, message)
     except Exception as error:
@@ -87,7 +83,7 @@ def _text(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> int | None:
-    """The last line of the program itself that was being run; of a syntax error, where it is."""
+    """The last line of the program itself that was running; of a syntax error, its own line."""
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == FILE else None
     trace = error.__traceback__
     while trace is not None:

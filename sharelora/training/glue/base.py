@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from sharelora.data.glue import GlueTask
-from sharelora.models.encoders import most_tokens, set_head_dropout
+from sharelora.models.encoders import max_input_length, set_head_dropout
 from sharelora.models.known import meta_classifier, model_config
 from sharelora.models.load import load_base
 from sharelora.support.errors import UserError
@@ -54,7 +54,7 @@ def sequence_length(args: GlueArguments, config: Any, recorded: int | None = Non
     Raises:
         UserError: more are asked for than the model takes.
     """
-    limit, asked = most_tokens(config), args.data.max_seq_length
+    limit, asked = max_input_length(config), args.data.max_seq_length
     if recorded is not None and "max_seq_length" not in args.given:
         asked = recorded
     if limit is None or asked <= limit:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharelora.data.encoding import padding_id
 from sharelora.data.glue import GlueCollator, GlueRows, GlueTask, encode, hold_out, load_glue, take
-from sharelora.data.readers import Row
+from sharelora.data.rows import Row
+from sharelora.data.tokenise import padding_id
 from sharelora.metrics.glue import COMBINED
 from sharelora.support.errors import UserError
 from sharelora.training.glue.options import GlueArguments

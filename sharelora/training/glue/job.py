@@ -14,14 +14,14 @@ import torch
 
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.sharing import parse_modules
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.models.encoders import default_modules
 from sharelora.models.known import meta_classifier
 from sharelora.models.load import load_tokenizer
 from sharelora.reporting.history import CSV
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import on_gpu
-from sharelora.trainer.engines import Setup
+from sharelora.trainer.launch import Setup
 from sharelora.training.capacity import Outlook, known_optimizer, look_at
 from sharelora.training.glue.base import Base, encoder_config, load_encoder, read_config, sequence_length
 from sharelora.training.glue.data import HELD_OUT, TRAIN, TaskData, TaskRows, read_task, tokenize
@@ -83,7 +83,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
     """GLUE, as the runner asks about it."""
 
     command = COMMAND
-    names = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("max_seq_length",), bits=False)
+    names = FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", ("max_seq_length",), bits=False)
     tiny_base = "roberta"
     adapter_flag = "--lora_path"
     bare = "another --output_dir"

@@ -14,7 +14,7 @@ from peft import get_peft_model
 from sharelora.flags import grouping
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.support.errors import UserError
-from sharelora.trainer.adapter import save_weights
+from sharelora.trainer.serialization import save_weights
 from sharelora.training.glue.baselines import insert_bottlenecks, insert_prefixes
 from sharelora.training.glue.record import WEIGHTS, put_weights, read_weights, trained_weights, write_weights
 from sharelora.training.output import ADAPTER, MODEL

@@ -12,7 +12,6 @@ from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from sharelora.convert.adapter_file import load_tensors
-from sharelora.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.training.glue.base import Base
@@ -20,6 +19,7 @@ from sharelora.training.glue.head import Shape, head_of_other_shape, head_shapes
 from sharelora.training.glue.methods import BuildSettings, Head, Method, adapted
 from sharelora.training.glue.record import WEIGHTS, check_base, put_weights, trained_weights
 from sharelora.training.glue.start import Start
+from sharelora.tuner.files import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def start_from(base: Base, start: Start, settings: BuildSettings, new_head: bool
         check_base(start.record, base.fingerprint, start.folder)
     need = head_shapes(base.model, base.head)
     low_rank = start.method.storage.load is None
-    stored = load_tensors(start.folder / (ADAPTER_WEIGHTS if low_rank else WEIGHTS))
+    stored = load_tensors(start.folder / (WEIGHTS_FILE if low_rank else WEIGHTS))
     kept = _keeps_head(base, start, need, stored, new_head, training)
     given = {name: value for name, value in stored.items() if kept or not is_head(plain(name), base.head)}
     if low_rank:

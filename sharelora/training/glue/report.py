@@ -9,7 +9,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sharelora.data.glue import write_predictions
-from sharelora.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, write_json
 from sharelora.training.glue.data import TaskData, TaskRows
@@ -17,9 +16,10 @@ from sharelora.training.glue.record import WEIGHTS
 from sharelora.training.glue.trainer import GlueTrainer
 from sharelora.training.output import MODEL
 from sharelora.training.run import Run
+from sharelora.tuner.files import WEIGHTS_FILE
 
 PREDICTIONS = "predictions"
-WEIGHT_FILES = (ADAPTER_WEIGHTS, WEIGHTS, "model.safetensors")
+WEIGHT_FILES = (WEIGHTS_FILE, WEIGHTS, "model.safetensors")
 # How GLUE names the second half of MNLI.
 _FILE_NAMES = {"dev_mismatched": "{task}-mm"}
 

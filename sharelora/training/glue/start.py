@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.convert.importing import import_lora
-from sharelora.models.adapter import CONFIG, locate_adapter
+from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256
@@ -19,6 +19,7 @@ from sharelora.training.glue.record import WEIGHTS, Record, read_record
 from sharelora.training.output import ADAPTER, MODEL
 from sharelora.training.run import Run
 from sharelora.tuner.config import verify_weights
+from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -57,16 +58,16 @@ def find_start(run: Run[GlueArguments], source: str) -> Start:
     args, path = run.args, Path(source).expanduser()
     if path.is_file():
         return _imported(run, path, args.values["lora_alpha"] if "lora_alpha" in args.given else None)
-    folder = _folder(path) if path.is_dir() else locate_adapter(source)
+    folder = _folder(path) if path.is_dir() else resolve_adapter(source)
     record = read_record(folder)
     if (folder / WEIGHTS).is_file():
         return _recorded(args, folder, source, record)
-    kind = read_json(folder / CONFIG).get("peft_type")
+    kind = read_json(folder / CONFIG_FILE).get("peft_type")
     if kind == PLAIN:
         return _imported(run, folder, None)
     if kind != OURS:
         raise UserError(f"{folder} is an adapter of type {kind!r}; need a low-rank one; give another --lora_path")
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG_FILE)
     verify_weights(folder, config.get("weights_sha256"))
     _check_flags(args, config, folder)
     return Start(folder, source, method_of(_sharing(config)), record)
@@ -77,12 +78,12 @@ def _folder(path: Path) -> Path:
     for candidate in (path, path / ADAPTER):
         if (candidate / WEIGHTS).is_file():
             return candidate
-        if (candidate / CONFIG).is_file():
-            return locate_adapter(candidate)  # checks what else is there
+        if (candidate / CONFIG_FILE).is_file():
+            return resolve_adapter(candidate)  # checks what else is there
     whole = next((folder for folder in (path, path / MODEL) if (folder / "config.json").is_file()), None)
     if whole is not None:
         raise UserError(f"{path} holds a whole model, no adapter; pass --model_name_or_path {whole}")
-    return locate_adapter(path)  # says what is there instead
+    return resolve_adapter(path)  # says what is there instead
 
 
 def _recorded(args: GlueArguments, folder: Path, source: str, record: Record | None) -> Start:

@@ -14,8 +14,8 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction
 
 from sharelora.metrics.glue import compute
-from sharelora.trainer.adapter import AdapterTrainer
-from sharelora.trainer.dealing import counted
+from sharelora.trainer.samplers import counted
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.glue.losses import Consistency, example_losses
 from sharelora.training.glue.methods import Storage
 from sharelora.training.glue.record import Record

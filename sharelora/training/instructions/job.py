@@ -15,11 +15,11 @@ from sharelora.data import DataArguments, DataModule, build_data, check_isolatio
 from sharelora.data.mmlu import load_mmlu
 from sharelora.flags.fields import help_field
 from sharelora.flags.program import start
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError, run_main
-from sharelora.trainer.adapter import AdapterTrainer
-from sharelora.trainer.engines import Setup
+from sharelora.trainer.launch import Setup
+from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
 from sharelora.training.instructions.mmlu import MmluArguments, MmluEval, mmlu_exam
 from sharelora.training.instructions.predictions import PREDICTIONS, predict, write_predictions
@@ -174,10 +174,12 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
     """Instructions, as the runner asks about them."""
 
     command = COMMAND
-    names = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("source_max_len", "target_max_len"))
+    names = FlagNames(
+        "per_device_train_batch_size", "gradient_accumulation_steps", ("source_max_len", "target_max_len")
+    )
     trainer = ShareTrainer
 
-    def names_for(self, args: InstructionArguments) -> Names:
+    def names_for(self, args: InstructionArguments) -> FlagNames:
         """Return what the command calls the settings that decide about memory."""
         return dataclasses.replace(self.names, rows=("pack_len",)) if args.data.pack_len else self.names
 

@@ -11,10 +11,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from sharelora.evaluation.exam import Exam
-from sharelora.evaluation.exam_report import Report, examine
-from sharelora.evaluation.mmlu import load_exam
-from sharelora.evaluation.multiple_choice import context_length
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
+from sharelora.evaluation.exam_report import ExamReport, examine
+from sharelora.evaluation.exams import MMLU
 from sharelora.flags.fields import help_field
 from sharelora.models.known import model_config
 from sharelora.support.errors import UserError
@@ -48,7 +48,7 @@ class MmluArguments:
 
 def mmlu_exam(
     flags: MmluArguments, tokenizer: Any, base: str, seed: int, data_root: Path | None, trust_remote_code: bool = False
-) -> Exam:
+) -> PreparedExam:
     """Write the questions of the split that the flags name.
 
     Args:
@@ -64,6 +64,7 @@ def mmlu_exam(
     """
     context = context_length(model_config(base, trust_remote_code))
     return load_exam(
+        MMLU,
         tokenizer,
         flags.split,
         SHOTS[flags.mmlu_dataset],
@@ -87,7 +88,7 @@ class MmluEval(TrainerCallback):
         log: takes the summary; to be set to the Trainer's `log`.
     """
 
-    def __init__(self, exam: Exam, split: str) -> None:
+    def __init__(self, exam: PreparedExam, split: str) -> None:
         self.exam, self.split = exam, split
         self.log: Callable[[dict[str, float]], None] = lambda logs: None
 
@@ -109,7 +110,7 @@ class MmluEval(TrainerCallback):
         self.log({name: found[name] for name in ("mmlu_loss", ACCURACY.format(self.split), MICRO.format(self.split))})
 
 
-def named(report: Report, split: str) -> dict[str, float]:
+def named(report: ExamReport, split: str) -> dict[str, float]:
     """Return a report under QLoRA's names: the accuracy of all is the unweighted mean over subjects, as there.
 
     Its `mmlu_loss` is the mean of -log p of the right letter; QLoRA adds the end token to it.
@@ -123,7 +124,7 @@ def named(report: Report, split: str) -> dict[str, float]:
     }
 
 
-def _examine_together(model: Any, exam: Exam) -> Report:
+def _examine_together(model: Any, exam: PreparedExam) -> ExamReport:
     """Each process answers a stretch of the questions, so that subjects stay together; all get the whole report."""
     state = PartialState()
     if state.num_processes == 1:
@@ -133,4 +134,4 @@ def _examine_together(model: Any, exam: Exam) -> Report:
     mine = range(bounds[state.process_index], bounds[state.process_index + 1])
     part = examine(model, exam.only(mine))
     choices = tuple(gather_object(list(part.scored.choices)))
-    return Report(exam, replace(part.scored, choices=choices), part.seconds)
+    return ExamReport(exam, replace(part.scored, choices=choices), part.seconds)

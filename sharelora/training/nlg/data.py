@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharelora.data import TokenRows, TrainCollator, padding_id
-from sharelora.data.nlg.encoded import load_encoded
-from sharelora.data.nlg.encoding import NlgReport, token_rows
-from sharelora.data.nlg.sources import KNOWN, locate_nlg
+from sharelora.data.nlg.load import NLG_DATASETS, locate_nlg
+from sharelora.data.nlg.token_files import load_encoded
+from sharelora.data.nlg.tokens import NlgReport, token_rows
 from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
@@ -85,7 +85,7 @@ def validation_source(options: NlgOptions) -> str:
     """
     if options.valid_data is not None:
         return options.valid_data
-    if options.train_data in KNOWN or Path(options.train_data).expanduser().is_dir():
+    if options.train_data in NLG_DATASETS or Path(options.train_data).expanduser().is_dir():
         return options.train_data
     raise UserError(
         f"found the training file {options.train_data} and no validation rows; need some to evaluate on; "

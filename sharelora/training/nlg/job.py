@@ -9,8 +9,8 @@ from typing import Any
 
 from sharelora.flags import upstream
 from sharelora.flags.upstream import Change, Rule, dropped
-from sharelora.memory.advice import Names
-from sharelora.models.known import CARDS
+from sharelora.memory.advice import FlagNames
+from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import ALIASES as COMMON_ALIASES
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
@@ -141,7 +141,7 @@ def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[
     """Decide what flags mean together."""
     _check_numbers(flags)
     if flags.model_name_or_path is None:
-        flags.model_name_or_path = CARDS[flags.model_card]
+        flags.model_name_or_path = MODEL_CARDS[flags.model_card]
     if str(flags.model_name_or_path).endswith(_PICKLED):
         raise UserError(
             f"found the pickled weights {flags.model_name_or_path}, which can run code when loaded; need a folder with "
@@ -202,7 +202,7 @@ class NlgJob(Job[NlgArguments, NlgData]):
     """Data-to-text, as the runner asks about it."""
 
     command = COMMAND
-    names = Names("train_batch_size", "grad_acc", ("seq_len",), bits=False)
+    names = FlagNames("train_batch_size", "grad_acc", ("seq_len",), bits=False)
     tiny_base = "gpt2"
 
     def load_data(self, run: Run[NlgArguments], rows: Any) -> NlgData:

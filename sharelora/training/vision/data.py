@@ -10,27 +10,20 @@ from pathlib import Path
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
-    OWN_TEMPLATE,
+    Conversation,
     ConversationWriter,
     EncodingReport,
     ImageTextCollator,
     ImageTextRows,
-    Record,
     encode,
-    image_reader,
-    read_records,
+    read_conversations,
     require_images,
 )
-from sharelora.models.known import model_config
-from sharelora.models.vision import load_processor, require_sight
 from sharelora.support.errors import UserError
 from sharelora.training.run import Data
 from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
-
-# How models were taught to converse where their own template says something else.
-TEMPLATES = {"llava": "vicuna"}
 
 
 @dataclass(frozen=True)
@@ -43,43 +36,14 @@ class VisionRecords:
         origin: where they were found.
     """
 
-    train: Sequence[Record]
-    eval: Sequence[Record]
+    train: Sequence[Conversation]
+    eval: Sequence[Conversation]
     origin: str
 
 
 @dataclass(frozen=True)
 class VisionData(Data):
     """The same as the model reads them."""
-
-
-def template(asked: str | None, model_type: str) -> str:
-    """Return the chat template: the one asked for, or the one that fits the model."""
-    return asked or TEMPLATES.get(model_type, OWN_TEMPLATE)
-
-
-def open_writer(
-    place: str,
-    asked: str | None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | None = None,
-) -> ConversationWriter:
-    """Load a model's processor, and return what writes conversations for it.
-
-    Args:
-        place: folder or hub id of the model.
-        asked: the chat template that the command line names; None for the one that fits the model.
-        revision: of the model on the hub.
-        token: for the hub.
-        cache_dir: where models of the hub are kept.
-
-    Raises:
-        UserError: the model cannot see, or see `load_processor`, `image_reader` and `ConversationWriter`.
-    """
-    require_sight(place)
-    reader = image_reader(load_processor(place, revision, token, cache_dir))
-    return ConversationWriter(reader, template(asked, model_config(place).model_type))
 
 
 def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval: bool) -> VisionRecords:
@@ -91,12 +55,12 @@ def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval
         UserError: rows or images that cannot be used, or a part that is needed and has no rows.
     """
     path = data_path(options, tiny)
-    records = read_records(path, options.image_folder)
+    records = read_conversations(path, options.image_folder)
     held = set() if options.eval_data_path else _held_out(records, options, path)
     train = [record for place, record in enumerate(records) if place not in held]
     evaluated = [record for place, record in enumerate(records) if place in held]
     if options.eval_data_path and need_eval:
-        evaluated = read_records(options.eval_data_path, options.image_folder)
+        evaluated = read_conversations(options.eval_data_path, options.image_folder)
     if need_eval and not evaluated:
         raise UserError("found no rows to evaluate on; pass --eval_data_path or --eval_dataset_size, or evaluate never")
     found = VisionRecords(_drawn(train, options) if need_train else (), evaluated if need_eval else (), str(path))
@@ -113,7 +77,7 @@ def data_path(options: VisionOptions, tiny: bool) -> Path:
     return Path(str(options.data_path)).expanduser()
 
 
-def _held_out(records: Sequence[Record], options: VisionOptions, path: Path) -> set[int]:
+def _held_out(records: Sequence[Conversation], options: VisionOptions, path: Path) -> set[int]:
     size = options.eval_dataset_size
     if 2 * size > len(records):
         raise UserError(
@@ -123,7 +87,7 @@ def _held_out(records: Sequence[Record], options: VisionOptions, path: Path) -> 
     return set(random.Random(options.data_seed).sample(range(len(records)), size))
 
 
-def _drawn(records: Sequence[Record], options: VisionOptions) -> list[Record]:
+def _drawn(records: Sequence[Conversation], options: VisionOptions) -> list[Conversation]:
     most = options.max_train_samples
     if most is None or most >= len(records):
         return list(records)
@@ -139,7 +103,7 @@ def encode_records(records: VisionRecords, writer: ConversationWriter, options: 
     """
     reports: list[EncodingReport] = []
 
-    def rows(conversations: Sequence[Record], split: str) -> ImageTextRows | None:
+    def rows(conversations: Sequence[Conversation], split: str) -> ImageTextRows | None:
         if not conversations:
             return None
         tokens, report = encode(writer, conversations, options.model_max_length, split)

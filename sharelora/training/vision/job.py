@@ -10,9 +10,9 @@ from typing import Any
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.layer_groups import Similarity
 from sharelora.layer_groups.images import ImageSample, measure_with_images, read_image_sample
-from sharelora.memory.advice import Names
+from sharelora.memory.advice import FlagNames
 from sharelora.models.known import meta_model
-from sharelora.models.vision import PROJECTOR, load_vision_base, require_sight
+from sharelora.models.vision import PROJECTOR, load_vision_base, open_writer, require_vision
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
 from sharelora.training.instructions.job import DEFAULTS as INSTRUCTION_DEFAULTS
@@ -23,7 +23,7 @@ from sharelora.training.options import ModelArguments
 from sharelora.training.run import Run, Session
 from sharelora.training.runner import run_job
 from sharelora.training.trainer import ShareTrainer
-from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records, open_writer
+from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records
 from sharelora.training.vision.options import VisionOptions
 
 # The second ShareLoRA paper's settings for LLaVA-1.5-7B; what it does not say is as in the main job.
@@ -107,7 +107,7 @@ class VisionJob(Job[VisionArguments, VisionData]):
     """Images with texts, as the runner asks about them: adapters in the language model alone, and the projector."""
 
     command = COMMAND
-    names = Names("per_device_train_batch_size", "gradient_accumulation_steps", ("model_max_length",))
+    names = FlagNames("per_device_train_batch_size", "gradient_accumulation_steps", ("model_max_length",))
     trainer = ShareTrainer
     tiny_base = "llava"
     whole = (PROJECTOR,)
@@ -119,7 +119,7 @@ class VisionJob(Job[VisionArguments, VisionData]):
         Raises:
             UserError: the model has no vision tower, or its language model has no such modules.
         """
-        require_sight(base)
+        require_vision(base)
         return args.adapter_settings.confined_to_language(meta_model(base))
 
     def read(self, run: Run[VisionArguments]) -> VisionRecords:

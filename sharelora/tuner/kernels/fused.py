@@ -1,8 +1,9 @@
-"""The adapted linear map with forward and backward written by hand.
+"""The adapted linear map with forward and backward written by hand, and its dropout masks.
 
-What is saved against autograd on the formula: the adapter's output is added into the base's output in place, the two
+What this saves over autograd on the formula: the adapter's output is added into the base's output in place, the two
 gradients of the input meet in one buffer, activations stay in the base's dtype, and sites that read the same input
-share one projection, one dropout mask and one GEMM for the gradient of their As.
+share one projection, one dropout mask and one GEMM for the gradient of their As. A dropout mask costs less than the
+matrix product that it is for.
 
 Shapes: x (N, D_in) with N = B * T tokens, weight (D_out, D_in) or transposed, a (r, D_in), b (D_out, r), h (N, r).
 """
@@ -18,6 +19,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Grad = Tensor | None
+
+# Values of 16 random bits.
+_LEVELS = 1 << 16
+# The bits of 1.0: a mask of all ones or all zeros, and-ed with these, is the number 1 or 0.
+_ONE = {torch.bfloat16: 0x3F80, torch.float16: 0x3C00}
 
 
 class Base(NamedTuple):
@@ -64,17 +70,17 @@ class _Adapted(Function):
         keep: Tensor | None,
     ) -> Tensor:
         y = _base_forward(x, weight, bias, transposed)
-        kept = _drop(x, keep)
-        h = kept @ a.t()
+        dropped = _drop(x, keep)
+        h = dropped @ a.t()
         y.addmm_(h, b.t(), alpha=scale)
-        ctx.save_for_backward(kept, weight, a, b, h, keep)
+        ctx.save_for_backward(dropped, weight, a, b, h, keep)
         ctx.scale, ctx.transposed = scale, transposed
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
-        kept, weight, a, b, h, keep = ctx.saved_tensors
+        dropped, weight, a, b, h, keep = ctx.saved_tensors
         gh = (dy @ b).mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
@@ -83,7 +89,7 @@ class _Adapted(Function):
                 dx.addmm_(gh, a)
             else:
                 dx.addcmul_(gh @ a, keep)
-        return dx, None, None, None, gh.t() @ kept, _grad_b(dy, h, ctx.scale), None, None
+        return dx, None, None, None, gh.t() @ dropped, _grad_b(dy, h, ctx.scale), None, None
 
 
 class _Down(Function):
@@ -93,22 +99,22 @@ class _Down(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor, ...]:
         ranks = [a.shape[0] for a in matrices]
         stacked = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
-        kept = _drop(x, keep)
-        ctx.save_for_backward(kept, stacked, keep)
+        dropped = _drop(x, keep)
+        ctx.save_for_backward(dropped, stacked, keep)
         ctx.ranks = ranks
-        return tuple((kept @ stacked.t()).split(ranks, dim=1))
+        return tuple((dropped @ stacked.t()).split(ranks, dim=1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
-        kept, stacked, keep = ctx.saved_tensors
+        dropped, stacked, keep = ctx.saved_tensors
         gh = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = gh @ stacked
             if keep is not None:
                 dx.mul_(keep)
-        return (dx, None, *(gh.t() @ kept).split(ctx.ranks))
+        return (dx, None, *(gh.t() @ dropped).split(ctx.ranks))
 
 
 class _Up(Function):
@@ -155,7 +161,7 @@ def _flat(x: Tensor) -> Tensor:
 def down(x: Tensor, matrices: list[Tensor], keep: Tensor | None = None) -> tuple[Tensor, ...]:
     """Project one input with several As at once.
 
-    The 1 / (1 - p) of dropout belongs into the scale given to `up`, `add` or `adapted`: there it costs N * r.
+    The 1 / (1 - p) of dropout is part of the scale given to `up`, `add` or `adapted`: there it costs N * r.
 
     Args:
         x: input, (..., D_in).
@@ -185,16 +191,8 @@ def adapted(x: Tensor, base: Base, a: Tensor, b: Tensor, scale: float, keep: Ten
     return y.view(*x.shape[:-1], y.shape[-1])
 
 
-# Dropout masks that cost less than the matrix product beside them.
-
-
-_LEVELS = 1 << 16
-# The bits of 1.0: a mask of all ones or all zeros, and-ed with these, is the number 1 or 0.
-_ONE = {torch.bfloat16: 0x3F80, torch.float16: 0x3C00}
-
-
 def keep_mask(x: Tensor, p: float) -> Tensor:
-    """Draw a mask to multiply with, nonzero with probability 1 - p.
+    """Draw a dropout mask to multiply with, nonzero with probability 1 - p.
 
     On a CPU, torch draws one random number per element and multiplies types that it has to convert, which takes longer
     than the base layer's matrix product. Here 16 random bits decide about an element (p is met to 1 / 65536, four
@@ -211,14 +209,11 @@ def keep_mask(x: Tensor, p: float) -> Tensor:
     if x.device.type != "cpu":
         return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
     threshold = min(max(1, round(p * _LEVELS)), _LEVELS - 1) - _LEVELS // 2
-    draws = _random_int16(x.numel()).view(x.shape)
+    count = x.numel()
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    draws = draws.view(torch.int16)[:count].view(x.shape)
     if x.dtype in _ONE:
         # Two values remain, threshold - 1 (drop) and threshold (keep); they become 0 and -1, which is all ones.
         bits = draws.clamp_(threshold - 1, threshold).neg_().add_(threshold - 1)
         return bits.bitwise_and_(_ONE[x.dtype]).view(x.dtype)
     return torch.ge(draws, threshold, out=torch.empty(x.shape, dtype=x.dtype))
-
-
-def _random_int16(count: int) -> Tensor:
-    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-    return draws.view(torch.int16)[:count]

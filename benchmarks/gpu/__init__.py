@@ -1,0 +1,1 @@
+"""Speed, memory and correctness on one large GPU; `bash benchmarks/gpu.sh` starts it."""

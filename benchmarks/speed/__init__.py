@@ -1,0 +1,1 @@
+"""Time of training steps, decoding and answering, against the frozen base and other libraries."""

@@ -1,0 +1,130 @@
+"""A base model as files: which file holds each weight, and how its modules are shaped."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.pytorch_utils import Conv1D
+
+from sharelora.models.known import meta_model
+from sharelora.models.load import resolve_model
+from sharelora.plan.plan import SharingPlan
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json
+from sharelora.support.hub import INDEX
+from sharelora.support.tensor_header import tensor_shapes
+
+SINGLE = "model.safetensors"
+# Files of a model that are weights, in any format, or their index.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".msgpack", ".h5", ".ot", ".gguf", INDEX)
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A base model's folder.
+
+    Attributes:
+        folder: of the model.
+        model: the same model on the meta device.
+        shapes: weight's name in the files -> shape.
+        shards: file name -> names of the weights in it.
+    """
+
+    folder: Path
+    model: nn.Module
+    shapes: dict[str, tuple[int, ...]]
+    shards: dict[str, list[str]]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files of weights."""
+        return sum((self.folder / shard).stat().st_size for shard in self.shards)
+
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """Name that transformers gives a weight when it loads the files -> its name in them, where the two differ.
+
+        LLaVA's files, for one, have the names of an earlier structure of the model.
+        """
+        model: Any = self.model
+        renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+        names = {name: rename_source_key(name, renamings, [])[0] for name in self.shapes}
+        return {loaded: name for name, loaded in names.items() if loaded != name}
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """Module path -> module on the meta device."""
+        return dict(self.model.named_modules())
+
+    def _spellings(self, name: str) -> tuple[str, ...]:
+        """Return a name as it is, without and with the prefix of the base, which some files and adapters leave out."""
+        prefix = f"{self.model.base_model_prefix}."
+        return name, name.removeprefix(prefix), prefix + name
+
+    def stored(self, name: str) -> str | None:
+        """Return the name in the files of a weight of the model, or None."""
+        spellings = self._spellings(name)
+        stored = next((spelling for spelling in spellings if spelling in self.shapes), None)
+        return stored or next((self.renamed[spelling] for spelling in spellings if spelling in self.renamed), None)
+
+    def is_transposed(self, path: str) -> bool:
+        """Whether a module stores its weight as (D_in, D_out), as GPT-2 does."""
+        spellings = self._spellings(path)
+        module = next((self.modules[spelling] for spelling in spellings if spelling in self.modules), None)
+        return isinstance(module, Conv1D)
+
+    def check(self, plan: SharingPlan) -> None:
+        """Compare the plan's sites with the files.
+
+        Raises:
+            UserError: a site that the base lacks or that has another shape there.
+        """
+        for path, entries in plan.by_path.items():
+            site, name = entries[0].site, self.stored(f"{path}.weight")
+            need = (site.d_out * site.parts, site.d_in)
+            need = (need[1], need[0]) if self.is_transposed(path) else need
+            shape = self.shapes[name] if name else "none"
+            if shape != need:
+                raise UserError(
+                    f"the adapter was made for another model: for {path} it needs a weight of shape {need}, "
+                    f"{self.folder} has {shape}; give the adapter's own base"
+                )
+
+    def copy_rest(self, target: Path) -> None:
+        """Copy configuration, tokenizer and everything else that is not weights."""
+        for file in sorted(self.folder.iterdir()):
+            if file.is_file() and not file.name.endswith(_WEIGHTS) and not file.name.startswith("."):
+                shutil.copyfile(file, target / file.name)
+
+
+def read_base(name_or_path: str | Path) -> BaseFolder:
+    """Find a base model's files and read their headers, not the weights.
+
+    Raises:
+        UserError: the model is missing, incomplete, pickled or quantised.
+    """
+    folder = Path(resolve_model(str(name_or_path)))
+    if not folder.is_dir():
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*"]
+        folder = Path(huggingface_hub.snapshot_download(str(name_or_path), allow_patterns=patterns))
+    quantization = read_json(folder / "config.json").get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "some method")
+        raise UserError(
+            f"{folder} holds weights quantised with {method}; need the 16- or 32-bit model that it was made from; "
+            "merging into quantised weights would round the adapter away"
+        )
+    files = [SINGLE]
+    if (folder / INDEX).is_file():
+        files = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    shards = {file: tensor_shapes(folder / file) for file in files}
+    shapes = {name: shape for tensors in shards.values() for name, shape in tensors.items()}
+    return BaseFolder(folder, meta_model(folder), shapes, {file: list(tensors) for file, tensors in shards.items()})

@@ -1,0 +1,276 @@
+"""Rows as tokens: prompt and answer each by itself, cut to their limits without losing what matters.
+
+A prompt that is too long first loses whole worked examples, from the first one on; if it is still too long, its middle.
+The beginning (the instruction) and the end (the question, the marker after which the answer starts) stay. QLoRA cuts
+the end, which loses exactly those; with GSM8K's worked examples it lost every question. An answer always ends with the
+end token, also where it was cut. What was lost is counted, and reported with examples in one warning.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sharelora.data.arguments import DataArguments
+from sharelora.data.rows import Row, summary
+from sharelora.data.token_rows import TokenRows
+from sharelora.support.errors import UserError
+
+# Texts in one call of the tokenizer.
+BATCH = 1000
+# Cut rows that a report shows.
+EXAMPLES = 3
+# A tokenizer without a real limit states an astronomically large one.
+_NO_LIMIT = 10**6
+
+Ids = list[int]
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The token that fills short rows: the tokenizer's own, else its end token.
+
+    No token is added for it, so no embedding row is. Which one it is does not matter: masks are made from lengths.
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise UserError("this tokenizer has neither a padding token nor an end token; need one; set eos_token in it")
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+    """Tokenise texts as they are, without any special token."""
+    ids: list[Ids] = []
+    for start in range(0, len(texts), BATCH):
+        batch = list(texts[start : start + BATCH])
+        ids += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return ids
+
+
+def adds_space(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a space before every text by itself, as SentencePiece does."""
+    first = tokenizer.convert_ids_to_tokens(token_ids(tokenizer, ["a"])[0][:1])
+    return bool(first) and str(first[0]).startswith(("▁", "Ġ"))
+
+
+def cut_middle(ids: Sequence[int], limit: int) -> Ids:
+    """Keep the first and the last tokens, half of the limit each, the odd one at the end."""
+    if len(ids) <= limit:
+        return list(ids)
+    head = limit // 2
+    return [*ids[:head], *ids[len(ids) - (limit - head) :]]
+
+
+class Encoder:
+    """Tokenises the rows of one run.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; it is used as it is and never changed.
+        args: lengths, and whether prompts count in the loss.
+        demonstrations: worked examples before each prompt.
+        render: row -> (source, target) text, for chat templates; by default `input` and `output`.
+
+    Raises:
+        UserError: the tokenizer has no end token, so a model could never learn to stop.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        args: DataArguments,
+        demonstrations: tuple[str, ...] = (),
+        render: Callable[[Row], tuple[str, str]] | None = None,
+    ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise UserError("this tokenizer has no end token, so answers cannot end; need one; set eos_token in it")
+        self.tokenizer, self.args, self.demonstrations, self.render = tokenizer, args, demonstrations, render
+        self.bos: Ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.eos: int = tokenizer.eos_token_id
+        self.adds_space = adds_space(tokenizer)
+
+    def encode(self, rows: Sequence[Row], split: str, answers: bool = True) -> tuple[TokenRows, SplitReport]:
+        """Tokenise rows.
+
+        Args:
+            rows: rows with `input` and `output`.
+            split: its name in the report.
+            answers: with the answers and labels; without, prompts and the rows themselves, for prediction.
+
+        Returns:
+            The tokens, and what had to be cut.
+        """
+        texts = [self._texts(row, answers) for row in rows]
+        prompts, full_lengths, dropped = self._prompts([source for source, _ in texts])
+        completions = token_ids(self.tokenizer, [target for _, target in texts]) if answers else []
+        completions = [ids if ids[-1:] == [self.eos] else [*ids, self.eos] for ids in completions]
+        limits = (self.args.source_max_len, self.args.target_max_len)
+        sources = [self._cut_source(ids) for ids in prompts]
+        targets = [self._cut_target(ids) for ids in completions] if answers else [[]] * len(sources)
+        tokens = TokenRows(sources, targets, self.args.train_on_source, None if answers else list(rows))
+        report = SplitReport(
+            split,
+            len(rows),
+            *limits,
+            sources_cut=sum(len(ids) > limits[0] for ids in prompts),
+            targets_cut=sum(len(ids) > limits[1] for ids in completions),
+            demonstrations_dropped=dropped,
+            longest_source=max(full_lengths, default=0),
+            longest_target=max(map(len, completions), default=0),
+            longest_row=int(tokens.lengths.max(initial=0)),
+            examples=self._examples(rows, full_lengths, [len(ids) for ids in completions]),
+        )
+        return tokens, report
+
+    def _texts(self, row: Row, answers: bool) -> tuple[str, str]:
+        if self.render is not None:
+            return self.render(row if answers else {**row, "output": None})
+        target = str(row["output"]) if answers else ""
+        return row["input"], target.removeprefix(" ") if self.adds_space else target
+
+    def _prompts(self, texts: Sequence[str]) -> tuple[list[Ids], list[int], int]:
+        """Prompts with as many worked examples as fit.
+
+        Returns:
+            The prompts; their lengths with all examples; how many prompts lost some.
+        """
+        prompts = [self._begun(ids) for ids in token_ids(self.tokenizer, texts)]
+        if not self.demonstrations:
+            return prompts, [len(ids) for ids in prompts], 0
+        sizes = [len(ids) for ids in token_ids(self.tokenizer, self.demonstrations)]
+        full_lengths = [len(ids) + sum(sizes) for ids in prompts]
+        shots = [self._fitting(len(ids), sizes) for ids in prompts]
+        pending = list(range(len(texts)))
+        while pending:
+            # The last examples stay: the first to be dropped is the first one.
+            examples = ["".join(self.demonstrations[len(sizes) - shots[index] :]) for index in pending]
+            whole = [example + texts[index] for example, index in zip(examples, pending, strict=True)]
+            for index, ids in zip(pending, token_ids(self.tokenizer, whole), strict=True):
+                prompts[index] = self._begun(ids)
+            # Examples were measured by themselves; joined to their neighbours they can take a token more.
+            pending = [index for index in pending if shots[index] and len(prompts[index]) > self.args.source_max_len]
+            for index in pending:
+                shots[index] -= 1
+        return prompts, full_lengths, sum(count < len(sizes) for count in shots)
+
+    def _fitting(self, length: int, sizes: Sequence[int]) -> int:
+        """How many worked examples, counted from the last one, fit before a prompt of some length."""
+        totals = itertools.accumulate(reversed(sizes), initial=length)
+        return max(0, sum(total <= self.args.source_max_len for total in totals) - 1)
+
+    def _begun(self, ids: Ids) -> Ids:
+        """Begin with the begin token, exactly once."""
+        return ids if ids[:1] == self.bos else self.bos + ids
+
+    def _cut_source(self, ids: Ids) -> Ids:
+        start = len(self.bos) if ids[:1] == self.bos else 0
+        return ids[:start] + cut_middle(ids[start:], self.args.source_max_len - start)
+
+    def _cut_target(self, ids: Ids) -> Ids:
+        limit = self.args.target_max_len
+        return ids if len(ids) <= limit else [*ids[: limit - 1], self.eos]
+
+    def _examples(self, rows: Sequence[Row], prompts: Sequence[int], answers: Sequence[int]) -> tuple[str, ...]:
+        """The first rows that were cut, with their lengths before the cut."""
+        cut = (
+            f"e.g. row {index}, prompt of {prompt}, answer of {answer} tokens: {summary(_distinctive(rows[index]))!r}"
+            for index, (prompt, answer) in enumerate(itertools.zip_longest(prompts, answers, fillvalue=0))
+            if prompt > self.args.source_max_len or answer > self.args.target_max_len
+        )
+        return tuple(itertools.islice(cut, EXAMPLES))
+
+
+def _distinctive(row: Row) -> str:
+    """The text that tells a row from others: most prompts begin alike."""
+    return next(str(row[column]) for column in ("instruction", "question", "problem", "input") if column in row)
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What was cut of the rows of one split, lengths in tokens.
+
+    Args:
+        split: its name.
+        rows: how many rows it has.
+        source_limit: most tokens of a prompt.
+        target_limit: most tokens of an answer, end token included.
+        sources_cut: prompts that lost tokens in their middle.
+        targets_cut: answers that lost their last tokens (never the end token).
+        demonstrations_dropped: prompts that lost whole worked examples.
+        longest_source: length of the longest prompt before any cut.
+        longest_target: length of the longest answer before any cut, end token included.
+        longest_row: length of the longest row as it is used.
+        examples: some of the cut rows.
+    """
+
+    split: str
+    rows: int
+    source_limit: int
+    target_limit: int
+    sources_cut: int = 0
+    targets_cut: int = 0
+    demonstrations_dropped: int = 0
+    longest_source: int = 0
+    longest_target: int = 0
+    longest_row: int = 0
+    examples: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """One sentence for each thing that was lost."""
+        losses = []
+        if self.sources_cut:
+            losses.append(
+                f"{self._share(self.sources_cut)} prompts lost their middle: longer than source_max_len "
+                f"{self.source_limit} (longest {self.longest_source}); raise --source_max_len"
+            )
+        if self.demonstrations_dropped:
+            losses.append(
+                f"{self._share(self.demonstrations_dropped)} prompts lost some of their worked examples to fit "
+                f"source_max_len {self.source_limit} (longest {self.longest_source}); raise --source_max_len "
+                "or lower --few_shot"
+            )
+        if self.targets_cut:
+            losses.append(
+                f"{self._share(self.targets_cut)} answers lost their last tokens: longer than target_max_len "
+                f"{self.target_limit} (longest {self.longest_target}); raise --target_max_len"
+            )
+        return [f"{self.split}: {line}" for line in losses] + [f"  {example}" for example in self.examples]
+
+    def _share(self, count: int) -> str:
+        return f"{count:,} of {self.rows:,} ({100 * count / self.rows:.1f} %)"
+
+
+@dataclass(frozen=True)
+class TruncationReport:
+    """What was cut in each split.
+
+    Args:
+        splits: one report for each split that was encoded.
+        context: the longest input that the tokenizer states for its model, or None.
+    """
+
+    splits: tuple[SplitReport, ...]
+    context: int | None = None
+
+    @classmethod
+    def of(cls, splits: Sequence[SplitReport], model_max_length: int) -> TruncationReport:
+        """Collect reports; a tokenizer's `model_max_length` counts only where it is a real one."""
+        return cls(tuple(splits), model_max_length if model_max_length < _NO_LIMIT else None)
+
+    def render(self) -> str:
+        """The whole report as text, empty where nothing was lost."""
+        lines = [line for part in self.splits for line in part.lines()]
+        longest = max((part.longest_row for part in self.splits), default=0)
+        if self.context is not None and longest > self.context:
+            lines.append(
+                f"rows of up to {longest} tokens are longer than the model's context of {self.context}; "
+                "lower --source_max_len and --target_max_len"
+            )
+        return "\n".join(["TRUNCATED OR TOO LONG ROWS", *lines]) if lines else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, for result files."""
+        return {"context": self.context, "splits": [asdict(part) for part in self.splits]}

@@ -1,0 +1,154 @@
+"""The model that a command evaluates, a base with or without an adapter, and the files that the evaluation leaves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from sharelora import ShareLoraConfig, SharingPlan
+from sharelora.evaluation.batching import context_length
+from sharelora.evaluation.commands import NO_ADAPTER, PREDICTIONS, Options
+from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.load import load_base, resolve_model
+from sharelora.reporting.environment import peak_memory
+from sharelora.reporting.results import describe_plan, plan_facts, write_result
+from sharelora.support.errors import UserError
+from sharelora.support.files import read_json, sha256, write_json_lines
+from sharelora.tiny import ensure_tiny, tiny_data
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model under evaluation.
+
+    Args:
+        base: folder or hub id of the base model, or of a merged one.
+        adapter: the adapter's folder; None for the base alone.
+    """
+
+    base: str
+    adapter: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.base}, {self.adapter or 'no adapter'}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this model from others: the base's name, and the checksum of the adapter's weights."""
+        weights = None if self.adapter is None else sha256(self.adapter / WEIGHTS_FILE)
+        return {"base": Path(self.base).name, "adapter_sha256": weights}
+
+    def context(self, max_length: int | None) -> int | None:
+        """Return the most tokens that the model may read: its context, or less; None if nothing limits them."""
+        limits = [context_length(AutoConfig.from_pretrained(self.base)), max_length]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def load(self, options: Options, load: Callable[..., Any] = load_base) -> Any:
+        """Load the base and put the adapter on it.
+
+        Args:
+            options: the flags.
+            load: loads the base; takes the options of `load_base`.
+
+        Raises:
+            UserError: see `load_base` and `load_adapter`.
+        """
+        devices = "auto" if torch.cuda.is_available() else None
+        base = load(self.base, bits=options.bits, dtype=options.dtype, device_map=devices)
+        return base if self.adapter is None else load_adapter(base, self.adapter)
+
+
+def locate_subject(options: Options, tiny: str = "llama") -> Subject:
+    """Find the base model and the adapter.
+
+    Args:
+        options: the flags.
+        tiny: kind of the small model that --tiny means.
+
+    Raises:
+        UserError: one is missing, or neither is named.
+    """
+    named = options.adapter if (options.adapter or NO_ADAPTER).lower() != NO_ADAPTER else None
+    adapter = None if named is None else resolve_adapter(named)
+    recorded = None if adapter is None else recorded_base(adapter)
+    base = options.model or recorded
+    if base is None and adapter is None and options.tiny:
+        return Subject(str(ensure_tiny(tiny)), None)
+    if base is None:
+        what = "an adapter that does not name its base" if adapter else "neither --model nor --adapter"
+        raise UserError(f"found {what}; need a base model; add --model DIR")
+    if recorded and Path(recorded).name != Path(base).name:
+        logger.info("note: the adapter says that it was trained on %s; it is now put on %s", recorded, base)
+    return Subject(resolve_model(base), adapter)
+
+
+def data_root(folder: str | None, tiny: bool) -> Path | None:
+    """Return the folder of data sets; None for what the environment or the hub has.
+
+    Args:
+        folder: as `--data_root` names it.
+        tiny: whether to use the project's own small data where no other is named.
+    """
+    if folder is None and tiny and not os.environ.get("SHARELORA_DATA"):
+        return tiny_data()
+    return None if folder is None else Path(folder)
+
+
+def write_records(output: str, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
+    """Write one record per item into a file of the output folder, whole or not at all; return the file."""
+    path = Path(output) / name
+    write_json_lines(path, rows)
+    return path
+
+
+def write_evaluation(
+    options: Options,
+    kind: str,
+    subject: Subject | None,
+    model: Any,
+    rows: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    seconds: float,
+) -> None:
+    """Write one record per item and the result, each whole or not at all, into the output folder.
+
+    Args:
+        options: the flags.
+        kind: of result.
+        subject: the model; None where it is not known, as of texts in a file.
+        model: the same, loaded; its plan goes into the result. None where nothing was loaded: the plan is then read
+            from the adapter's file.
+        rows: the records.
+        metrics: every number.
+        seconds: wall clock time of the whole command.
+    """
+    predictions = write_records(options.output, rows)
+    base, adapter = (None, None) if subject is None else (subject.base, subject.adapter)
+    write_result(
+        Path(options.output),
+        kind,
+        {**vars(options), "model": base, "adapter": adapter and str(adapter)},
+        {**metrics, "peak_memory_bytes": peak_memory()},
+        _saved_plan(adapter) if model is None else plan_facts(model),
+        {"predictions": predictions, **({} if adapter is None else {"adapter": adapter})},
+        seconds,
+        model=base,
+    )
+
+
+def _saved_plan(adapter: Path | None) -> dict[str, Any]:
+    """Describe the plan in an adapter's file; empty for a plain LoRA or without an adapter."""
+    saved = {} if adapter is None else read_json(adapter / CONFIG_FILE).get("plan")
+    if not saved:
+        return {}
+    config = ShareLoraConfig.from_pretrained(str(adapter))
+    return describe_plan(SharingPlan.from_json(saved), None if config.share_plan is not None else config.rule())

@@ -1,0 +1,193 @@
+"""Texts to measure layers on: a sample from a file or a known data set, and the measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sharelora.data.arguments import DataArguments
+from sharelora.data.formats import format_by_columns, format_rows
+from sharelora.data.instructions import find_source
+from sharelora.data.registry import KNOWN
+from sharelora.data.rows import Row, extension, read_rows, read_text
+from sharelora.layer_groups.measure import compare_layers, longest_first
+from sharelora.layer_groups.similarity import Similarity
+from sharelora.models.encoders import max_input_length
+from sharelora.reporting.progress import Progress
+from sharelora.support.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Columns that hold a whole text, in the order in which they are looked for.
+TEXT_COLUMNS = ("text", "content", "sentence")
+MAX_LENGTH = 512
+# With one token the last is the first, whose state hardly depends on the text.
+_LEAST_TOKENS = 2
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts and where they are from.
+
+    Attributes:
+        origin: the file, or the data set's name.
+        texts: none of them empty, without surrounding blanks.
+    """
+
+    origin: str
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell these texts from others."""
+        return hashlib.sha256("\0".join(self.texts).encode()).hexdigest()[:16]
+
+
+def read_sample(name: str, count: int, seed: int = 0, data_root: Path | None = None) -> Sample:
+    """Read texts and draw some of them.
+
+    A text file has paragraphs separated by empty lines or, without any, a text in every line. A table (JSON Lines,
+    JSON, CSV, TSV, Parquet) has a column `text`, `content` or `sentence`, or the columns of a prompt format; prompt and
+    answer are then one text.
+
+    Args:
+        name: a file, or a data set that is known by name.
+        count: how many to draw at random; all of them, with a warning, if there are fewer.
+        seed: of the draw.
+        data_root: folder of local data; by default the environment variable SHARELORA_DATA.
+
+    Raises:
+        UserError: no such file or data set, or no text in it.
+    """
+    path = Path(name).expanduser()
+    if name not in KNOWN and path.is_file():
+        raw = _texts_of_rows(read_rows(path), name) if extension(path) else _paragraphs(read_text(path))
+    else:
+        source = find_source(DataArguments(dataset=name), data_root)
+        # What is held out for validation and test plays no part in choosing what is trained.
+        split = "train" if "train" in source.splits else next(iter(source.splits))
+        raw = _formatted(source.splits[split], source.format)
+    # The last token is what is compared, and that should not be a blank.
+    texts = [stripped for text in raw if (stripped := text.strip())]
+    if not texts:
+        raise UserError(f"found no text in {name}; need a file with at least one; give another sample")
+    origin = path.name if path.is_file() else name
+    return Sample(origin, tuple(draw_items(texts, count, seed, name, "texts")))
+
+
+def draw_items(items: Sequence[Item], count: int, seed: int, source: object, noun: str) -> list[Item]:
+    """Draw some items at random, in their own order.
+
+    Args:
+        items: to draw from.
+        count: how many; all of them, with a warning, if there are fewer.
+        seed: of the draw.
+        source: where they are from, for the warning.
+        noun: what they are, for the warning.
+    """
+    if len(items) < count:
+        logger.warning("warning: %s has only %d of the %d %s that are asked for", source, len(items), count, noun)
+    indices = random.Random(seed).sample(range(len(items)), min(count, len(items)))
+    return [items[index] for index in sorted(indices)]
+
+
+def _paragraphs(content: str) -> list[str]:
+    paragraphs = [part for part in re.split(r"\n(?:[ \t]*\n)+", content.replace("\r\n", "\n")) if part.strip()]
+    return paragraphs if len(paragraphs) > 1 else content.splitlines()
+
+
+def _texts_of_rows(rows: list[Row], name: str) -> list[str]:
+    column = next((column for column in TEXT_COLUMNS if column in rows[0]), None)
+    if column is not None:
+        return [str(row.get(column) or "") for row in rows]
+    try:
+        form = format_by_columns(list(rows[0]))
+    except UserError as error:
+        raise UserError(
+            f"{name} has the columns {', '.join(rows[0])}; need {', '.join(TEXT_COLUMNS)} or those of a prompt format; "
+            "rename one"
+        ) from error
+    return _formatted(rows, form)
+
+
+def _formatted(rows: list[Row], form: str) -> list[str]:
+    groups = format_rows(rows, form, chat=False, need_answer=False)
+    return [row["input"] + (row["output"] or "") for group in groups for row in group]
+
+
+def encode(tokenizer: Any, sample: Sample, max_length: int) -> list[list[int]]:
+    """Tokenise texts with the tokenizer's own special tokens; texts that are too long are cut at their end.
+
+    Args:
+        tokenizer: the model's.
+        sample: the texts.
+        max_length: most tokens of a text, special ones included.
+
+    Raises:
+        UserError: no text has two tokens besides special ones.
+    """
+    rows = tokenizer(list(sample.texts), return_special_tokens_mask=True, verbose=False)
+    counts = [mask.count(0) for mask in rows["special_tokens_mask"]]
+    usable = [ids for ids, count in zip(rows["input_ids"], counts, strict=True) if count >= _LEAST_TOKENS]
+    if not usable:
+        raise UserError(
+            f"found {len(counts)} texts in {sample.origin}, the longest with {max(counts)} token; need texts of at "
+            f"least {_LEAST_TOKENS}; give another sample"
+        )
+    short, cut = len(counts) - len(usable), sum(len(ids) > max_length for ids in usable)
+    if short:
+        logger.info("note: %d of %d texts have fewer than %d tokens", short, len(counts), _LEAST_TOKENS)
+    if cut:
+        logger.info("note: %d of %d texts are cut to %d tokens", cut, len(usable), max_length)
+    return [ids[:max_length] for ids in usable]
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    sample: Sample,
+    name: str,
+    max_length: int = MAX_LENGTH,
+    batch_size: int = 8,
+) -> Similarity:
+    """Measure how similar the layers of a model are on texts.
+
+    Args:
+        model: of transformers, on any devices, quantised or not.
+        tokenizer: its own.
+        sample: the texts.
+        name: the model's, or its folder; see `model_name`.
+        max_length: most tokens of a text.
+        batch_size: texts at once; the result does not depend on it beyond rounding.
+
+    Raises:
+        UserError: texts of one token, or a model without a stack of layers.
+    """
+    limits = [max_length, max_input_length(model.config)]
+    rows = encode(tokenizer, sample, min(limit for limit in limits if limit is not None))
+    batches = _padded(rows, batch_size, tokenizer.pad_token_id)
+    return compare_layers(model, batches, sample, name, len(rows), max_length)
+
+
+def _padded(rows: Sequence[list[int]], size: int, padding: int) -> Iterator[dict[str, Tensor]]:
+    """Yield batches of texts of similar length, padded on the right."""
+    for indices in longest_first([len(row) for row in rows], size, Progress("similarity")):
+        batch = [rows[index] for index in indices]
+        longest = len(batch[0])
+        ids = [row + [padding] * (longest - len(row)) for row in batch]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in batch]
+        yield {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}

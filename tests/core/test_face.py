@@ -1,0 +1,173 @@
+"""`import sharelora` is light, makes PEFT know the adapters all the same, and finds modules under their old names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import sharelora
+from sharelora.support.lazy import LazyPackage
+from sharelora.support.old_names import OLD_NAMES
+
+HEAVY = ("torch", "transformers", "peft", "numpy", "datasets", "huggingface_hub", "yaml", "PIL", "matplotlib")
+# Packages with names that are imported on first use.
+LAZY = (
+    *("sharelora", "sharelora.cli", "sharelora.continual", "sharelora.convert", "sharelora.data"),
+    *("sharelora.data.glue", "sharelora.data.nlg", "sharelora.data.vision", "sharelora.evaluation.beam"),
+    *("sharelora.evaluation.generation", "sharelora.memory", "sharelora.models", "sharelora.tiny", "sharelora.tuner"),
+)
+SAVED = "sharelora_adapter"
+
+
+def python(program: str, *words: str, folder: Path | None = None) -> str:
+    """Run a program in a process of its own and return what it printed."""
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved adapter and the base that it belongs to."""
+    from peft import get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("face")
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "base")
+    base = LlamaForCausalLM.from_pretrained(folder / "base")
+    model = get_peft_model(base, sharelora.ShareLoraConfig(r=2, share="a", target_modules=["q_proj"]))
+    model.save_pretrained(str(folder / SAVED))
+    return folder
+
+
+def test_the_face_is_light() -> None:
+    out = python(f"import sys, sharelora; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import sharelora; import peft",
+        "import peft; import sharelora",
+        "import sharelora; from peft import PeftModel",
+        "import sharelora.tuner.layer; import peft",
+        "import importlib.util, sharelora; importlib.util.find_spec('peft'); import peft.utils",
+    ],
+)
+def test_peft_knows_the_adapters_whatever_is_imported_first(adapter: Path, imports: str) -> None:
+    program = f"""
+import sys
+{imports}
+from peft import PeftModel
+from transformers import LlamaForCausalLM
+model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained("base"), {SAVED!r})
+assert not [finder for finder in sys.meta_path if type(finder).__module__ == "sharelora.tuner.with_peft"]
+print(type(model.base_model).__name__, "loaded by", type(sys.modules["peft"].__spec__.loader).__name__)
+"""
+    out = python(program, folder=adapter)
+    assert "ShareLoraModel loaded by SourceFileLoader" in out
+    # bitsandbytes advises to install another package when it is imported, unless it was told before not to.
+    assert "gemm_4bit" not in out or imports.startswith("import peft")
+
+
+def test_peft_knows_the_adapters_if_transformers_imports_it(adapter: Path) -> None:
+    program = f"""
+import sys
+import sharelora
+from transformers import LlamaForCausalLM
+model = LlamaForCausalLM.from_pretrained("base")
+try:
+    model.load_adapter({SAVED!r})
+except ValueError as error:  # it knows what it is, and that its bank needs a tuner of its own
+    print(error)
+"""
+    out = python(program, folder=adapter)
+    assert "PeftType.SHARELORA because it uses shared state" in out and "gemm_4bit" not in out
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
+def test_old_names_of_modules_are_the_new_modules(old: str, new: str) -> None:
+    for name in [name for name in sys.modules if name == f"sharelora.{old}"]:
+        del sys.modules[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module = importlib.import_module(f"sharelora.{old}")
+    assert module is importlib.import_module(f"sharelora.{new}")
+    assert module.__name__ == module.__spec__.name == f"sharelora.{new}"  # type: ignore[union-attr]
+    messages = [str(warning.message) for warning in caught if warning.category is DeprecationWarning]
+    assert f"sharelora.{old} is now sharelora.{new}; import it from there" in messages
+
+
+def test_the_warning_names_the_line_that_imports(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import sharelora\n\nfrom sharelora.errors import UserError\nprint(UserError.__module__)\n")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "sharelora.support.errors"
+    assert f"{program}:3: DeprecationWarning: sharelora.errors is now sharelora.support.errors" in done.stderr
+
+
+def test_an_old_package_has_the_modules_that_kept_their_names() -> None:
+    from sharelora.convert import merging
+
+    with pytest.warns(DeprecationWarning, match=r"sharelora\.checkpoint\.merging is now sharelora\.convert\.merging"):
+        sys.modules.pop("sharelora.checkpoint.merging", None)
+        assert importlib.import_module("sharelora.checkpoint.merging") is merging
+    with pytest.raises(ModuleNotFoundError, match=r"sharelora\.checkpoint\.nothing"):
+        importlib.import_module("sharelora.checkpoint.nothing")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("sharelora.nothing")
+
+
+def test_names_of_modules_that_are_packages_now() -> None:
+    lines = """
+import sharelora.cli.main, sharelora.convert.compress, sharelora.memory.estimate
+from sharelora.cli import entry, main
+from sharelora.convert import compress
+from sharelora.memory import BYTES, Estimate, estimate
+from sharelora.models import load_base, load_tokenizer
+from sharelora.plan import Entry, SharingPlan, Site
+from sharelora.tuner import ShareLoraModel
+print(*[type(value).__name__ for value in (main, entry, compress, estimate, load_base, load_tokenizer)])
+"""
+    assert python(lines).split() == ["function"] * 6
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_every_name_of_a_lazy_package_is_there(name: str) -> None:
+    package = importlib.import_module(name)
+    assert isinstance(package, LazyPackage)
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    names = {
+        alias.name
+        for block in blocks
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert names and names <= set(dir(package))
+    for one in names:
+        assert getattr(package, one) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+    if hasattr(package, "__all__"):
+        assert set(package.__all__) == names

@@ -1,0 +1,109 @@
+"""The documentation says what is there: links resolve, code runs and prints what it says, names and figures agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+
+from sharelora import ShareLoraConfig
+from sharelora.tuner.config import UNSUPPORTED, UNSUPPORTED_INIT
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = [page for page in PAGES if page.parent.name != "results" and page.name != "LOG.md"]
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def block(page: Path, language: str) -> str:
+    """The first block of code of a language."""
+    match = re.search(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+def test_the_readme_fits_on_a_screen_or_two() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 1500
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = _FENCED.sub("", page.read_text("utf-8"))
+    for link in _LINK.findall(text):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, part = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if part:
+            assert part in {anchor(heading) for heading in _HEADING.findall(target.read_text("utf-8"))}, link
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = [link.partition("#")[0] for link in _LINK.findall(page.read_text("utf-8"))]
+        waiting += [(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link]
+    assert [str(page) for page in PAGES if page not in reached] == []
+
+
+def test_the_ten_lines_print_what_the_readme_says(tmp_path: Path) -> None:
+    program = block(ROOT / "README.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == block(ROOT / "README.md", "text")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_the_readmes_result_is_that_of_its_page() -> None:
+    readme, page = (ROOT / "README.md").read_text("utf-8"), (ROOT / "docs/results/glue.md").read_text("utf-8")
+    rows = [line for line in readme.splitlines() if re.match(r"\| (LoRA|ShareA)", line)]
+    assert len(rows) == 3
+    for row in rows:
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        there = next(line for line in page.splitlines() if line.startswith(f"| {name} ") and "±" in line)
+        assert all(cell in there for cell in cells), row
+
+
+def test_every_field_of_the_configuration_is_explained() -> None:
+    page = (ROOT / "docs/python-api.md").read_text("utf-8")
+    own = {field.name for field in dataclasses.fields(ShareLoraConfig)} - {
+        field.name for field in dataclasses.fields(LoraConfig)
+    }
+    assert [name for name in (*own, *UNSUPPORTED, *UNSUPPORTED_INIT) if f"`{name}`" not in page] == []
+
+
+def test_every_extra_is_explained() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    page = (ROOT / "docs/install.md").read_text("utf-8")
+    assert [name for name in extras if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(
+        r"(?<![\w/.])((?:scripts|benchmarks|docs|tests|sharelora|eval|NLU|NLG|qlora_share)/[\w./-]+\.(?:py|sh|yaml|md|sbatch))\b",
+        page.read_text("utf-8"),
+    )
+    # A page of docs may name another by its path from the folder above.
+    assert [name for name in named if not (ROOT / name).exists()] == []
