@@ -1,4 +1,4 @@
-"""Memory: what a run will need, before anything is loaded, what the machine has, and what to change if it is too much.
+"""What a run will need in memory, before anything is loaded, what the machine has, what to change if it is too much.
 
 May import: tuner, plan, support. Begin with `estimate`.
 """

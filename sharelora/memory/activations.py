@@ -81,7 +81,7 @@ def shape_of(model: nn.Module) -> Shape:
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """What one forward pass computes: its batch, and in which precision.
 
     Attributes:
@@ -106,7 +106,7 @@ class Load:
         return self.batch * self.tokens
 
 
-def base_layer(shape: Shape, load: Load) -> int:
+def base_layer(shape: Shape, load: Workload) -> int:
     """Return what one layer keeps without adapters, in bytes."""
     s, h = load.bytes, shape.hidden
     # RMSNorm computes in fp32 and keeps its input so; LayerNorm keeps its input as it is.
@@ -133,7 +133,7 @@ def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
     return groups
 
 
-def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
+def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int:
     """Return what the adapters of one layer keep, in bytes: inputs, masks, A x, and matrices cast or stacked."""
     entries, s = list(entries), load.bytes
     kept = sum(entry.r * s for entry in entries)
@@ -153,7 +153,7 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Load) -> int:
     return load.count * kept + matrices
 
 
-def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Load) -> int:
+def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Workload) -> int:
     """Return the inputs that only the 8-bit layers of one layer of the model keep, in bytes.
 
     Unlike other frozen layers they keep what they read. Without dropout an adapter keeps the very same tensor.
@@ -163,7 +163,7 @@ def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load
     return load.count * load.bytes * sum(site.d_in for site in alone if not site.kind.endswith(_AFTER_ATTENTION))
 
 
-def inputs_despite_checkpointing(sites: Iterable[Site], load: Load) -> int:
+def inputs_despite_checkpointing(sites: Iterable[Site], load: Workload) -> int:
     """Return the inputs of 8-bit layers that checkpointing does not free, in bytes.
 
     bitsandbytes keeps them as attributes of its autograd function, and checkpointing replaces saved tensors alone.
@@ -171,7 +171,7 @@ def inputs_despite_checkpointing(sites: Iterable[Site], load: Load) -> int:
     return load.count * load.bytes * sum(readers[0].d_in for readers in _readers(sites).values())
 
 
-def backward_transient(shape: Shape, load: Load) -> int:
+def backward_transient(shape: Shape, load: Workload) -> int:
     """Return the gradients of activations that coexist in the backward pass of one layer, in bytes.
 
     They peak in the MLP: those of the two factors of its product, whose own activations are freed only afterwards, and
@@ -180,7 +180,7 @@ def backward_transient(shape: Shape, load: Load) -> int:
     return load.count * load.bytes * (2 * shape.mlp + 2 * shape.hidden)
 
 
-def logits(shape: Shape, load: Load) -> int:
+def logits(shape: Shape, load: Workload) -> int:
     """Return the most that the last norm, logits and loss need, in bytes: 12 per logit.
 
     In the backward pass the log-softmax, its gradient and that of the logits coexist in fp32; before it, a 16-bit model
@@ -190,7 +190,7 @@ def logits(shape: Shape, load: Load) -> int:
     return load.count * (12 * shape.vocab + norm)
 
 
-def evaluation(shape: Shape, load: Load) -> int:
+def evaluation(shape: Shape, load: Workload) -> int:
     """Return the most that a forward pass without gradients needs, in bytes, with a loss that is summed row by row.
 
     Either the logits of the batch with the fp32 log-softmax of one row (and its fp32 logits, in a 16-bit model), or the
@@ -201,7 +201,7 @@ def evaluation(shape: Shape, load: Load) -> int:
     return max(load.count * shape.vocab * load.bytes + row, layer)
 
 
-def peak(shape: Shape, plan: SharingPlan, load: Load, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
+def peak(shape: Shape, plan: SharingPlan, load: Workload, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
     """Return the most activation memory during one forward and backward pass, in bytes.
 
     Without checkpointing the activations of all layers, from the first adapted one on, coexist with the logits. With

@@ -144,5 +144,5 @@ def cheapest(need: int, changes: Sequence[Change], count: int = 3) -> list[Chang
 
 def advice(need: int, changes: Sequence[Change]) -> str:
     """Return the cheapest changes in words, with what each saves; empty if none saves anything."""
-    found = [f"{change.flags} (saves {size(need - change.need)}; {change.price})" for change in cheapest(need, changes)]
-    return ", or ".join(found)
+    chosen = cheapest(need, changes)
+    return ", or ".join(f"{change.flags} (saves {size(need - change.need)}; {change.price})" for change in chosen)

@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from sharelora.memory import activations
-from sharelora.memory.activations import Load
+from sharelora.memory.activations import Workload
 from sharelora.memory.bytes_per_element import BYTES, FACTORED, STATES
 from sharelora.memory.machine import Machine
 from sharelora.plan.plan import SharingPlan
@@ -212,7 +212,7 @@ def estimate(
         )
     width = 4 if bits == 32 else BYTES[dtype]
     shape = activations.shape_of(model)
-    load = Load(batch, tokens, width, lora_dropout, device, batch > 1 if padded is None else padded)
+    load = Workload(batch, tokens, width, lora_dropout, device, batch > 1 if padded is None else padded)
     trained = plan.num_parameters + extra_trainable
     state = optimizer_bytes(plan, optimizer, extra_trainable)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -238,7 +238,7 @@ def estimate(
     )
     evaluation = loading = None
     if eval_batch:
-        forward = activations.evaluation(shape, Load(eval_batch, tokens, width))
+        forward = activations.evaluation(shape, Workload(eval_batch, tokens, width))
         total = runtime + base + 4 * trained + state + unpacked + forward
         evaluation = Item("evaluation", total, f"in evaluations, {eval_batch} x {tokens} tokens")
     # Of a weight in the file; where the configuration names no dtype it has 16 bits.

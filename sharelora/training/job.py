@@ -89,7 +89,7 @@ class Job(Generic[A, D]):
         """Return the settings that decide what is trained, see `sharelora.training.settings.deciding_settings`."""
         return deciding_settings(args, CHOOSING_CHECKPOINT if args.train.get("load_best_model_at_end") else ())
 
-    def locate_adapter(self, source: str) -> Path:
+    def resolve_adapter(self, source: str) -> Path:
         """Return the folder of an adapter that is named on the command line.
 
         Raises:

@@ -94,7 +94,7 @@ def _what_to_do(job: Job[Any, Any], args: Arguments, lock: Lock) -> tuple[bool, 
         if training:
             logger.info("%s is finished: nothing is trained again, %s is used", folder, earlier.trained)
         return False, None, earlier.trained
-    trained = None if source in (None, BARE) else job.locate_adapter(str(source))
+    trained = None if source in (None, BARE) else job.resolve_adapter(str(source))
     if training:
         return True, resume_point(folder, args.train["resume_from_checkpoint"], earlier), trained
     if source is None and earlier.checkpoint is not None:

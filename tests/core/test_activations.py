@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from sharelora import ShareLoraConfig
-from sharelora.memory.activations import Load, adapter_layer, base_layer, peak, shape_of
+from sharelora.memory.activations import Workload, adapter_layer, base_layer, peak, shape_of
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import SAME_INPUT, Site
@@ -103,7 +103,7 @@ def test_the_formula_counts_what_autograd_saves(
     shape = shape_of(base)
     config = ShareLoraConfig(r=8, share="a", target_modules=targets, lora_dropout=dropout)
     model = get_peft_model(base, config).train()
-    load = Load(B, T, dtype.itemsize, dropout)
+    load = Workload(B, T, dtype.itemsize, dropout)
     plan = model.base_model.plans["default"]
     layers = [[entry for entry in plan.entries if entry.site.layer == layer] for layer in range(L)]
     formula = sum(base_layer(shape, load) + adapter_layer(entries, shape, load) for entries in layers)
@@ -115,7 +115,7 @@ def test_the_formula_counts_what_autograd_saves(
 def test_checkpointing_keeps_less_and_the_logits_stay() -> None:
     model = get_peft_model(llama(), ShareLoraConfig(r=8, share="a", target_modules=ALL))
     shape, plan = shape_of(model), model.base_model.plans["default"]
-    load = Load(B, T, 4)
+    load = Workload(B, T, 4)
     without, with_it = peak(shape, plan, load, False), peak(shape, plan, load, True)
     assert B * T * shape.vocab * 12 < with_it < without
 
@@ -125,7 +125,7 @@ def test_layers_below_the_first_adapter_keep_nothing() -> None:
     top = get_peft_model(
         llama(), ShareLoraConfig(r=8, share="none", target_modules=["q_proj"], layers_to_transform=[L - 1])
     )
-    shape, load = shape_of(top), Load(B, T, 4)
+    shape, load = shape_of(top), Workload(B, T, 4)
     whole, last = (peak(shape, model.base_model.plans["default"], load, False) for model in (everywhere, top))
     assert whole - last > (L - 1) * base_layer(shape, load)
     assert saved_bytes(everywhere, torch.tensor(0)) - saved_bytes(top, torch.tensor(0)) == pytest.approx(
@@ -142,7 +142,7 @@ def test_shapes_are_read_from_the_configuration() -> None:
 
 @pytest.mark.parametrize("family", SAME_INPUT, ids="-".join)
 def test_modules_that_read_one_input_keep_it_once(family: tuple[str, ...]) -> None:
-    shape, load = shape_of(llama()), Load(B, T, 4)
+    shape, load = shape_of(llama()), Workload(B, T, 4)
 
     def kept(*names: str) -> int:
         sites = [Site(f"layers.0.{name}", name, 0, 64, 32) for name in names]

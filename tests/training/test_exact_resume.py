@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sharelora.trainer.state import load_state, save_state
 from small_llama import Job
 from stops import STATE, same_state, stop_often
 from transformers import EarlyStoppingCallback
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import checkpoints, damage, step_of, write_manifest
-from sharelora.trainer.trainer import AdapterTrainer
+from sharelora.trainer.exact_state import PARTS
+from sharelora.trainer.serialization import load_state, save_state
 from sharelora.training import runner
 
 ADAPTER = "adapter_model/adapter_model.safetensors"
@@ -84,7 +84,8 @@ def test_a_damaged_best_checkpoint_is_said_before_anything_is_trained(job: Job) 
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    words = rf"{best.name}, the best checkpoint, is no whole one: {weights.name} is altered.*--load_best_model_at_end"
+    words = rf"{best.name}, the best checkpoint, is incomplete or damaged: {weights.name} is altered.*"
+    words += "--load_best_model_at_end"
     with pytest.raises(UserError, match=words):
         job(*more.split())
     assert not (out / "completed").exists() and checkpoints(out)[-1] == last
@@ -119,7 +120,7 @@ def test_a_state_without_all_its_parts_is_refused(job: Job) -> None:
     (out / "completed").unlink()
     place = checkpoints(out)[-1]
     state = load_state(place / STATE)
-    assert set(state) == AdapterTrainer.parts
+    assert set(state) == PARTS
     for name in ("processes", "optimizer", "skipped"):
         save_state(place / STATE, {key: value for key, value in state.items() if key != name})
         write_manifest(place, step_of(place))

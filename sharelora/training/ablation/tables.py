@@ -66,7 +66,7 @@ def _panel(axes: Any, labels: Sequence[str], scores: Sequence[tuple[float, float
     places = list(range(len(labels))) if numbers is None else numbers
     points = sorted((place, mean, deviation) for place, (mean, deviation) in zip(places, scores, strict=True))
     across, middle, deviations = zip(*points, strict=True)
-    # FlagNames have no distance from each other, so nothing connects them.
+    # Names have no distance from each other, so nothing connects them.
     axes.errorbar(across, middle, yerr=deviations, fmt="o" if numbers is None else "o-", capsize=3, markersize=5)
     if numbers is not None and min(numbers) > 0 and max(numbers) >= 4 * min(numbers):
         axes.set_xscale("log", base=2)

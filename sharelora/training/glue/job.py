@@ -110,7 +110,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
         """Return the settings that decide what is trained; evaluations choose the weights that are kept."""
         return deciding_settings(args, CHOOSING, ("max_predict_samples", "test_file"))
 
-    def locate_adapter(self, source: str) -> Path:
+    def resolve_adapter(self, source: str) -> Path:
         """Return what is named; `find_start` looks for it, since it may be a file of LoRA's."""
         return Path(source)
 

@@ -10,20 +10,27 @@ from pathlib import Path
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
+    OWN_TEMPLATE,
     Conversation,
     ConversationWriter,
     EncodingReport,
     ImageTextCollator,
     ImageTextRows,
     encode,
+    image_reader,
     read_conversations,
     require_images,
 )
+from sharelora.models.known import model_config
+from sharelora.models.vision import load_processor, require_vision
 from sharelora.support.errors import UserError
 from sharelora.training.run import Data
 from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
+
+# How models were taught to converse where their own template says something else.
+TEMPLATES = {"llava": "vicuna"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,35 @@ class VisionRecords:
 @dataclass(frozen=True)
 class VisionData(Data):
     """The same as the model reads them."""
+
+
+def template(asked: str | None, model_type: str) -> str:
+    """Return the chat template: the one asked for, or the one that fits the model."""
+    return asked or TEMPLATES.get(model_type, OWN_TEMPLATE)
+
+
+def open_writer(
+    place: str,
+    asked: str | None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> ConversationWriter:
+    """Load a model's processor, and return what writes conversations for it.
+
+    Args:
+        place: folder or hub id of the model.
+        asked: the chat template that the command line names; None for the one that fits the model.
+        revision: of the model on the hub.
+        token: for the hub.
+        cache_dir: where models of the hub are kept.
+
+    Raises:
+        UserError: the model cannot see, or see `load_processor`, `image_reader` and `ConversationWriter`.
+    """
+    require_vision(place)
+    reader = image_reader(load_processor(place, revision, token, cache_dir))
+    return ConversationWriter(reader, template(asked, model_config(place).model_type))
 
 
 def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval: bool) -> VisionRecords:
