@@ -103,10 +103,10 @@ def answer_loss(task: TaskSetup) -> Measure:
 
 def mmlu_accuracy(task: TaskSetup) -> Measure:
     """The accuracy over all of MMLU's validation questions: instructions have no right answers of their own."""
-    args, root = task.args, data_root(task.args.run)
+    args = task.args
     exam = mmlu_exam(
-        args.mmlu, task.tokenizer, task.base, args.data.data_seed, root, args.model.trust_remote_code
-    )  # fmt: skip
+        args.mmlu, task.tokenizer, task.base, args.data.data_seed, data_root(args.run), args.model.trust_remote_code
+    )
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
 

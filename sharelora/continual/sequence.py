@@ -117,7 +117,7 @@ class TaskSequence:
         """Return the command line of a stage, which continues from the adapter of the one before.
 
         Args:
-            share: what is shared, one of `SHARES`.
+            share: which matrices are shared, one of `SHARES`.
             number: of the stage, from 1.
             more: see `arguments`.
         """

@@ -73,7 +73,7 @@ class NlgScoreOptions:
     )
     python: bool = help_field(False, "e2e: NIST as measure_scores.py -p has it, which LoRA's recipe uses")
     adapter: str | None = help_field(
-        None, "the adapter that wrote the predictions, to show up beside its training in a comparison"
+        None, "the adapter that wrote the predictions, to appear next to its training in a comparison"
     )
     output: str | None = help_field(None, "folder for result.json (that of the predictions)")
     tiny: bool = help_field(tiny_environment, "take the project's own small data")

@@ -100,7 +100,6 @@ def load_model(
     load: Callable[..., Any] = load_base,
     whole: Sequence[str] = (),
     task_type: str = "CAUSAL_LM",
-    **options: Any,
 ) -> Any:
     """Load the base and put on it what the run needs.
 
@@ -112,14 +111,13 @@ def load_model(
         load: loads the base; it takes what `load_base` takes.
         whole: modules of the base that are trained as a whole and saved with the adapter.
         task_type: PEFT's name of what the model does.
-        options: further ones of `load`.
 
     Raises:
         UserError: see `load_base`, `load_adapter` and `ShareLoraConfig`; or the model does not fit.
     """
     args, trained = run.args, run.trained
     full = trained is not None and trained.name == MODEL
-    options = {**base_options(run), **options}
+    options = base_options(run)
     if args.model.attn_implementation:
         options["attn_implementation"] = args.model.attn_implementation
     if engine_of() == "fsdp2":

@@ -61,7 +61,7 @@ class Data:
 
     Attributes:
         tokenizer: the base's.
-        train: rows to learn, with `lengths` in tokens; None if nothing is trained.
+        train: rows to learn, which may know their `lengths` in tokens; None if nothing is trained.
         eval: rows to evaluate on, by name if there are several sets; None if nothing is evaluated.
         collator: makes batches of both.
         origin: where they were found.
@@ -74,6 +74,12 @@ class Data:
     collator: Any
     origin: str
     truncated: Any
+
+    @property
+    def lengths(self) -> list[int] | None:
+        """Tokens of each training row, to group them by; None if they are not known."""
+        lengths = getattr(self.train, "lengths", None)
+        return None if lengths is None else [int(length) for length in lengths]
 
 
 class LastEvaluation(TrainerCallback):

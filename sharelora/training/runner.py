@@ -106,7 +106,7 @@ def open_session(job: Job[A, D], run: Run[A], rows: Any, started: float) -> Sess
         data_collator=data.collator,
         train_dataset=data.train,
         eval_dataset=data.eval,
-        lengths=None if data.train is None else list(map(int, data.train.lengths)),
+        lengths=data.lengths,
         extra_logs=speed.logs,
         on_nan=run.args.run.on_nan,
         # The task's own before the clock: the time of its questions is not training time.

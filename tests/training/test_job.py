@@ -124,6 +124,17 @@ def test_the_best_checkpoint_on_validation_is_what_is_left(job: Job) -> None:
     assert same(args.output_dir / "adapter_model", best)
 
 
+def test_the_last_evaluation_is_not_repeated(job: Job, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """The weights are the same, so the result is; it is written once."""
+    with caplog.at_level(logging.INFO, "sharelora"):
+        args = job("--do_eval", "--eval_strategy", "steps", "--eval_steps", "2")
+    assert caplog.text.count("step 4/4  eval loss") == 1 and caplog.text.count("wrote ") == 1
+    once = result(args)["metrics"]
+    more = ("--do_eval", "--eval_strategy", "steps", "--eval_steps", "3", "--output_dir", str(tmp_path / "again"))
+    again = result(job(*more))["metrics"]  # evaluated after training, as no evaluation was due
+    assert once["eval_loss"] == pytest.approx(again["eval_loss"], rel=1e-6) and once.keys() == again.keys()
+
+
 def test_evaluation_loss_does_not_depend_on_the_batch_size(job: Job, tmp_path: Path) -> None:
     losses = []
     for size in ("1", "3", "8"):

@@ -9,14 +9,14 @@ from sharelora.layer_groups import Similarity
 from sharelora.layer_groups.images import ImageSample, measure_with_images, read_image_sample
 from sharelora.memory.advice import FlagNames
 from sharelora.models.known import meta_model
-from sharelora.models.vision import PROJECTOR, load_vision_base, require_vision
+from sharelora.models.vision import PROJECTOR, load_vision_base, open_writer, require_vision
 from sharelora.training.job import Job
 from sharelora.training.layer_groups import SAMPLE_SEED, with_measured
 from sharelora.training.model import base_options, load_model
 from sharelora.training.run import Run, Session
 from sharelora.training.runner import run_job
 from sharelora.training.trainer import ShareTrainer
-from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records, open_writer
+from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records
 from sharelora.training.vision.options import COMMAND, VisionArguments, build_parser, parse
 
 __all__ = ["JOB", "build_parser", "parse", "run"]
