@@ -15,8 +15,7 @@ from sharelora.support.errors import UserError
 from sharelora.training.arguments import ALIASES as COMMON_ALIASES
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
 from sharelora.training.job import Job
-from sharelora.training.nlg.data import NlgData, load_data
-from sharelora.training.nlg.options import NlgOptions
+from sharelora.training.nlg.data import NlgData, NlgOptions, load_data
 from sharelora.training.nlg.schedule import read_cycle
 from sharelora.training.nlg.trainer import NlgTrainer, without_dropout
 from sharelora.training.options import ModelArguments

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import EvalLoopOutput
 
-from sharelora.training.nlg.options import NlgOptions
+from sharelora.training.nlg.data import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
 from sharelora.training.trainer import IGNORED, ShareTrainer
 

@@ -23,8 +23,7 @@ from sharelora.training.options import ModelArguments
 from sharelora.training.run import Run, Session
 from sharelora.training.runner import run_job
 from sharelora.training.trainer import ShareTrainer
-from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records
-from sharelora.training.vision.options import VisionOptions
+from sharelora.training.vision.data import VisionData, VisionOptions, VisionRecords, encode_records, load_records
 
 # The second ShareLoRA paper's settings for LLaVA-1.5-7B; what it does not say is as in the main job.
 DEFAULTS: Mapping[str, Any] = {
