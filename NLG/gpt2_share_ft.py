@@ -12,9 +12,9 @@ from __future__ import annotations
 def main() -> None:
     """Parse, run, report."""
     from sharelora.flags.program import start
-    from sharelora.training.nlg.job import parse, run
+    from sharelora.training.nlg.options import parse
 
-    start(parse, run)
+    start(parse, "sharelora.training.nlg.job")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from __future__ import annotations
 def main() -> None:
     """Parse, run, report."""
     from sharelora.flags.program import start
-    from sharelora.training.instructions.job import parse, run
+    from sharelora.training.instructions.options import parse
 
-    start(parse, run)
+    start(parse, "sharelora.training.instructions.job")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import sharelora.cli
+
+ROOT = Path(__file__).resolve().parent.parent
 OPTIONAL = (
     "PIL",
     "bitsandbytes",
@@ -71,15 +75,24 @@ def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Pa
 
 # Whole rooms, and files of others, that parsers and commands need before anything is computed.
 LIGHT = (
-    *("cli", "flags", "plan", "sandbox", "support", "data/arguments.py", "data/registry.py", "evaluation/command.py"),
+    *("cli", "flags", "plan", "sandbox", "support", "data/arguments.py", "data/registry.py", "evaluation/commands.py"),
     *("layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/show.py", "layer_groups/similarity.py"),
     *("memory/advice.py", "memory/bytes_per_element.py", "models/known.py", "reporting/compare.py"),
     *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
-    *("tuner/files.py", "tuner/with_peft.py"),
+    *("training/arguments.py", "training/options.py", "training/instructions/options.py", "training/nlg/options.py"),
+    *("training/vision/options.py", "training/glue/options.py", "tuner/files.py", "tuner/with_peft.py"),
 )
 HEAVY = (
     *("PIL", "accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "peft", "sacrebleu", "safetensors"),
     *("scipy", "sklearn", "torch", "transformers"),
+)
+
+# CPU seconds that the help of a command may take; they take 0.05 to 0.2.
+HELP_SECONDS = 0.5
+PROGRAMS = ("NLU", "NLG", "qlora_share", "eval")
+COMMANDS = (
+    *(f"{name}/{file.name}" for name in PROGRAMS for file in sorted((ROOT / name).glob("*.py"))),
+    *("-m sharelora", *(f"-m sharelora {name}" for name in sharelora.cli.COMMANDS)),
 )
 
 
@@ -91,7 +104,7 @@ def light_modules(package: Path) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
-@pytest.mark.parametrize("name", light_modules(Path(__file__).resolve().parent.parent / "sharelora"))
+@pytest.mark.parametrize("name", light_modules(ROOT / "sharelora"))
 def test_a_light_module_loads_nothing_heavy(root: Path, name: str) -> None:
     program = f"import sys, {name}\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
@@ -102,3 +115,14 @@ def test_a_light_module_loads_nothing_heavy(root: Path, name: str) -> None:
         timeout=240,
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_at_once(root: Path, command: str) -> None:
+    program = [sys.executable, *command.split(), "--help"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(program, cwd=root, env=env, capture_output=True, text=True, timeout=240)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and done.stdout and not done.stderr, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= HELP_SECONDS

@@ -2,7 +2,7 @@
 
     python docs/examples/token_classification.py --tiny --share a --output_dir runs/tags
 
-docs/new_task.md goes through it.
+docs/new-task.md goes through it.
 """
 
 from __future__ import annotations

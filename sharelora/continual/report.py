@@ -16,7 +16,7 @@ from sharelora.reporting.document import opening, provenance
 from sharelora.reporting.pictures import new_figure, save_figure
 from sharelora.reporting.results import write_result
 from sharelora.support.files import read_json, require_writable, write_text
-from sharelora.training.output import ADAPTER
+from sharelora.training.arguments import ADAPTER
 
 KIND = "continual"
 

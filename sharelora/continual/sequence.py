@@ -11,8 +11,8 @@ from typing import Any
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.text import nearest
+from sharelora.training.arguments import ADAPTER
 from sharelora.training.instructions.job import JOB, InstructionArguments, parse
-from sharelora.training.output import ADAPTER
 
 SHARES = ("none", "a", "b", "ab")
 SETTINGS = "sequence.json"
@@ -117,7 +117,7 @@ class TaskSequence:
         """Return the command line of a stage, which continues from the adapter of the one before.
 
         Args:
-            share: what is shared, one of `SHARES`.
+            share: which matrices are shared, one of `SHARES`.
             number: of the stage, from 1.
             more: see `arguments`.
         """

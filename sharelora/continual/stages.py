@@ -32,7 +32,7 @@ class ShareResult:
     """The scores of one way of sharing.
 
     Args:
-        share: what is shared.
+        share: which matrices are shared, one of `SHARES`.
         matrix: a row of scores per stage, the untouched model's first, with one per task.
         seconds: wall clock time of all stages, tuning and scoring, without the untouched model's.
         last: folder of the last stage.

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sharelora.data import gsm8k, humaneval
 from sharelora.flags.fields import add_fields, help_field, take
-from sharelora.flags.parser import Parser, positive, tiny_environment
+from sharelora.flags.parser import NO_ADAPTER, Parser, positive, tiny_environment
 from sharelora.sandbox import BUBBLEWRAP, MODES, RLIMITS
 from sharelora.support.errors import UserError
 
@@ -26,7 +26,6 @@ Item = TypeVar("Item")
 PREDICTIONS = "predictions.jsonl"
 # How many items a tiny run asks, unless --limit says otherwise.
 TINY_LIMIT = 64
-NO_ADAPTER = "none"  # --adapter none: the base model alone
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Exam(Command):
     """A benchmark of multiple choice questions with lettered options.
 
     Args:
-        title: its name in what is printed.
+        title: its name in messages and tables.
         load: reads the questions of a split, from a folder of data sets or the hub.
         splits: names of the splits that can be asked.
         examples: the split that solved examples come from.

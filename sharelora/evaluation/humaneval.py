@@ -124,7 +124,7 @@ class Sample:
     """One completion of one task.
 
     Args:
-        task: what is completed.
+        task: the function to complete.
         completion: the text after the task's prompt.
         details: further facts for its record.
     """

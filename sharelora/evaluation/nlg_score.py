@@ -11,12 +11,10 @@ from typing import Any
 
 from sharelora.data.nlg import grouped, load_nlg
 from sharelora.evaluation.nlg_texts import TestSet, read_blocks, read_decoded, read_lines, read_numbered
-from sharelora.evaluation.subject import data_root
 from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import Parser, positive, tiny_environment
 from sharelora.metrics import java
 from sharelora.metrics.nlg import E2E, LOWER_IS_BETTER, WEBNLG, Score, chosen, score_e2e, score_webnlg
-from sharelora.models.load import load_tokenizer
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError
 
@@ -75,7 +73,7 @@ class NlgScoreOptions:
     )
     python: bool = help_field(False, "e2e: NIST as measure_scores.py -p has it, which LoRA's recipe uses")
     adapter: str | None = help_field(
-        None, "the adapter that wrote the predictions, to show up beside its training in a comparison"
+        None, "the adapter that wrote the predictions, to appear next to its training in a comparison"
     )
     output: str | None = help_field(None, "folder for result.json (that of the predictions)")
     tiny: bool = help_field(tiny_environment, "take the project's own small data")
@@ -153,10 +151,14 @@ def load(options: NlgScoreOptions) -> TestSet:
     if options.references:
         references = task.read_references(Path(options.references))
         return TestSet(read_lines(predictions), [texts[:most] for texts in references])
+    from sharelora.evaluation.subject import data_root  # heavy as well
+
     root = data_root(options.data_root, options.tiny)
     groups = grouped(load_nlg(options.data or options.task, options.split, root))
     if options.has_token_ids:
         assert options.tokenizer is not None, "`parse` sees to it"
+        from sharelora.models.load import load_tokenizer  # transformers takes seconds, and text needs none of it
+
         hypotheses = read_decoded(predictions, groups, load_tokenizer(options.tokenizer))
     else:
         hypotheses = read_lines(predictions)

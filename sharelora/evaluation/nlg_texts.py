@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg import Group
-from sharelora.data.nlg.token_files import read_predictions, text_of
 from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 
@@ -113,6 +112,9 @@ def read_decoded(path: Path, groups: Sequence[Group], tokenizer: Any) -> list[st
             without a prediction.
     """
     rows = sum(len(group.rows) for group in groups)
+    # torch takes a second to load, and scoring text needs none of it.
+    from sharelora.data.nlg.token_files import read_predictions, text_of
+
     by_row = read_predictions(path, len(tokenizer), rows)
     predictions = [[by_row[row] for row in group.rows if row in by_row] for group in groups]
     missing = [group for group, predicted in zip(groups, predictions, strict=True) if not predicted]

@@ -14,7 +14,8 @@ from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
 from sharelora.evaluation.batching import context_length
-from sharelora.evaluation.commands import NO_ADAPTER, PREDICTIONS, Options
+from sharelora.evaluation.commands import PREDICTIONS, Options
+from sharelora.flags.parser import NO_ADAPTER
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
 from sharelora.models.load import load_base, resolve_model
 from sharelora.reporting.environment import peak_memory

@@ -13,6 +13,7 @@ from sharelora.support.text import nearest
 TRUE = ("true", "yes", "1", "on")
 FALSE = ("false", "no", "0", "off")
 TINY = "SHARELORA_TINY"
+NO_ADAPTER = "none"  # as the value of --adapter: the base model alone
 
 
 def unknown_flag(found: str, known: Iterable[str], renamed: Mapping[str, str] | None = None) -> UserError:

@@ -6,17 +6,18 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 A = TypeVar("A")
 
 
-def start(parse: Callable[[], A], run: Callable[[A], Any]) -> None:
+def start(parse: Callable[[], A], run: Callable[[A], Any] | str) -> None:
     """Parse the command line and run; the first process alone logs.
 
     Args:
         parse: reads the process's command line.
-        run: the job.
+        run: the job, or the module whose `run` does it, which is imported once the command line is known to be right.
     """
     args = parse()
     # Only now what takes seconds to load: help and a mistaken flag do not wait for it.
@@ -31,4 +32,5 @@ def start(parse: Callable[[], A], run: Callable[[A], Any]) -> None:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("sharelora").setLevel(logging.INFO if is_first() else logging.ERROR)
     with ending():
-        run(args)
+        job = import_module(run).run if isinstance(run, str) else run
+        job(args)

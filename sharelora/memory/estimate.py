@@ -1,6 +1,6 @@
 """The estimate of the memory that a run will need, before anything is downloaded or loaded."""
 
-# Parsers read the names of optimizers and precisions, so this module loads without torch.
+# Commands import this module before they show their help, so it loads without torch.
 
 from __future__ import annotations
 

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import yaml
-from transformers import TrainingArguments
 
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
 from sharelora.flags.parser import Parser, tiny_environment, unknown_flag
 from sharelora.flags.sharing import adapter_settings, add_share_flags
+from sharelora.flags.trainer_fields import trainer_fields
 from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
 from sharelora.training.options import BaseArguments, RunArguments
 
 CONFIG = "--config"
+# Folders of what was trained, in the output folder.
+ADAPTER = "adapter_model"  # QLoRA's name for the folder
+MODEL = "model"
 # Settings of the Trainer that every task decides itself, or that are another flag.
 DECIDED = frozenset(
     {
@@ -191,7 +194,7 @@ class CommandLine(Generic[A]):
         add_auto_flags(parser)
         add_fields(parser, RunArguments, "run")
         add_fields(
-            parser, TrainingArguments, "training (transformers)", skip=self.decided | self.fixed, aliases=self.aliases
+            parser, trainer_fields(), "training (transformers)", skip=self.decided | self.fixed, aliases=self.aliases
         )  # fmt: skip
         parser.set_defaults(**{**DEFAULTS, **self.defaults})
         return parser
@@ -218,7 +221,7 @@ class CommandLine(Generic[A]):
             parser.set_defaults(**{**self.tiny, **self.tiny_given(given)})
             flags = parser.parse([*words, "--tiny", "true"])
         decided = self.settle(flags, given, notices)
-        names = {item.name for item in dataclasses.fields(TrainingArguments)} - self.decided
+        names = {item.name for item in dataclasses.fields(trainer_fields())} - self.decided
         return self.arguments(
             **{name: take(self._owners[name], flags) for name in self.groups},
             run=take(RunArguments, flags),

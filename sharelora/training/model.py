@@ -16,8 +16,7 @@ from sharelora.support.errors import UserError
 from sharelora.tiny import ensure_tiny
 from sharelora.trainer.devices import require_on_gpu
 from sharelora.trainer.launch import engine_of
-from sharelora.training.arguments import Arguments
-from sharelora.training.output import MODEL
+from sharelora.training.arguments import MODEL, Arguments
 from sharelora.training.run import Run
 from sharelora.training.settings import checkpointing
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sharelora.flags.fields import help_field
-from sharelora.trainer.devices import device_map, on_gpu
 
 
 @dataclass
@@ -43,6 +42,8 @@ class BaseArguments:
 
     def devices(self, use_cpu: bool) -> dict[str, Any]:
         """Return where the base goes, as options of `from_pretrained`: one GPU, if there is any."""
+        from sharelora.trainer.devices import on_gpu  # torch takes seconds to load, and a parser needs none of it
+
         return {"device_map": {"": 0}} if on_gpu(use_cpu) else {}
 
 
@@ -67,6 +68,8 @@ class ModelArguments(BaseArguments):
 
     def devices(self, use_cpu: bool) -> dict[str, Any]:
         """Return where the base goes, as options of `from_pretrained`: over all GPUs."""
+        from sharelora.trainer.devices import device_map  # see `BaseArguments.devices`
+
         return device_map(self.max_memory_MB, use_cpu)
 
 

@@ -17,14 +17,13 @@ from sharelora.trainer.checkpoints import damage, find, recover
 from sharelora.trainer.devices import is_first
 from sharelora.trainer.exact_state import STATE, TRAINER_STATE
 from sharelora.trainer.lock import Lock
+from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.tuner.files import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
 COMPLETED = "completed"
 SETTINGS = "settings.json"
-ADAPTER = "adapter_model"  # QLoRA's name for the folder
-MODEL = "model"
 SELECTED = "selected.safetensors"  # the best weights so far, beside those of a GLUE checkpoint
 # How the rows of an update are dealt to processes; the product says how many there are.
 _DEALT = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.find import DATA_FOLDER
+from sharelora.flags.parser import NO_ADAPTER
 from sharelora.support.errors import UserError
 from sharelora.tiny import tiny_data
 from sharelora.trainer.devices import choose_precision, on_gpu
@@ -24,8 +25,6 @@ from sharelora.training.run import Run
 from sharelora.tuner.quantization import has_bitsandbytes
 
 logger = logging.getLogger(__name__)
-
-BARE = "none"  # as the adapter: the base model alone
 
 
 def resolve(job: Job[Any, Any], args: Arguments, lock: Lock, workspace: Path) -> tuple[Run[Any], Any]:
@@ -94,7 +93,7 @@ def _what_to_do(job: Job[Any, Any], args: Arguments, lock: Lock) -> tuple[bool, 
         if training:
             logger.info("%s is finished: nothing is trained again, %s is used", folder, earlier.trained)
         return False, None, earlier.trained
-    trained = None if source in (None, BARE) else job.resolve_adapter(str(source))
+    trained = None if source in (None, NO_ADAPTER) else job.resolve_adapter(str(source))
     if training:
         return True, resume_point(folder, args.train["resume_from_checkpoint"], earlier), trained
     if source is None and earlier.checkpoint is not None:

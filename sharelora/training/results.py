@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json, write_json
 from sharelora.trainer.serialization import save_weights
-from sharelora.training.output import ADAPTER, MODEL
+from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.tuner.files import WEIGHTS_FILE
 
 METRICS = "metrics.json"  # QLoRA's

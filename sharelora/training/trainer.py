@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.trainer_utils import EvalLoopOutput
 
+from sharelora.data.token_rows import IGNORED
 from sharelora.trainer.trainer import AdapterTrainer
-
-IGNORED = -100
 
 
 class ShareTrainer(AdapterTrainer):

@@ -77,6 +77,7 @@ class ShareLoraConfig(LoraConfig):
     versions: dict[str, str] | None = field(default=None)
 
     def __post_init__(self) -> None:
+        # Before LoraConfig.__post_init__, which warns about some of these variants or imports what they need.
         if not isinstance(self.r, int) or self.r < 1:
             raise UserError(f"rank r={self.r}; a rank is a whole number of 1 or more; set r")
         if not 0 <= self.lora_dropout < 1:
@@ -85,7 +86,7 @@ class ShareLoraConfig(LoraConfig):
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
         super().__post_init__()
-        self.peft_type = peft_type()
+        self.peft_type = peft_type()  # LoraConfig has just set its own
         if isinstance(self.share_plan, str):
             self.share_plan = read_json(self.share_plan)
         self._check_sharing()
@@ -149,6 +150,7 @@ class ShareLoraConfig(LoraConfig):
         weights = Path(save_directory) / WEIGHTS_FILE
         self.weights_sha256 = sha256(weights) if weights.is_file() else None
         self.versions = library_versions()
+        # As PeftConfigMixin.save_pretrained, which does not write atomically: a set as a list, keys in order.
         data = self.to_dict()
         data["auto_mapping"] = kwargs.get("auto_mapping_dict") or data["auto_mapping"]
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}

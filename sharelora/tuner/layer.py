@@ -119,7 +119,7 @@ class ShareLayer(_LoraLayer):
     matrices through the views in `lora_A` and `lora_B`.
     """
 
-    siblings: Siblings | None = None
+    siblings: Siblings | None = None  # set by `group_siblings`
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the adapted output, (..., D_out), for an input (..., D_in)."""
@@ -144,8 +144,9 @@ class ShareLayer(_LoraLayer):
         """Return the layer's view of its B."""
         return cast(MatrixView, self.lora_B[adapter])
 
+    # nn.Module._replicate_for_data_parallel copies attributes as they are: with siblings in common, the threads of
+    # nn.DataParallel would hand each other their projections.
     def _replicate_for_data_parallel(self) -> ShareLayer:
-        # The threads of nn.DataParallel would hand each other their projections.
         replica = cast(ShareLayer, super()._replicate_for_data_parallel())
         replica.siblings = None
         return replica
@@ -155,6 +156,7 @@ class ShareLayer(_LoraLayer):
         if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
+        # A variant, such as DoRA, has a forward of its own.
         return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:

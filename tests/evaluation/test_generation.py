@@ -224,7 +224,7 @@ def test_a_model_without_a_cache_reads_everything_again(caplog: pytest.LogCaptur
     model, prompts = decisive(), make_prompts(5)
     with caplog.at_level("INFO", "sharelora"):
         assert generate(Plain(model), TOKENIZER, prompts, DRAWN, 4) == generate(model, TOKENIZER, prompts, DRAWN)
-    assert "does not go on from a cache" in caplog.text
+    assert "does not continue from a cache" in caplog.text
 
 
 def test_a_window_that_would_shift_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:

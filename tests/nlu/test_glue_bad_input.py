@@ -17,7 +17,7 @@ from small_encoders import Run, write_encoder, write_rows
 from transformers import LlamaConfig
 
 from sharelora.support.errors import run_main
-from sharelora.training.output import ADAPTER
+from sharelora.training.arguments import ADAPTER
 
 Refused = Callable[..., None]
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
@@ -235,7 +235,7 @@ def test_no_disk_space(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_too_little_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch, job: Run) -> None:
-    monkeypatch.setattr("sharelora.memory.estimate.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
+    monkeypatch.setattr(sys.modules["sharelora.memory.estimate"], "RUNTIME", {"cpu": 10**15, "cuda": 10**15})
     refused("", "does NOT fit", "--per_device_train_batch_size 8", "saves", "--tiny", "--ignore_memory")
     job("--ignore_memory", *QUICK)
 

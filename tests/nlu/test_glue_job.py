@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from small_encoders import Run, write_encoder
 
 from sharelora.support.errors import UserError
+from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.training.glue.base import Base
 from sharelora.training.glue.job import parse
 from sharelora.training.glue.methods import METHODS
 from sharelora.training.glue.model import build, count
-from sharelora.training.output import ADAPTER, MODEL
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
 LOW_RANK = ("lora", "share_a", "share_ab", "odd_even")

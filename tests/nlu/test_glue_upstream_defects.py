@@ -18,8 +18,8 @@ from transformers import RobertaForSequenceClassification
 
 from sharelora.convert import export_loralib
 from sharelora.support.errors import UserError
+from sharelora.training.arguments import ADAPTER
 from sharelora.training.glue.job import GlueSession
-from sharelora.training.output import ADAPTER
 
 QUICK = ("--num_train_epochs", "1", "--max_train_samples", "60")
 # Larger steps, so that an adapter that is not applied shows.

@@ -11,7 +11,7 @@ from small_llama import rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharelora.data import DataArguments, DataModule, build_data
-from sharelora.training.instructions.job import GenerationArguments
+from sharelora.training.instructions.options import GenerationArguments
 from sharelora.training.instructions.predictions import predict, write_predictions
 
 

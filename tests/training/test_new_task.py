@@ -1,4 +1,4 @@
-"""The worked example of docs/new_task.md: a fifth task in one file."""
+"""The worked example of docs/new-task.md: a fifth task in one file."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ import pytest
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.checkpoints import new_checkpoint
+from sharelora.training.arguments import ADAPTER
 from sharelora.training.instructions.job import JOB, parse
-from sharelora.training.output import ADAPTER, begin, finish, look, resume_point
+from sharelora.training.output import begin, finish, look, resume_point
 
 BEFORE = {"learning_rate": 0.1, "lora_r": 4, "seed": 0, "processes": 1}
 NOW = {"learning_rate": 0.2, "lora_r": 4, "seed": 1, "processes": 2}

@@ -6,15 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharelora.data.nlg.load import load_nlg, read_file
 from sharelora.data.nlg.records import Group, Record, grouped
-from sharelora.data.nlg.token_files import read_predictions, text_of
-from sharelora.data.nlg.tokens import Ids, encode_records
 from sharelora.data.rows import read_text
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json_lines, write_text
+
+if TYPE_CHECKING:
+    from sharelora.data.nlg.tokens import Ids
+
+# Imports inside functions load torch, which takes a second: the parser of NLG/convert.py needs none of it.
 
 # How references are laid out: E2E's scripts read one file with blank lines, those of WebNLG one file per reference.
 KINDS = ("e2e", "webnlg", "dart")
@@ -56,6 +59,8 @@ def encode(tokenizer: Any, source: str | Path, target: str | Path, add_bos: bool
     Returns:
         How many rows there are.
     """
+    from sharelora.data.nlg.tokens import encode_records
+
     rows = encode_records(tokenizer, read_file(source, need_text=False), add_bos, add_eos)
     write_json_lines(target, ({"context": row.context, "completion": row.completion} for row in rows))
     return len(rows)
@@ -119,6 +124,8 @@ def decode(
     selected = [group for group in groups if wanted is None or group.seen is wanted]
     if not selected:
         raise UserError(f"{rows} has no inputs that are {options.filter}; need WebNLG's rows with cate; drop --filter")
+    from sharelora.data.nlg.token_files import read_predictions, text_of
+
     by_row = read_predictions(predictions, len(tokenizer), len(records))
     lines = [options.styled(text_of(tokenizer, _predicted(group, by_row, str(predictions)))) for group in selected]
     references = [[options.styled(text) for text in group.references] for group in selected]

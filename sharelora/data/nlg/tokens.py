@@ -56,6 +56,13 @@ class NlgReport:
     what: str
     example: str = ""
 
+    @classmethod
+    def of(cls, split: str, lengths: Sequence[int], limit: int, what: str) -> NlgReport:
+        """Count the rows that are longer than the limit; the first of them is the example."""
+        long = [index for index, length in enumerate(lengths) if length > limit]
+        example = f"row {long[0] + 1} of {lengths[long[0]]} tokens" if long else ""
+        return cls(split, len(lengths), limit, len(long), max(lengths, default=0), what, example)
+
     def line(self) -> str:
         """One sentence about what was lost; empty if nothing was."""
         if not self.cut:
@@ -140,10 +147,7 @@ def cut_prompts(prompts: Sequence[Ids], max_len: int) -> tuple[list[Ids], NlgRep
     Returns:
         The tokens, and what was cut.
     """
-    long = [index for index, ids in enumerate(prompts) if len(ids) > max_len]
-    example = f"row {long[0] + 1} of {len(prompts[long[0]])} tokens" if long else ""
-    longest = max(map(len, prompts), default=0)
-    report = NlgReport("inputs", len(prompts), max_len, len(long), longest, "their first tokens", example)
+    report = NlgReport.of("inputs", [len(ids) for ids in prompts], max_len, "their first tokens")
     return [ids[-max_len:] for ids in prompts], report
 
 
@@ -169,10 +173,7 @@ def token_rows(
     _refuse_long_inputs(rows, seq_len, split)
     lengths = [len(row.context) + len(row.completion) for row in rows]
     targets = [_cut_text(row.completion, seq_len - len(row.context)) for row in rows]
-    long = [index for index, length in enumerate(lengths) if length > seq_len]
-    example = f"row {long[0] + 1} of {lengths[long[0]]} tokens" if long else ""
-    what = "the last tokens of their texts; raise --seq_len"
-    report = NlgReport(split, len(rows), seq_len, len(long), max(lengths, default=0), what, example)
+    report = NlgReport.of(split, lengths, seq_len, "the last tokens of their texts; raise --seq_len")
     return TokenRows([row.context for row in rows], targets, objective == "jlm"), report
 
 

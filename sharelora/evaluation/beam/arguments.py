@@ -7,9 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from sharelora.evaluation.commands import NO_ADAPTER
 from sharelora.flags.fields import add_fields, help_field, take
-from sharelora.flags.parser import Parser, positive, tiny_environment
+from sharelora.flags.parser import NO_ADAPTER, Parser, positive, tiny_environment
 from sharelora.flags.upstream import Rule, dropped, modernise
 from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError

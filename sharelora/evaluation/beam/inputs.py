@@ -16,8 +16,8 @@ from sharelora.data.nlg import NlgReport
 from sharelora.data.nlg.token_files import load_encoded
 from sharelora.data.nlg.tokens import Ids, cut_prompts
 from sharelora.evaluation.beam.arguments import BeamOptions
-from sharelora.evaluation.commands import NO_ADAPTER
 from sharelora.evaluation.subject import Subject
+from sharelora.flags.parser import NO_ADAPTER
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
 from sharelora.models.known import MODEL_CARDS
 from sharelora.models.load import load_base, resolve_model

@@ -142,7 +142,7 @@ def can_continue(reader: PromptReader, ids: Ids, shared: bool) -> bool:
             decoder = CachedDecoder(reader, [start + row for row in rows], (0, 1), 1)
         logits = decoder.read(next_ones)
     except UNABLE as error:
-        logger.info("the model cannot go on from a cache%s (%s)", " that prompts share" if shared else "", error)
+        logger.info("the model cannot continue from a cache%s (%s)", " that prompts share" if shared else "", error)
         return False
     return agree(expected, logits)
 

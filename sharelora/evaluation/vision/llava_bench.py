@@ -78,7 +78,7 @@ def _answer(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQ
 
 
 def _judged_bench(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQuestion]) -> JudgedBench | None:
-    """Return what is needed to have answers rated, all of it checked; None without a judge."""
+    """Read and check all that a judge needs, before any answer is generated; None without a judge."""
     if (options.judge_url is None) != (options.judge_model is None):
         raise UserError("found one of --judge_url and --judge_model; need both to have answers rated; add the other")
     if options.judge_url is None or options.judge_model is None:

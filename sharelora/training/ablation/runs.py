@@ -15,10 +15,9 @@ from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json, write_text
 from sharelora.training.ablation.grid import Grid, folder_name
-from sharelora.training.arguments import setting_words
+from sharelora.training.arguments import ADAPTER, setting_words
 from sharelora.training.instructions.job import InstructionArguments, build_parser, parse
 from sharelora.training.model import locate_base
-from sharelora.training.output import ADAPTER
 
 ENDED = "ablation_run.json"
 LOG = "ablation_run.log"

@@ -22,6 +22,7 @@ from sharelora.reporting.history import CSV
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import on_gpu
 from sharelora.trainer.launch import Setup
+from sharelora.training.arguments import MODEL
 from sharelora.training.capacity import Outlook, known_optimizer, look_at
 from sharelora.training.glue.base import Base, encoder_config, load_encoder, read_config, sequence_length
 from sharelora.training.glue.data import HELD_OUT, TRAIN, TaskData, TaskRows, read_task, tokenize
@@ -36,7 +37,6 @@ from sharelora.training.glue.selection import Entry, Kept, Selection, read_evalu
 from sharelora.training.glue.start import Start, find_start
 from sharelora.training.glue.trainer import GlueTrainer
 from sharelora.training.job import Job
-from sharelora.training.output import MODEL
 from sharelora.training.results import write_numbers
 from sharelora.training.run import Run, Session
 from sharelora.training.runner import run_job

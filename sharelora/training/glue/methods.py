@@ -9,15 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model
-
 from sharelora.flags import grouping
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.support.errors import UserError
-from sharelora.trainer.serialization import save_weights
-from sharelora.training.glue.baselines import insert_bottlenecks, insert_prefixes
-from sharelora.training.glue.record import WEIGHTS, put_weights, read_weights, trained_weights, write_weights
-from sharelora.training.output import ADAPTER, MODEL
+from sharelora.training.arguments import ADAPTER, MODEL
+
+# The parser reads this table: imports inside functions load torch and PEFT, which takes seconds.
 
 Head = Sequence[str]  # paths of the modules that make up the head
 
@@ -56,15 +53,25 @@ class Storage:
 
 
 def _save_trained(model: Any, folder: Path) -> None:
+    from sharelora.training.glue.record import WEIGHTS, trained_weights, write_weights
+
     write_weights(folder / WEIGHTS, trained_weights(model))
 
 
 def _load_trained(model: Any, folder: Path) -> None:
+    from sharelora.training.glue.record import WEIGHTS, put_weights, read_weights
+
     put_weights(model, read_weights(folder / WEIGHTS)[0], str(folder))
 
 
-PEFT = Storage(ADAPTER, save_weights)
-WHOLE = Storage(MODEL, save_weights)
+def _save_with_peft(model: Any, folder: Path) -> None:
+    from sharelora.trainer.trainer import save_weights
+
+    save_weights(model, folder)
+
+
+PEFT = Storage(ADAPTER, _save_with_peft)
+WHOLE = Storage(MODEL, _save_with_peft)
 TRAINED = Storage(ADAPTER, _save_trained, _load_trained)
 
 
@@ -82,6 +89,8 @@ def _low_rank(model: Any, head: Head, settings: BuildSettings) -> Any:
 def adapted(model: Any, head: Head, config: Any) -> Any:
     """Put a low-rank adapter on a classifier, whose head trains beside it and is saved with it."""
     config.task_type, config.modules_to_save = "SEQ_CLS", list(head)
+    from peft import get_peft_model
+
     made = get_peft_model(model, config)
     # PEFT adds its own guesses at the head's name to the list, again at every loading.
     made.peft_config["default"].modules_to_save = list(head)
@@ -101,6 +110,8 @@ def _biases(model: Any, head: Head, settings: BuildSettings) -> Any:
 
 def _bottlenecks(kind: str) -> Build:
     def build(model: Any, head: Head, settings: BuildSettings) -> Any:
+        from sharelora.training.glue.baselines import insert_bottlenecks
+
         _only(model, head)
         for adapter in insert_bottlenecks(model, kind, settings.adapter_size):
             adapter.requires_grad_(True)
@@ -110,6 +121,8 @@ def _bottlenecks(kind: str) -> Build:
 
 
 def _prefix(model: Any, head: Head, settings: BuildSettings) -> Any:
+    from sharelora.training.glue.baselines import insert_prefixes
+
     _only(model, head)
     for prefix in insert_prefixes(model, settings.prefix_length):
         prefix.requires_grad_(True)

@@ -12,9 +12,10 @@ from sharelora.flags.upstream import RULES as MAIN_RULES
 from sharelora.flags.upstream import Rule, always, dropped, refused, renamed, switched
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import DECIDED, Arguments, CommandLine
-from sharelora.training.glue.baselines import KINDS
 from sharelora.training.glue.methods import METHODS, BuildSettings, Method, choose_method
 from sharelora.training.options import BaseArguments
+
+_BOTTLENECKS = [name for name, method in METHODS.items() if "adapter_size" in method.settings]
 
 
 @dataclass
@@ -59,7 +60,7 @@ class MethodArguments:
     apply_lora: bool | None = help_field(None, "LoRA's switch: the same as --method lora, or what --share says")
     apply_adapter: bool | None = help_field(None, "LoRA's switch: the same as --method with the --adapter_type")
     adapter_type: Literal["houlsby", "pfeiffer", "parallel"] = help_field("houlsby", "with --apply_adapter")
-    adapter_size: int = help_field(64, f"width of {', '.join(KINDS)} adapters")
+    adapter_size: int = help_field(64, f"width of {', '.join(_BOTTLENECKS)} adapters")
     apply_bitfit: bool | None = help_field(None, "LoRA's switch: the same as --method bitfit")
     prefix_length: int = help_field(20, "keys and values of --method prefix in each layer")
     reg_loss_wgt: float = help_field(0.0, "R-drop: weight of the divergence between two passes over each batch")

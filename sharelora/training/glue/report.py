@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from sharelora.data.glue import write_predictions
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, write_json
+from sharelora.training.arguments import MODEL
 from sharelora.training.glue.data import TaskData, TaskRows
 from sharelora.training.glue.record import WEIGHTS
 from sharelora.training.glue.trainer import GlueTrainer
-from sharelora.training.output import MODEL
 from sharelora.training.run import Run
 from sharelora.tuner.files import WEIGHTS_FILE
 

@@ -13,10 +13,10 @@ from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256
+from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.training.glue.methods import METHODS, SHARING_FLAGS, Method, find_method, method_of
 from sharelora.training.glue.options import GlueArguments
 from sharelora.training.glue.record import WEIGHTS, Record, read_record
-from sharelora.training.output import ADAPTER, MODEL
 from sharelora.training.run import Run
 from sharelora.tuner.config import verify_weights
 from sharelora.tuner.files import CONFIG_FILE

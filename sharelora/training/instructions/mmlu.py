@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -15,35 +15,12 @@ from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
 from sharelora.evaluation.exam_report import ExamReport, examine
 from sharelora.evaluation.exams import MMLU
-from sharelora.flags.fields import help_field
 from sharelora.models.known import model_config
-from sharelora.support.errors import UserError
+from sharelora.training.instructions.options import MmluArguments
 
 SHOTS = {"mmlu-fs": 5, "mmlu": 5, "mmlu-zs": 0}
 ACCURACY, MICRO = "mmlu_{}_accuracy", "mmlu_{}_accuracy_micro"
 BEST = "eval_mmlu_accuracy"  # what --metric_for_best_model mmlu_accuracy means
-
-
-@dataclass
-class MmluArguments:
-    """The multiple-choice callback."""
-
-    do_mmlu_eval: bool = help_field(False, "measure MMLU accuracy at every evaluation")
-    mmlu_split: Literal["eval", "val", "test"] = help_field("eval", "MMLU split; `eval` is its validation split")
-    mmlu_dataset: Literal["mmlu-fs", "mmlu", "mmlu-zs"] = help_field("mmlu-fs", "five-shot (fs) or zero-shot (zs)")
-    max_mmlu_samples: int | None = help_field(None, "answer at most this many questions, the same at every evaluation")
-    mmlu_source_max_len: int = help_field(2048, "most tokens of a question with its examples")
-
-    @property
-    def split(self) -> str:
-        """The split as `sharelora.data.mmlu` calls it."""
-        return "val" if self.mmlu_split == "eval" else self.mmlu_split
-
-    def __post_init__(self) -> None:
-        for name in ("max_mmlu_samples", "mmlu_source_max_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"found {name} {value}; need at least 1; change --{name}")
 
 
 def mmlu_exam(

@@ -7,54 +7,21 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sharelora.data import TokenRows, TrainCollator, padding_id
 from sharelora.data.nlg.load import NLG_DATASETS, locate_nlg
 from sharelora.data.nlg.token_files import load_encoded
 from sharelora.data.nlg.tokens import NlgReport, token_rows
-from sharelora.flags.fields import help_field
 from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
-from sharelora.training.nlg.schedule import read_cycle
+from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.run import Data, Run
 
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
-
-
-@dataclass
-class NlgOptions:
-    """Data, objective and schedule; names and defaults of LoRA's script."""
-
-    model_card: Literal["gpt2.sm", "gpt2.md", "gpt2.lg"] = help_field(
-        "gpt2.md", "size of GPT-2, where --model_name_or_path does not name a model"
-    )
-    train_data: str = help_field("e2e", "e2e, webnlg or dart, or a file: mr||ref text, csv, json, XML, or token ids")
-    valid_data: str | None = help_field(None, "rows to be evaluated on; by default the validation split of train_data")
-    seq_len: int = help_field(512, "most tokens of a row; batches are padded to their own longest row")
-    obj: Literal["clm", "jlm"] = help_field("clm", "loss on the text (clm), or on the input too (jlm)")
-    max_train_samples: int | None = help_field(None, "train on at most this many rows, drawn with the seed")
-    max_eval_samples: int | None = help_field(None, "evaluate on at most this many rows, drawn with the seed 0")
-    scheduler: Literal["linear", "cosine", "constant", "cycle"] = help_field(
-        "linear", "course of the learning rate after its warm-up, counted in updates"
-    )
-    i_steps: str = help_field("0", "with the scheduler cycle: updates at which --i_lrs are reached; the last one ends")
-    i_lrs: str = help_field("0.00025", "with the scheduler cycle: learning rates, straight lines between them")
-    correct_bias: bool = help_field(False, "correct Adam's averages for their start at zero, as the recipes do")
-    no_decay_bias: bool = help_field(False, "no weight decay of biases; they are tuned with --lora_dim 0 only")
-
-    def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"found {name} {value}; need at least 1; change --{name}")
-        if self.seq_len < 4:
-            raise UserError(f"found seq_len {self.seq_len}; need room for an input and a text; raise --seq_len")
-        if self.scheduler == "cycle":
-            read_cycle(self.i_steps, self.i_lrs)
 
 
 @dataclass(frozen=True)

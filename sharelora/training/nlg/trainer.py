@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import EvalLoopOutput
 
-from sharelora.training.nlg.data import NlgOptions
+from sharelora.data.token_rows import IGNORED
+from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
-from sharelora.training.trainer import IGNORED, ShareTrainer
+from sharelora.training.trainer import ShareTrainer
 
 MOST = 700.0  # exp of more is no float any more
 

@@ -21,38 +21,16 @@ from sharelora.data.vision import (
     read_conversations,
     require_images,
 )
-from sharelora.flags.fields import help_field
 from sharelora.models.known import model_config
 from sharelora.models.vision import load_processor, require_vision
 from sharelora.support.errors import UserError
 from sharelora.training.run import Data
+from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
 
 # How models were taught to converse where their own template says something else.
 TEMPLATES = {"llava": "vicuna"}
-
-
-@dataclass
-class VisionOptions:
-    """Image-instruction data and how it is read; names of LLaVA's training script."""
-
-    data_path: str | None = help_field(None, "image-instruction rows in LLaVA's json")
-    image_folder: str | None = help_field(None, "what images are relative to; by default the folder of the rows")
-    eval_data_path: str | None = help_field(None, "rows to evaluate on; by default eval_dataset_size of data_path")
-    eval_dataset_size: int = help_field(512, "rows held out of data_path for evaluation, chosen by data_seed")
-    max_train_samples: int | None = help_field(None, "train on at most this many rows, drawn with data_seed")
-    model_max_length: int = help_field(2048, "most tokens of a row, those of its images included")
-    chat_template: str | None = help_field(
-        None, "`vicuna`, `own` for the model's, or a Jinja file; by default vicuna for LLaVA, else the model's own"
-    )
-    data_seed: int = help_field(42, "seed of every choice of rows")
-
-    def __post_init__(self) -> None:
-        for name, least in (("model_max_length", 2), ("eval_dataset_size", 0), ("max_train_samples", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"found {name} {value}; need at least {least}; change --{name}")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sharelora.flags.adapter import AdapterSettings
@@ -13,89 +10,16 @@ from sharelora.layer_groups.images import ImageSample, measure_with_images, read
 from sharelora.memory.advice import FlagNames
 from sharelora.models.known import meta_model
 from sharelora.models.vision import PROJECTOR, load_vision_base, open_writer, require_vision
-from sharelora.support.errors import UserError
-from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
-from sharelora.training.instructions.job import DEFAULTS as INSTRUCTION_DEFAULTS
 from sharelora.training.job import Job
 from sharelora.training.layer_groups import SAMPLE_SEED, with_measured
 from sharelora.training.model import base_options, load_model
-from sharelora.training.options import ModelArguments
 from sharelora.training.run import Run, Session
 from sharelora.training.runner import run_job
 from sharelora.training.trainer import ShareTrainer
-from sharelora.training.vision.data import VisionData, VisionOptions, VisionRecords, encode_records, load_records
+from sharelora.training.vision.data import VisionData, VisionRecords, encode_records, load_records
+from sharelora.training.vision.options import COMMAND, VisionArguments, build_parser, parse
 
-# The second ShareLoRA paper's settings for LLaVA-1.5-7B; what it does not say is as in the main job.
-DEFAULTS: Mapping[str, Any] = {
-    **INSTRUCTION_DEFAULTS,
-    "output_dir": "./llava_output",
-    "model_name_or_path": "llava-hf/llava-1.5-7b-hf",
-    "bits": 16,
-    "lora_r": 64,
-    "lora_alpha": 128,
-    "lora_dropout": 0.05,
-    "num_train_epochs": 1,
-    "max_steps": -1,
-    "learning_rate": 2e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.03,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 64,
-    "optim": "adamw_torch",
-    "max_grad_norm": 1.0,
-    "similarity_texts": 128,
-}
-# What --tiny changes where the command line says nothing.
-TINY: Mapping[str, Any] = {
-    "bits": 32,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "gradient_accumulation_steps": 1,
-    "activation_checkpointing": False,
-    "max_steps": 120,
-    "learning_rate": 2e-3,
-    "do_eval": True,
-    "eval_strategy": "steps",
-    "eval_steps": 60,
-    "save_steps": 60,
-    "eval_dataset_size": 64,
-    "model_max_length": 512,
-}
-
-
-@dataclass(frozen=True)
-class VisionArguments(Arguments):
-    """A parsed command line of this task."""
-
-    model: ModelArguments
-    vision: VisionOptions
-
-    @property
-    def row_tokens(self) -> int:
-        """Most tokens of a training row."""
-        return self.vision.model_max_length
-
-
-def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[str, Any]:
-    """Decide what flags mean together."""
-    adapter_evaluates(flags, given, notices)
-    if flags.data_path is None and not flags.tiny:
-        raise UserError("found no --data_path; need rows in LLaVA's json; pass --data_path FILE, or add --tiny")
-    return {}
-
-
-COMMAND = CommandLine(
-    name="llava_share.py",
-    purpose="Tune LLaVA, or a model like it, on conversations about images.",
-    arguments=VisionArguments,
-    groups={"vision": "data", "model": "model"},
-    defaults=DEFAULTS,
-    tiny=TINY,
-    # Adapters and the projector are what is trained, and no code of others is run.
-    fixed=frozenset({"full_finetune", "trust_remote_code"}),
-    settle=settle,
-)
-parse, build_parser = COMMAND.parse, COMMAND.build_parser
+__all__ = ["JOB", "build_parser", "parse", "run"]
 
 
 def _load_base(base: str, trust_remote_code: bool = False, **options: Any) -> Any:
