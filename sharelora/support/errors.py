@@ -1,4 +1,4 @@
-"""One kind of error for everything a person can put right, and one way to report it."""
+"""Errors that the user can fix, how a program reports them, and secrets, which no message or file may show."""
 
 from __future__ import annotations
 
@@ -47,15 +47,13 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-# Secrets stay out of what is printed or written: values of flags that take one, and words that look like one.
-
-
 HIDDEN = "***"
+# Flags whose value is a secret.
 _FLAG = re.compile(r"--?[\w-]*(token|api[-_]key|password|secret)", re.IGNORECASE)
 # What the model hub's tokens look like.
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
-# Such flags also take a word that says where the secret is.
-_OPEN = ("true", "false", "none", "")
+# Values of such flags that say where the secret is, and are none.
+_NO_SECRET = ("true", "false", "none", "")
 
 
 def hide(text: str) -> str:
@@ -67,20 +65,20 @@ def redacted(words: Iterable[str]) -> list[str]:
     """Return the words of a command line without the values of flags that take a secret.
 
     Args:
-        words: flags and values; a value stands behind its flag or after an equals sign.
+        words: flags and values; a value follows its flag, as a word of its own or after an equals sign.
     """
-    found: list[str] = []
+    shown: list[str] = []
     secret = False
     for word in words:
         name, separator, value = word.partition("=")
         takes_one = _FLAG.fullmatch(name) is not None
         if takes_one and separator:
-            found.append(f"{name}={_hidden(value)}")
+            shown.append(f"{name}={_hidden(value)}")
         else:
-            found.append(_hidden(word) if secret and not word.startswith("--") else hide(word))
+            shown.append(_hidden(word) if secret and not word.startswith("--") else hide(word))
         secret = takes_one and not separator
-    return found
+    return shown
 
 
 def _hidden(value: str) -> str:
-    return value if value.lower() in _OPEN else HIDDEN
+    return value if value.lower() in _NO_SECRET else HIDDEN
