@@ -102,7 +102,7 @@ def answer_loss(task: TaskSetup) -> Measure:
 
 
 def mmlu_accuracy(task: TaskSetup) -> Measure:
-    """The accuracy over all of MMLU's validation questions: instructions have no right answers of their own."""
+    """The accuracy over all of MMLU's validation questions: instructions themselves have no right answers."""
     args = task.args
     exam = mmlu_exam(
         args.mmlu, task.tokenizer, task.base, args.data.data_seed, data_root(args.run), args.model.trust_remote_code

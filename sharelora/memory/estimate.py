@@ -217,7 +217,7 @@ def estimate(
         checkpointing: whether activations are computed again in the backward pass.
         lora_dropout: dropout of the adapters.
         double_quant: see `base_bytes`.
-        extra_trainable: elements trained beside the adapters, e.g. a classifier.
+        extra_trainable: elements trained in addition to the adapters, e.g. a classifier.
         eval_batch: examples per forward pass of evaluations; 0 for none.
         padded: whether the rows of a batch differ in length; None means that several rows do.
         device: `cpu` or `cuda`.

@@ -215,7 +215,7 @@ class AdapterTrainer(Trainer):
 
     def _saved_and_stopped(self, stop: int) -> Stopped:
         path = self.folder / f"checkpoint-{self.state.global_step}"
-        return stopped(stop, f"{path} has everything; start the same command again to go on")
+        return stopped(stop, f"{path} has everything; start the same command again to continue")
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Training draws the same random numbers however often it is evaluated.
@@ -332,7 +332,7 @@ class AdapterTrainer(Trainer):
         """Find the best checkpoint so far in the folder of this run, which may have been moved.
 
         Raises:
-            UserError: its weights are wanted in the end, and it is damaged or gone.
+            UserError: its weights are to be loaded at the end, and it is damaged or gone.
         """
         if self.state.best_global_step and self.args.load_best_model_at_end:
             require_whole(self.folder / f"checkpoint-{self.state.best_global_step}")

@@ -162,7 +162,7 @@ class ShareLoraModel(LoraModel):
         """Combine adapters as PEFT does, where no matrix is shared.
 
         Raises:
-            UserError: an adapter shares matrices: the combination of two layers would need one of its own.
+            UserError: an adapter shares matrices: a combination of two layers would need its own matrix.
         """
         sharing = [name for name in adapters if name in self.plans and self.plans[name].shares]
         if sharing:
