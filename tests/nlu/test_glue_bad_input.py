@@ -91,7 +91,7 @@ def test_a_model_that_lacks_weights_of_the_backbone(refused: Refused, tmp_path: 
 
 def test_unknown_and_missing_tasks(refused: Refused, words: list[str]) -> None:
     refused("--task_name colla", "unknown task colla", "did you mean cola")
-    refused("--task_name wnli", "no task wnli")
+    refused("--task_name wnli", "no data set wnli")
     at = words.index("--task_name")
     del words[at : at + 2]
     refused("", "neither a task nor own files", "--task_name")
