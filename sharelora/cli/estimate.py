@@ -7,7 +7,7 @@ import argparse
 from sharelora.cli.plan import MODEL_HELP, named_model
 from sharelora.flags.parser import Parser, positive
 from sharelora.flags.sharing import add_share_flags
-from sharelora.memory.estimate import BYTES, FACTORED, STATES, estimate
+from sharelora.memory.estimator import BYTES, FACTORED, STATES, estimate
 from sharelora.memory.machine import machine
 
 

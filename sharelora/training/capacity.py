@@ -12,7 +12,7 @@ from torch import nn
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, FlagNames
-from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
+from sharelora.memory.estimator import FACTORED, STATES, Estimate, estimate
 from sharelora.memory.machine import Machine, machine, out_of_memory
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
@@ -58,7 +58,7 @@ def look_at(
         model: on the meta device.
         adapter: what is adapted and shared.
         rows: values of the flags that `names.rows` names.
-        settings: arguments of `sharelora.memory.estimate.estimate`.
+        settings: arguments of `sharelora.memory.estimator.estimate`.
         accumulation: forward passes per update.
         names: what the command calls its flags.
         folder: where results go.

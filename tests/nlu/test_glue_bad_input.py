@@ -235,7 +235,7 @@ def test_no_disk_space(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_too_little_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch, job: Run) -> None:
-    monkeypatch.setattr(sys.modules["sharelora.memory.estimate"], "RUNTIME", {"cpu": 10**15, "cuda": 10**15})
+    monkeypatch.setattr("sharelora.memory.estimator.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
     refused("", "does NOT fit", "--per_device_train_batch_size 8", "saves", "--tiny", "--ignore_memory")
     job("--ignore_memory", *QUICK)
 
