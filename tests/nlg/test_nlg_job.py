@@ -75,7 +75,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             job("--work_dir", broken, *more)
     with caplog.at_level(logging.INFO, "sharelora"):
         job("--work_dir", broken, *more)
-    assert f"going on from {broken}/checkpoint-5" in caplog.text
+    assert f"resuming from {broken}/checkpoint-5" in caplog.text
     assert same(Path(whole) / "adapter_model", Path(broken) / "adapter_model")
 
 

@@ -17,7 +17,7 @@ from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
 from sharelora.training.trainer import ShareTrainer
 
-MOST = 700.0  # exp of more is no float any more
+MOST = 700.0  # exp of more overflows a float
 
 
 def text_loss(smoothing: float) -> Callable[..., Tensor]:
