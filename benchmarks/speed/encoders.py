@@ -80,7 +80,7 @@ class EncoderStep(TrainStep):
 
 
 def prepare(cell: EncoderCell, names: Sequence[str], device: torch.device) -> dict[str, EncoderStep]:
-    """Make every variant ready; all have the weights of one base and a head of their own."""
+    """Make every variant ready; all have the weights of one base and their own head."""
     torch.manual_seed(0)
     base, batch = build_encoder(cell, device), sentences(cell, device)
     steps = {}

@@ -125,7 +125,7 @@ def ways(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def one_by_one(quiz: Quiz, args: argparse.Namespace) -> list[Choice]:
-    """QLoRA's way: each prompt whole and alone, logits at every position."""
+    """QLoRA's way: each prompt whole, one per batch, logits at every position."""
     return list(score_one_by_one(quiz.model, quiz.tokenizer, quiz.items).choices)
 
 

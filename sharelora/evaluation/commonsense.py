@@ -44,7 +44,7 @@ def run(options: CommonsenseOptions, began: float) -> None:
     if options.generate_only and options.by == "likelihood":
         raise UserError("found --generate_only with --by likelihood, which writes no texts; need one; leave one out")
     if options.engine == "vllm" and options.by != "generated" and not options.generate_only:
-        raise UserError(f"found --engine vllm with --by {options.by}; need texts alone for it; pass --by generated")
+        raise UserError(f"found --engine vllm with --by {options.by}; need only texts; pass --by generated")
     subject = locate_subject(options)
     root = data_root(options.data_root, options.tiny)
     items = options.choose(load_commonsense(options.tasks, root), lambda item: item.task)
@@ -70,7 +70,7 @@ def run(options: CommonsenseOptions, began: float) -> None:
     if result is not None:
         ways["generated"] = answer_by_writing(items, result.texts, result.metrics())
     metrics = {name: way.metrics(items) for name, way in ways.items()}
-    # The accuracies under names of their own too, for comparisons of runs.
+    # Also under one name each, for comparisons of runs.
     every = {**{f"commonsense_{name}": way["accuracy"] for name, way in metrics.items()}, **metrics}
     rows = records(items, ways)
     write_evaluation(options, "commonsense", subject, model, rows, every, time.monotonic() - began)

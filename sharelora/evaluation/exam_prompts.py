@@ -210,7 +210,7 @@ def _possible_shots(exam: Exam, split: str, root: Path | None) -> int:
     if exam.has_examples(root):
         return MOST_SHOTS
     logger.warning(
-        "warning: the validation split of %s, which examples are taken from, is not there: questions are asked "
+        "warning: the validation split of %s, which examples are taken from, is missing: questions are asked "
         "WITHOUT EXAMPLES (0-shot)",
         exam.title,
     )

@@ -15,7 +15,7 @@ from sharelora.flags.fields import help_field
 from sharelora.flags.parser import Parser
 
 MOST_SHOTS = 5
-# Questions, and the ids of those whose source names two answers that disagree; None where it names only one.
+# Questions, and the ids of those whose source contradicts itself about the answer; None where it names only one.
 Loaded = tuple[Sequence[Question], Sequence[str] | None]
 
 

@@ -29,7 +29,7 @@ def accuracy(right: Sequence[bool]) -> Accuracy:
     """Count the right answers.
 
     Raises:
-        ValueError: there are none at all.
+        ValueError: no answers.
     """
     if not right:
         raise ValueError("no answers to score")

@@ -16,10 +16,10 @@ class UserError(ValueError):
 
 
 class Stopped(BaseException):
-    """A signal ended the run in good order; no error, so that nothing takes it for one and goes on.
+    """A signal ended the run in good order; not an error, so that no handler of errors swallows it.
 
     Args:
-        message: what was saved, and how to go on.
+        message: what was saved, and how to resume.
         code: the exit code.
     """
 
@@ -67,7 +67,7 @@ def redacted(words: Iterable[str]) -> list[str]:
     """Return the words of a command line without the values of flags that take a secret.
 
     Args:
-        words: flags and values; a value stands behind its flag or after an equals sign.
+        words: flags and values; a value follows its flag or an equals sign.
     """
     found: list[str] = []
     secret = False

@@ -45,7 +45,7 @@ class ConversationWriter:
         template: `own`, a name of `sharelora.data.chat.NAMED`, or a Jinja file.
 
     Raises:
-        UserError: there is no such template.
+        UserError: an unknown template.
     """
 
     def __init__(self, reader: ImageReader, template: str) -> None:
@@ -101,7 +101,7 @@ def _own_template(processor: Any) -> str:
     for holder in (processor, processor.tokenizer):
         if isinstance(holder.chat_template, str):
             return str(holder.chat_template)
-    raise UserError("this model has no chat template of its own; need one; pass --chat_template vicuna or a Jinja file")
+    raise UserError("this model has no chat template; need one; pass --chat_template vicuna or a Jinja file")
 
 
 def _after(before: str, whole: str, conversation: Conversation) -> str:
@@ -123,7 +123,7 @@ class EncodingReport:
         limit: most tokens of a row.
         cut: rows that lost tokens at their end.
         left_out: rows with nothing left to learn, or without room for their images.
-        without_image: rows of words alone.
+        without_image: rows of only text.
         longest: of all rows, before any cut.
     """
 

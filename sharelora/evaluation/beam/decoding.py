@@ -1,6 +1,6 @@
 """Beam search over prompts in batches: the longest first, padded on the left, as many at once as memory allows.
 
-A prompt's text depends on its batch by rounding alone, where two texts score the same to about six digits; with
+A prompt's text depends on its batch only by rounding, where two texts score the same to about six digits; with
 `--dtype fp64` that does not happen.
 """
 

@@ -1,6 +1,6 @@
 """Generation in batches: the longest prompts first, as many at once as memory allows, a shared beginning read once.
 
-A text depends on its batch by rounding alone, where two tokens are equally likely to about six digits.
+A text depends on its batch only by rounding, where two tokens are equally likely to about six digits.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class _Generation:
         return self.runner.results
 
     def _abilities(self) -> tuple[bool, bool]:
-        """Whether beginnings are read once, and whether the model continues from a cache at all."""
+        """Whether beginnings are read once, and whether the model can continue from a cache."""
         sample = (max(self.encoded, key=lambda item: item.length).ids[-6:] * 6)[:6]
         # Padding between the shared beginning and the rest would shift a sliding window.
         most = self.longest + self.settings.max_new_tokens

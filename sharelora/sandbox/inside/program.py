@@ -17,7 +17,7 @@ STATUS = {"MemoryError": "memory", "TooLong": "output"}
 
 
 class Lost(BaseException):
-    """The program can no longer answer. Not an `Exception`, or a test could catch it and go on."""
+    """The program can no longer answer. Not an `Exception`, or a test could catch it and continue."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(detail)
