@@ -19,7 +19,7 @@ from benchmarks.speed.timing import now
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
 from sharelora.evaluation.batching import context_length
-from sharelora.evaluation.exam_prompts import PreparedExam, PromptWriter, prepare
+from sharelora.evaluation.exams import PreparedExam, PromptWriter, prepare
 from sharelora.evaluation.multiple_choice import Choice, score
 from sharelora.evaluation.reference import score_one_by_one
 from sharelora.evaluation.tokens import Item

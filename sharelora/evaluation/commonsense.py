@@ -191,7 +191,7 @@ def answer_by_writing(
     predictions = tuple(find_answer(item.task, text.text) for item, text in zip(items, texts, strict=True))
     return Answers(
         predictions,
-        tuple(_text_facts(text) for text in texts),
+        tuple(text.to_json() for text in texts),
         {**costs, "unanswered": predictions.count(None)},
         sum(text.seconds for text in texts),
     )
@@ -199,11 +199,7 @@ def answer_by_writing(
 
 def text_row(item: CommonsenseItem, text: Generated) -> dict[str, Any]:
     """The record of an item whose text is not scored."""
-    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **_text_facts(text)}
-
-
-def _text_facts(text: Generated) -> dict[str, Any]:
-    return {"text": text.text, "tokens": text.tokens, "ended": text.ended}
+    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **text.to_json()}
 
 
 def records(items: Sequence[CommonsenseItem], ways: Mapping[str, Answers]) -> list[dict[str, Any]]:

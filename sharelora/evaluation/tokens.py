@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,8 +199,8 @@ def too_long(encoded: Sequence[Encoded], limit: int | None) -> list[int]:
     return [] if limit is None else [index for index, item in enumerate(encoded) if item.length > limit]
 
 
-def by_name(names: Sequence[str]) -> str:
-    """Count names for a message: `anatomy 3, astronomy 1`."""
+def by_name(names: Iterable[str] | Mapping[str, int]) -> str:
+    """Names, or names with their counts, for a message: `anatomy 3, astronomy 1`."""
     return ", ".join(f"{name or 'unnamed'} {count}" for name, count in sorted(Counter(names).items()))
 
 
