@@ -200,7 +200,7 @@ class Command:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def parser(self, skip: Collection[str] = ()) -> Parser:
-        """Return the parser with every flag of this command, but for fields of its options to skip."""
+        """Return the parser with every flag of this command, except fields of its options to skip."""
         parser = Parser(f"{self.name}.py", self.description)
         add_fields(parser, Options, "model, data and output")
         shared = {field.name for field in fields(Options)}

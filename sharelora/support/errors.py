@@ -69,17 +69,17 @@ def redacted(words: Iterable[str]) -> list[str]:
     Args:
         words: flags and values; a value follows its flag or an equals sign.
     """
-    found: list[str] = []
+    shown: list[str] = []
     secret = False
     for word in words:
         name, separator, value = word.partition("=")
         takes_one = _FLAG.fullmatch(name) is not None
         if takes_one and separator:
-            found.append(f"{name}={_hidden(value)}")
+            shown.append(f"{name}={_hidden(value)}")
         else:
-            found.append(_hidden(word) if secret and not word.startswith("--") else hide(word))
+            shown.append(_hidden(word) if secret and not word.startswith("--") else hide(word))
         secret = takes_one and not separator
-    return found
+    return shown
 
 
 def _hidden(value: str) -> str:

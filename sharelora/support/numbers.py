@@ -48,8 +48,8 @@ def numbers(text: str) -> list[Fraction]:
 
 def last_number(text: str) -> Fraction | None:
     """The last number in a text: the flexible reading of an answer. None if it has none."""
-    found = numbers(text)
-    return found[-1] if found else None
+    values = numbers(text)
+    return values[-1] if values else None
 
 
 def marked_number(text: str) -> Fraction | None:

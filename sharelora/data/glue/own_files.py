@@ -39,8 +39,8 @@ def read_own(files: Mapping[str, Path]) -> tuple[GlueTask, str, dict[str, list[R
     """
     first = next((split for split in ("train", "dev") if split in files), None)
     if first is None:
-        found = f"only the test file {files['test']}" if files else "neither a task nor own files"
-        raise UserError(f"found {found}; need labels to learn; pass --task_name, --train_file or --validation_file")
+        present = f"only the test file {files['test']}" if files else "neither a task nor own files"
+        raise UserError(f"found {present}; need labels to learn; pass --task_name, --train_file or --validation_file")
     tables = {split: read_rows(file) for split, file in files.items()}
     columns = _text_columns(tables[first][0], files[first])
     classes = _classes(tables[first], files[first])

@@ -104,14 +104,14 @@ class ImageReader:
 
     Args:
         processor: of a model that turns every image into the same number of tokens.
-        place: the text for an image in a prompt.
+        placeholder: the text for an image in a prompt.
         written: replaces that in the text to tokenise; has a single token in place of `count` equal ones.
         token_id: the token whose embeddings are replaced by those of the image.
         count: tokens of an image.
     """
 
     processor: Any
-    place: str
+    placeholder: str
     written: str
     token_id: int
     count: int

@@ -67,7 +67,7 @@ class ConversationWriter:
                 break
             written = self._render(conversation, conversation.turns[: end + 1], False).rstrip("\n")
             pieces.append(Piece(_after(prompt, written, conversation), True))
-        places, images = sum(piece.text.count(self.reader.place) for piece in pieces), len(conversation.images)
+        places, images = sum(piece.text.count(self.reader.placeholder) for piece in pieces), len(conversation.images)
         if places != images:
             raise UserError(
                 f"the chat template writes {places} places for the {images} images of {conversation.name}; need one "
@@ -88,7 +88,7 @@ class ConversationWriter:
 
     def _content(self, text: str) -> Any:
         if not self.own:
-            return text.replace(IMAGE, self.reader.place)
+            return text.replace(IMAGE, self.reader.placeholder)
         first, *rest = text.split(IMAGE)
         parts: list[dict[str, str]] = [{"type": "text", "text": first}]
         for part in rest:
@@ -200,7 +200,9 @@ def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) 
     parted = [writer.pieces(conversation) for conversation in conversations]
     spaced = adds_space(tokenizer)
     texts = [
-        (piece.text.removeprefix(" ") if spaced and piece.learnt else piece.text).replace(reader.place, reader.written)
+        (piece.text.removeprefix(" ") if spaced and piece.learnt else piece.text).replace(
+            reader.placeholder, reader.written
+        )
         for pieces in parted
         for piece in pieces
     ]
