@@ -28,4 +28,4 @@ for seed in ${SEEDS:-0 1 2}; do
   done
 done | xargs -0 -n 1 -P "${JOBS:-1}" bash -c
 
-"$python" -m sharelora.cli.main compare "$out"/*_seed*/ --by_seed
+"$python" -m sharelora compare "$out"/*_seed*/ --by_seed

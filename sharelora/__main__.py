@@ -1,5 +1,5 @@
 """`python -m sharelora` is the `sharelora` command."""
 
-from sharelora.cli.main import entry
+from sharelora.cli.commands import entry
 
 entry()

@@ -13,7 +13,7 @@ from benchmarks.gpu.settings import Context, Load
 from benchmarks.harness import report
 from benchmarks.speed.variants import VARIANTS, Adapter
 from sharelora import SharingPlan, SharingRule, find_sites
-from sharelora.memory.estimate import estimate
+from sharelora.memory.estimator import estimate
 
 
 def clear(device: torch.device) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.memory.memory_cell import PRECISIONS, SIZES, MemoryCell
-from sharelora.memory.estimate import Estimate
+from sharelora.memory.estimator import Estimate
 from sharelora.reporting.document import opening
 from sharelora.reporting.pictures import new_figure, save_figure
 from sharelora.support.text import size

@@ -1,6 +1,6 @@
 """The `sharelora` command: one file per subcommand.
 
-May import: everything. Begin with `main`.
+May import: everything. Begin with `commands`.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sharelora.support.lazy import make_lazy
 
 if TYPE_CHECKING:
-    from sharelora.cli.main import COMMANDS, Command, entry, main
+    from sharelora.cli.commands import COMMANDS, Command, entry, main
 
 __all__ = ["COMMANDS", "Command", "entry", "main"]
 

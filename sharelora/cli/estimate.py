@@ -44,7 +44,7 @@ def run_estimate(args: argparse.Namespace) -> None:
         UserError: no such model, or flags that do not fit it.
     """
     # torch takes seconds to load.
-    from sharelora.memory.estimate import estimate
+    from sharelora.memory.estimator import estimate
     from sharelora.memory.machine import machine
 
     settings, model = named_model(args)

@@ -33,7 +33,7 @@ def _memory_flags(parser: Parser) -> None:
 
 
 def _memory(args: argparse.Namespace) -> Drawn:
-    from sharelora.memory.estimate import estimate
+    from sharelora.memory.estimator import estimate
     from sharelora.reporting.figures.memory import draw_memory
     from sharelora.tuner.sites import find_sites
 

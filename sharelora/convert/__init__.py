@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sharelora.support.lazy import make_lazy
 
 if TYPE_CHECKING:
-    from sharelora.convert.compress import compress as compress
+    from sharelora.convert.compression import compress as compress
     from sharelora.convert.exporting import export_lora as export_lora
     from sharelora.convert.exporting import export_loralib as export_loralib
     from sharelora.convert.fit import RankSelection as RankSelection

@@ -1,6 +1,6 @@
 """What a run will need in memory, before anything is loaded, what the machine has, what to change if it is too much.
 
-May import: tuner, plan, support. Begin with `estimate`.
+May import: tuner, plan, support. Begin with `estimator`.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sharelora.support.lazy import make_lazy
 
 if TYPE_CHECKING:
-    from sharelora.memory.estimate import (
+    from sharelora.memory.estimator import (
         BYTES,
         FACTORED,
         KEPT_BLOCKS,

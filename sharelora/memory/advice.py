@@ -60,7 +60,7 @@ class Need(Protocol):
 
         Args:
             lora: settings of the adapter that differ, `r` or `share`.
-            settings: arguments of `sharelora.memory.estimate.estimate` that differ.
+            settings: arguments of `sharelora.memory.estimator.estimate` that differ.
         """
 
 

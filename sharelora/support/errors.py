@@ -1,4 +1,4 @@
-"""One kind of error for everything a person can put right, and one way to report it."""
+"""Errors that the user can fix, how a program reports them, and secrets, which no message or file may show."""
 
 from __future__ import annotations
 
@@ -47,15 +47,13 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-# Secrets stay out of what is printed or written: values of flags that take one, and words that look like one.
-
-
 HIDDEN = "***"
+# Flags whose value is a secret.
 _FLAG = re.compile(r"--?[\w-]*(token|api[-_]key|password|secret)", re.IGNORECASE)
 # What the model hub's tokens look like.
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
-# Such flags also take a word that says where the secret is.
-_OPEN = ("true", "false", "none", "")
+# Values of such flags that are not secrets: they say where the secret is, if anywhere.
+_NO_SECRET = ("true", "false", "none", "")
 
 
 def hide(text: str) -> str:
@@ -83,4 +81,4 @@ def redacted(words: Iterable[str]) -> list[str]:
 
 
 def _hidden(value: str) -> str:
-    return value if value.lower() in _OPEN else HIDDEN
+    return value if value.lower() in _NO_SECRET else HIDDEN

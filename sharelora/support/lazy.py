@@ -6,6 +6,7 @@ import ast
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -14,52 +15,36 @@ from types import ModuleType
 from typing import Any, cast
 
 
-class LazyPackage(ModuleType):
-    """A package that imports its names when they are used (PEP 562).
-
-    The names are those that its `__init__` imports under `if TYPE_CHECKING`, where type checkers and readers look for
-    them. A name wins over a submodule that is called the same: `sharelora.convert.compress` is the function.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        """Import a name, or a submodule."""
-        names = self._names()
-        if name in names:
-            value = getattr(import_module(names[name]), name)
-            super().__setattr__(name, value)
-            return value
-        submodule = f"{self.__name__}.{name}"
-        if not name.startswith("_") and find_spec(submodule) is not None:
-            return import_module(submodule)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless it is a submodule that would hide a name: the import system sets each of them."""
-        if not isinstance(value, ModuleType) or name not in self._names():
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        """List the names that are still to be imported as well."""
-        return sorted({*super().__dir__(), *self._names()})
-
-    def _names(self) -> dict[str, str]:
-        """Return name -> module that it is imported from."""
-        if "_lazy_names" not in self.__dict__:
-            source = cast(InspectLoader, self.__loader__).get_source(self.__name__) or ""
-            blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
-            imports = [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
-            names = {alias.name: str(line.module) for line in imports for alias in line.names}
-            super().__setattr__("_lazy_names", names)
-        return cast(dict[str, str], self.__dict__["_lazy_names"])
-
-
 def make_lazy(package: str) -> None:
-    """Let a package import on first use what its `__init__` imports under `if TYPE_CHECKING`.
+    """Let a package import on first use what its `__init__` imports under `if TYPE_CHECKING` (PEP 562).
+
+    Type checkers and readers look for the names there, so they are not written down a second time.
 
     Args:
         package: its `__name__`.
     """
-    sys.modules[package].__class__ = LazyPackage
+    module = sys.modules[package]
+
+    @cache
+    def names() -> dict[str, str]:
+        """Return name -> module that it is imported from."""
+        source = cast(InspectLoader, module.__loader__).get_source(package) or ""
+        blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+        imports = [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
+        return {alias.name: str(line.module) for line in imports for alias in line.names}
+
+    def get(name: str) -> Any:
+        if name in names():
+            value = getattr(import_module(names()[name]), name)
+            setattr(module, name, value)
+            return value
+        submodule = f"{package}.{name}"
+        if not name.startswith("_") and find_spec(submodule) is not None:
+            return import_module(submodule)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    module.__getattr__ = get  # type: ignore[method-assign]
+    module.__dir__ = lambda: sorted({*vars(module), *names()})  # type: ignore[method-assign]
 
 
 class MovedModules(MetaPathFinder, Loader):

@@ -12,7 +12,7 @@ from torch import nn
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, FlagNames
-from sharelora.memory.estimate import FACTORED, STATES, Estimate, estimate
+from sharelora.memory.estimator import FACTORED, STATES, Estimate, estimate
 from sharelora.memory.machine import Machine, machine, out_of_memory
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
@@ -58,7 +58,7 @@ def look_at(
         model: on the meta device.
         adapter: what is adapted and shared.
         rows: values of the flags that `names.rows` names.
-        settings: arguments of `sharelora.memory.estimate.estimate`.
+        settings: arguments of `sharelora.memory.estimator.estimate`.
         accumulation: forward passes per update.
         names: what the command calls its flags.
         folder: where results go.
@@ -87,32 +87,32 @@ def known_optimizer(train: Mapping[str, Any]) -> str:
     return optimizer if optimizer in (*STATES, FACTORED) else "adamw_torch"
 
 
-def require_capacity(found: Outlook, anyway: bool) -> None:
+def require_capacity(outlook: Outlook, anyway: bool) -> None:
     """Refuse a run that this machine has not enough memory or disk for.
 
     Args:
-        found: the outlook.
+        outlook: the outlook.
         anyway: do not.
 
     Raises:
         UserError: it does not fit, with the ways out.
     """
     # With several processes each has its own share of the machine, which one process cannot know.
-    if found.need.fits(found.there) or anyway or processes() > 1:
+    if outlook.need.fits(outlook.there) or anyway or processes() > 1:
         return
-    advice = found.advice()
+    advice = outlook.advice()
     raise UserError(
-        f"this run {found.need.verdict(found.there)}; {f'use {advice}, ' if advice else ''}"
+        f"this run {outlook.need.verdict(outlook.there)}; {f'use {advice}, ' if advice else ''}"
         "set MODEL=/path/to/a/smaller/model, add --tiny, or pass --ignore_memory to try all the same"
     )
 
 
 @contextmanager
-def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
+def explained(outlook: Outlook | None, names: FlagNames) -> Iterator[None]:
     """Turn an error of the block that says that memory ran out into the estimate and the cheapest ways out.
 
     Args:
-        found: the outlook; None where nothing was estimated.
+        outlook: the outlook; None where nothing was estimated.
         names: what the command calls its flags.
 
     Raises:
@@ -124,6 +124,6 @@ def explained(found: Outlook | None, names: FlagNames) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        advice = found.advice() if found is not None else ""
-        need = f"need about {found.need.describe()}" if found is not None else "need less"
+        advice = outlook.advice() if outlook is not None else ""
+        need = f"need about {outlook.need.describe()}" if outlook is not None else "need less"
         raise UserError(f"memory ran out ({said}); {need}; {advice or names.general()}") from error

@@ -72,12 +72,12 @@ def look(folder: Path, settings: Mapping[str, Any], training: bool, anyway: bool
     Raises:
         UserError: the earlier run had other settings; the message names all of them.
     """
-    done, found = folder / COMPLETED, find(folder)
-    if training and (done.is_file() or found.good) and (folder / SETTINGS).is_file():
+    marker, search = folder / COMPLETED, find(folder)
+    if training and (marker.is_file() or search.good) and (folder / SETTINGS).is_file():
         _compare(folder, read_json(folder / SETTINGS), settings, anyway)
-    if done.is_file():
-        return Earlier(trained=_trained(folder, read_json(done)))
-    return Earlier(found.good, found.damaged)
+    if marker.is_file():
+        return Earlier(trained=_trained(folder, read_json(marker)))
+    return Earlier(search.good, search.damaged)
 
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], anyway: bool) -> None:
@@ -157,57 +157,61 @@ def open_folder(
     return Earlier()
 
 
-def resume_point(folder: Path, asked: str | None, earlier: Earlier) -> Path | None:
+def resume_point(folder: Path, requested: str | None, earlier: Earlier) -> Path | None:
     """Return the checkpoint to go on from, or None.
 
     Args:
         folder: the output folder.
-        asked: value of --resume_from_checkpoint: a folder, true, false, or nothing.
+        requested: value of --resume_from_checkpoint: a folder, true, false, or nothing.
         earlier: what is in the output folder.
 
     Raises:
-        UserError: there is none where one is asked for, it is not whole, or its weights were altered.
+        UserError: there is none where one is asked for, it is incomplete, or its weights were altered.
     """
-    word = str(asked).lower()
+    word = str(requested).lower()
     if word == "false" and earlier.checkpoint is not None:
         raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts anew")
     for path, problem in earlier.damaged:
-        logger.warning("%s is no whole checkpoint: %s; it is left out", path, problem)
+        logger.warning("%s is incomplete or damaged: %s; it is left out", path, problem)
     if earlier.damaged and earlier.checkpoint is None and word in ("none", "true"):
         path, problem = earlier.damaged[0]
         raise UserError(
-            f"{path} is no whole checkpoint: {problem}; {folder} has no good one; --overwrite_output_dir starts anew"
+            f"{path} is incomplete or damaged: {problem}; {folder} has no good one; --overwrite_output_dir starts anew"
         )
     if word == "true" and earlier.checkpoint is None:
         raise UserError(f"found --resume_from_checkpoint but {folder} has no checkpoint; drop the flag")
     if word in ("none", "true", "false"):
         return None if earlier.checkpoint is None else _resumable(earlier.checkpoint)
-    place = Path(str(asked)).expanduser()
-    other = damage(place)
-    if other is not None:
-        raise UserError(f"{place} is no whole checkpoint: {other}; name another one")
-    return _resumable(place)
+    checkpoint = Path(str(requested)).expanduser()
+    flaw = damage(checkpoint)
+    if flaw is not None:
+        raise UserError(f"{checkpoint} is incomplete or damaged: {flaw}; name another one")
+    return _resumable(checkpoint)
 
 
-def _resumable(place: Path) -> Path:
+def _resumable(checkpoint: Path) -> Path:
     """Check that a whole checkpoint holds what a run needs, and nothing but numbers and text is read from it."""
-    if not _is_state(read_json(place / TRAINER_STATE)):
-        raise UserError(f"{place / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint")
-    if not {path.name for path in place.glob("*.safetensors")} - {STATE, SELECTED}:
-        raise UserError(f"{place} has no weights as safetensors; pickled ones could run code; use another checkpoint")
-    if not (place / STATE).is_file():
+    if not _is_state(read_json(checkpoint / TRAINER_STATE)):
         raise UserError(
-            f"{place} has weights alone, as --save_only_model writes; need a checkpoint with {STATE} to go on from; "
+            f"{checkpoint / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint"
+        )
+    if not {path.name for path in checkpoint.glob("*.safetensors")} - {STATE, SELECTED}:
+        raise UserError(
+            f"{checkpoint} has no weights as safetensors; pickled ones could run code; use another checkpoint"
+        )
+    if not (checkpoint / STATE).is_file():
+        raise UserError(
+            f"{checkpoint} has weights alone, as --save_only_model writes; need one with {STATE} to resume from; "
             "pass its folder as an adapter to start from its weights, with another --output_dir"
         )
-    return place
+    return checkpoint
 
 
-def _is_state(found: Any) -> bool:
-    if not isinstance(found, dict) or not found.keys() <= {field.name for field in fields(TrainerState)}:
+def _is_state(state: Any) -> bool:
+    if not isinstance(state, dict) or not state.keys() <= {field.name for field in fields(TrainerState)}:
         return False
     # Folders are called after these.
-    return all(type(found.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
+    return all(type(state.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:

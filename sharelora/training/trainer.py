@@ -51,6 +51,9 @@ class ShareTrainer(AdapterTrainer):
         self._nll.zero_()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         nll, tokens = self._nll.tolist()
-        found = {"loss": nll / max(tokens, 1), "tokens": int(tokens)}
-        metrics = {**(output.metrics or {}), **{f"{metric_key_prefix}_{name}": value for name, value in found.items()}}
+        measured = {"loss": nll / max(tokens, 1), "tokens": int(tokens)}
+        metrics = {
+            **(output.metrics or {}),
+            **{f"{metric_key_prefix}_{name}": value for name, value in measured.items()},
+        }
         return output._replace(metrics=metrics)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from saved_adapters import saved
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.cli.plan import amount, size_in_bytes
 from sharelora.models.known import meta_model
 from sharelora.plan.budget import RULES, Budget, Fit, fits, module_sets, recommend, render

@@ -11,7 +11,7 @@ import pytest
 from saved_adapters import plain_lora, saved
 
 from sharelora import __version__
-from sharelora.cli.main import COMMANDS, entry, main
+from sharelora.cli.commands import COMMANDS, entry, main
 from sharelora.plan.plan import SharingPlan
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from toy_models import adapted, llama
 
-from sharelora.memory.estimate import Estimate, Item, base_bytes, estimate, optimizer_bytes
+from sharelora.memory.estimator import Estimate, Item, base_bytes, estimate, optimizer_bytes
 from sharelora.memory.machine import Gpu, Machine, machine
 from sharelora.models.known import meta_model
 from sharelora.plan.plan import SharingPlan

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from toy_models import checkpoint_layers, llama
 
 from sharelora import ShareLoraConfig
-from sharelora.memory.estimate import base_bytes, estimate
+from sharelora.memory.estimator import base_bytes, estimate
 from sharelora.models.load import load_base
 
 BATCH, TOKENS = 2, 192

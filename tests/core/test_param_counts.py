@@ -80,7 +80,7 @@ def test_the_largest_model_is_planned_in_seconds() -> None:
 def test_the_largest_model_is_planned_in_little_memory() -> None:
     script = (
         "import resource\n"
-        "from sharelora.cli.main import main\n"
+        "from sharelora.cli.commands import main\n"
         "main(['plan', '--model', 'llama3-70b', '--lora_modules', 'all', '--share', 'a', '--lora_r', '64'])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )

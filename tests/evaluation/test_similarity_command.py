@@ -9,7 +9,7 @@ import pytest
 from peft.utils.integrations import dequantize_module_weight
 from toy import make_model, make_tokenizer
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.layer_groups import read_similarity
 from sharelora.layer_groups.measure import load_any, model_name
 from sharelora.layer_groups.texts import Sample, encode, measure

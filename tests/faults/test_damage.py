@@ -40,7 +40,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     flip(out / "checkpoint-12" / "training_state.safetensors")
     ended = worker.run([*words, "--output_dir", str(out)])
     assert ended.code == 0, ended.log
-    assert f"{out}/checkpoint-12 is no whole checkpoint: training_state.safetensors is altered" in ended.log
+    assert f"{out}/checkpoint-12 is incomplete or damaged: training_state.safetensors is altered" in ended.log
     assert f"going on from {out}/checkpoint-10" in ended.log
     same_end(whole, out)
 

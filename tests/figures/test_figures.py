@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sharelora import ShareLoraConfig
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.reporting.figures.adapters import draw_adapters, draw_spectra, effective_rank, read_spectra
 from sharelora.reporting.figures.experiments import read_experiments
 from sharelora.reporting.figures.scores import draw_parameters, draw_seeds, draw_steps

@@ -91,7 +91,7 @@ def test_a_model_that_lacks_weights_of_the_backbone(refused: Refused, tmp_path: 
 
 def test_unknown_and_missing_tasks(refused: Refused, words: list[str]) -> None:
     refused("--task_name colla", "unknown task colla", "did you mean cola")
-    refused("--task_name wnli", "no task wnli")
+    refused("--task_name wnli", "no data set wnli")
     at = words.index("--task_name")
     del words[at : at + 2]
     refused("", "neither a task nor own files", "--task_name")
@@ -235,7 +235,7 @@ def test_no_disk_space(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_too_little_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch, job: Run) -> None:
-    monkeypatch.setattr(sys.modules["sharelora.memory.estimate"], "RUNTIME", {"cpu": 10**15, "cuda": 10**15})
+    monkeypatch.setattr("sharelora.memory.estimator.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
     refused("", "does NOT fit", "--per_device_train_batch_size 8", "saves", "--tiny", "--ignore_memory")
     job("--ignore_memory", *QUICK)
 

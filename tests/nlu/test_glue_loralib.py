@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from sharelora import SharingRule, UserError
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.convert import export_loralib, import_lora
 
 IDS = torch.tensor([[0, 7, 8, 9, 2], [0, 5, 6, 11, 2]])

@@ -210,7 +210,7 @@ def test_selection_on_test_data(command: Command) -> None:
 
 def test_a_checkpoint_that_is_not_whole(command: Command, tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2").mkdir()
-    refused(command(resume_from_checkpoint=str(tmp_path / "checkpoint-2")), "no whole checkpoint")
+    refused(command(resume_from_checkpoint=str(tmp_path / "checkpoint-2")), "is incomplete or damaged")
     refused(command(resume_from_checkpoint="true"), "has no checkpoint")
 
 

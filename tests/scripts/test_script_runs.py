@@ -80,7 +80,7 @@ def test_twins_train_on_a_4bit_base_and_are_compared(tmp_path: Path) -> None:
     for variant in ("share", "lora"):
         train_and_evaluate(variant, "4bit", tmp_path)
     table = subprocess.run(
-        [sys.executable, "-m", "sharelora.cli.main", "compare", str(tmp_path)],
+        [sys.executable, "-m", "sharelora", "compare", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError
 from sharelora.training.ablation.command import ablate

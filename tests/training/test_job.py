@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +161,7 @@ def test_a_dry_run_loads_and_writes_nothing(
 
 
 def test_a_run_that_does_not_fit_is_refused_with_ways_out(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["sharelora.memory.estimate"], "RUNTIME", {"cpu": 10**15, "cuda": 10**15})
+    monkeypatch.setattr("sharelora.memory.estimator.RUNTIME", {"cpu": 10**15, "cuda": 10**15})
     with pytest.raises(UserError, match=r"does NOT fit; use --.*saves.*MODEL=.*--tiny.*--ignore_memory"):
         job()
     job("--ignore_memory")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_llama import Job, rows, write_model
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.layer_groups import read_similarity
 from sharelora.support.errors import UserError
 from sharelora.training.instructions.job import parse, run

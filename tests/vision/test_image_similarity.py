@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_vision import row, write_rows
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.data.vision import ConversationWriter, encode
 from sharelora.layer_groups import read_similarity
 from sharelora.layer_groups.images import measure_with_images, read_image_sample

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from sharelora.cli.main import main
+from sharelora.cli.commands import main
 from sharelora.flags.sharing import parse_modules
 from sharelora.layer_groups import Grouping
 from sharelora.layer_groups.grouping import expanded_rank

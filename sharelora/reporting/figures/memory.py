@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sharelora.memory.estimate import Estimate
+from sharelora.memory.estimator import Estimate
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import Site

@@ -21,7 +21,7 @@ from sharelora.training.model import locate_base
 
 ENDED = "ablation_run.json"
 LOG = "ablation_run.log"
-WORKER = "sharelora.training.ablation.worker"
+WORKER = "sharelora.training.instructions.job"  # one training, in a process of its own
 # Rows of a training by epochs, whose data are not looked at: all that counts is that more epochs cost more.
 ROWS_OF_AN_EPOCH = 10_000
 

@@ -54,24 +54,24 @@ def sequence_length(args: GlueArguments, config: Any, recorded: int | None = Non
     Raises:
         UserError: more are asked for than the model takes.
     """
-    limit, asked = max_input_length(config), args.data.max_seq_length
+    limit, length = max_input_length(config), args.data.max_seq_length
     if recorded is not None and "max_seq_length" not in args.given:
-        asked = recorded
-    if limit is None or asked <= limit:
-        return asked
+        length = recorded
+    if limit is None or length <= limit:
+        return length
     if "max_seq_length" in args.given:
-        raise UserError(f"found --max_seq_length {asked}; this model takes at most {limit} tokens; lower it")
+        raise UserError(f"found --max_seq_length {length}; this model takes at most {limit} tokens; lower it")
     logger.info("note: rows have at most %d tokens, which is all that this model takes", limit)
     return limit
 
 
-def encoder_config(args: GlueArguments, place: str, task: GlueTask) -> Any:
+def encoder_config(args: GlueArguments, source: str, task: GlueTask) -> Any:
     """Return the encoder's configuration for a task: labels, kind of loss, and the head's dropout.
 
     Raises:
         UserError: there is none, or the model has no dropout that --cls_dropout could set.
     """
-    config = read_config(args.model, place)
+    config = read_config(args.model, source)
     config.num_labels = task.num_labels
     config.id2label = dict(enumerate(task.labels or ("LABEL_0",)))
     config.label2id = {name: index for index, name in config.id2label.items()}
@@ -81,21 +81,21 @@ def encoder_config(args: GlueArguments, place: str, task: GlueTask) -> Any:
     return config
 
 
-def read_config(model: EncoderArguments, place: str) -> Any:
+def read_config(model: EncoderArguments, source: str) -> Any:
     """Return the encoder's configuration as it was published.
 
     Raises:
         UserError: it cannot be read.
     """
-    if Path(place).is_dir():
-        return model_config(place, model.trust_remote_code)
+    if Path(source).is_dir():
+        return model_config(source, model.trust_remote_code)
     try:
         return AutoConfig.from_pretrained(
-            place,
+            source,
             **model.hub,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"the configuration of {place} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the configuration of {source} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
@@ -109,12 +109,12 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def load_encoder(args: GlueArguments, place: str, task: GlueTask, own_head: bool) -> Base:
+def load_encoder(args: GlueArguments, source: str, task: GlueTask, own_head: bool) -> Base:
     """Load an encoder with a head for a task.
 
     Args:
         args: the command line.
-        place: folder or hub id.
+        source: folder or hub id.
         task: what the head is for.
         own_head: whether a head in the checkpoint matters; False if another one takes its place anyway.
 
@@ -122,25 +122,25 @@ def load_encoder(args: GlueArguments, place: str, task: GlueTask, own_head: bool
         UserError: it is missing or damaged, lacks weights of the backbone, or has a head of another task and no
             --new_head.
     """
-    before = named_labels(read_config(args.model, place))
-    config, model = encoder_config(args, place, task), args.model
+    before = named_labels(read_config(args.model, source))
+    config, model = encoder_config(args, source, task), args.model
     meta_classifier(config)  # says so where there is none
     report: dict[str, Any] = {}
     options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
     options |= {"config": config, "ignore_mismatched_sizes": True}
     with _quiet():
-        made = load_base(
-            place,
+        encoder = load_base(
+            source,
             bits=32,
             **model.hub,
             auto_class=AutoModelForSequenceClassification,
             report=report,
             **options,
         )
-    head = head_modules(made)
-    _check_backbone(place, head, _names(report, "missing_keys") | _names(report, "mismatched_keys"))
-    complete = own_head and _settle_head(args, place, task, made, head, before, report)
-    return Base(made, head, complete, fingerprint(made, head))
+    head = head_modules(encoder)
+    _check_backbone(source, head, _names(report, "missing_keys") | _names(report, "mismatched_keys"))
+    complete = own_head and _settle_head(args, source, task, encoder, head, before, report)
+    return Base(encoder, head, complete, fingerprint(encoder, head))
 
 
 def _names(report: Mapping[str, Any], key: str) -> set[str]:
@@ -148,18 +148,18 @@ def _names(report: Mapping[str, Any], key: str) -> set[str]:
     return {item if isinstance(item, str) else item[0] for item in report.get(key) or ()}
 
 
-def _check_backbone(place: str, head: tuple[str, ...], absent: set[str]) -> None:
+def _check_backbone(source: str, head: tuple[str, ...], absent: set[str]) -> None:
     lost = sorted(name for name in absent if not is_head(name, head))
     if lost:
         raise UserError(
-            f"model {place} lacks {len(lost)} weights of its architecture, first {lost[0]}; need a whole encoder; it "
+            f"model {source} lacks {len(lost)} weights of its architecture, first {lost[0]}; need a whole encoder; it "
             "may be damaged or of another kind"
         )
 
 
 def _settle_head(
     args: GlueArguments,
-    place: str,
+    source: str,
     task: GlueTask,
     model: Any,
     head: tuple[str, ...],
@@ -171,22 +171,22 @@ def _settle_head(
     labels = tuple(label.lower() for label in task.labels)
     foreign = bool(before) and sorted(before) != sorted(labels) and not missing
     if args.model.new_head and (misfit or not missing):
-        logger.info("note: the head of %s is left out, a new one is trained", place)
+        logger.info("note: the head of %s is left out, a new one is trained", source)
         renew(model, head)
         return False
     if misfit:
-        raise head_of_other_shape(place, [f"{misfit[0]} has another shape"])
+        raise head_of_other_shape(source, [f"{misfit[0]} has another shape"])
     if foreign:
         have, need = ", ".join(before), ", ".join(labels) or "scores"
-        raise head_of_other_shape(place, [f"its labels are {have}, those of {task.name} {need}"])
+        raise head_of_other_shape(source, [f"its labels are {have}, those of {task.name} {need}"])
     if before and not missing and before != labels:
         reorder(model, head, before, labels)
-        logger.info("note: the outputs of %s are brought into the order %s", place, ", ".join(labels))
+        logger.info("note: the outputs of %s are brought into the order %s", source, ", ".join(labels))
     return not missing
 
 
 def renew(model: Any, head: tuple[str, ...]) -> None:
-    """Draw a head anew, as transformers does for these models."""
+    """Draw a new head, as transformers does for these models."""
     deviation = getattr(model.config, "initializer_range", 0.02)
     with torch.no_grad():
         for layer in (layer for path in head for layer in model.get_submodule(path).modules()):

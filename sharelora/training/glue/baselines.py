@@ -1,4 +1,4 @@
-"""Baselines beside low-rank adapters: bottlenecks and prefixes.
+"""Baselines for low-rank adapters: bottlenecks and prefixes.
 
 Bottleneck adapters are those of Houlsby (1902.00751), Pfeiffer (2005.00247) and Parallel (2110.04366). PEFT has none of
 them, and the `adapters` library (1.3) needs transformers 4.
@@ -102,7 +102,7 @@ Spot = tuple[str, Callable[[nn.Module], None]]  # path within a layer, and how t
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the layers of an architecture are, and the spots in each; all lie before the residual's LayerNorm."""
+    """Where the layers of an architecture are, and the spots in each; all are before the residual's LayerNorm."""
 
     layers: str
     spots: Mapping[str, Spot]
@@ -150,15 +150,15 @@ def insert_bottlenecks(model: Any, kind: str, size: int) -> list[Bottleneck]:
             f"found a model of type {model.config.model_type!r} for {kind} adapters; need one of "
             f"{', '.join(sorted(LAYOUTS))}; use --method lora, share_a, full or bitfit"
         )
-    made = []
+    bottlenecks = []
     for layer in model.base_model.get_submodule(layout.layers):
         for path, hook in (layout.spots[spot] for spot in KINDS[kind].spots):
             module = layer.get_submodule(path)
             adapter = _make(model, KINDS[kind], size)
             module.add_module(BOTTLENECK, adapter)
             hook(module)
-            made.append(adapter)
-    return made
+            bottlenecks.append(adapter)
+    return bottlenecks
 
 
 def _make(model: Any, kind: Kind, size: int) -> Bottleneck:
@@ -214,9 +214,9 @@ class Prefix(nn.Module):
 def _put_before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     prefix: Prefix = getattr(module, PREFIX)
     names = ("hidden_states", "attention_mask")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    mask = given.get("attention_mask")
-    return args[2:], {**given, "attention_mask": prefix.widen(mask), "past_key_values": prefix}
+    inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+    mask = inputs.get("attention_mask")
+    return args[2:], {**inputs, "attention_mask": prefix.widen(mask), "past_key_values": prefix}
 
 
 def insert_prefixes(model: Any, length: int) -> list[Prefix]:
@@ -242,11 +242,11 @@ def insert_prefixes(model: Any, length: int) -> list[Prefix]:
         raise UserError(f"found {config._attn_implementation} attention; a prefix needs sdpa or eager; change it")
     weight = next(model.parameters())
     features = config.hidden_size // config.num_attention_heads
-    made = []
+    prefixes = []
     for layer in model.base_model.get_submodule(LAYERS):
         prefix = Prefix(config.num_attention_heads, length, features, config.initializer_range)
         attention = layer.get_submodule(ATTENTION)
         attention.add_module(PREFIX, prefix.to(device=weight.device, dtype=weight.dtype))
         attention.register_forward_pre_hook(_put_before, with_kwargs=True)
-        made.append(prefix)
-    return made
+        prefixes.append(prefix)
+    return prefixes

@@ -87,7 +87,7 @@ def read_task(run: Run[GlueArguments]) -> TaskRows:
         UserError: data that are missing or malformed, or a metric to choose by that the task does not have.
     """
     args, data = run.args, run.args.data
-    found = load_glue(
+    source = load_glue(
         data.task_name,
         train_file=data.train_file,
         validation_file=data.validation_file,
@@ -96,21 +96,21 @@ def read_task(run: Run[GlueArguments]) -> TaskRows:
     )
     splits: dict[str, list[Row]] = {}
     if run.training:
-        rows = take(found.rows(TRAIN), data.max_train_samples)
+        rows = take(source.rows(TRAIN), data.max_train_samples)
         # Rows that nothing would be chosen by are trained on.
         amount = data.held_out if args.train["do_eval"] else 0.0
-        splits[TRAIN], held = hold_out(rows, amount, data.held_out_seed, stratify=not found.task.regression)
+        splits[TRAIN], held = hold_out(rows, amount, data.held_out_seed, stratify=not source.task.regression)
         if held:
             splits[HELD_OUT] = take(held, data.max_eval_samples)
     if args.train["do_eval"]:
-        dev = [split for split in found.task.dev_splits if found.splits.get(split)]
+        dev = [split for split in source.task.dev_splits if source.splits.get(split)]
         if not dev and not splits.get(HELD_OUT):
-            found.rows(found.task.dev_splits[0] if found.task.dev_splits else "dev")  # says what is missing
-        splits |= {split: take(found.splits[split], data.max_eval_samples) for split in dev}
+            source.rows(source.task.dev_splits[0] if source.task.dev_splits else "dev")  # says what is missing
+        splits |= {split: take(source.splits[split], data.max_eval_samples) for split in dev}
     if args.train["do_predict"]:
-        names = found.task.test_splits or ("test",)
-        splits |= {split: take(found.rows(split), data.max_predict_samples) for split in names}
-    rows_of_task = TaskRows(found.task, found.origin, splits)
+        names = source.task.test_splits or ("test",)
+        splits |= {split: take(source.rows(split), data.max_predict_samples) for split in names}
+    rows_of_task = TaskRows(source.task, source.origin, splits)
     _check(args, rows_of_task)
     return rows_of_task
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sharelora.support.errors import UserError
 
-# BERT's pooler lies inside the backbone. It does what RoBERTa's classifier.dense and DeBERTa's pooler do outside of it,
+# BERT's pooler is inside the backbone. It does what RoBERTa's classifier.dense and DeBERTa's pooler do outside of it,
 # and many checkpoints lack it.
 POOLER = "pooler"
 Shape = tuple[int, ...]

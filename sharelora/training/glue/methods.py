@@ -87,7 +87,7 @@ def _low_rank(model: Any, head: Head, settings: BuildSettings) -> Any:
 
 
 def adapted(model: Any, head: Head, config: Any) -> Any:
-    """Put a low-rank adapter on a classifier, whose head trains beside it and is saved with it."""
+    """Put a low-rank adapter on a classifier, whose head trains with it and is saved with it."""
     config.task_type, config.modules_to_save = "SEQ_CLS", list(head)
     from peft import get_peft_model
 
@@ -174,7 +174,7 @@ EVERY = (
         TRAINED, settings=("adapter_size",),
     ),
     Method(
-        "parallel", "a bottleneck beside the feed-forward network", 3e-4, _bottlenecks("parallel"),
+        "parallel", "a bottleneck parallel to the feed-forward network", 3e-4, _bottlenecks("parallel"),
         TRAINED, settings=("adapter_size",),
     ),
     Method(
@@ -202,8 +202,8 @@ def method_of(sharing: Mapping[str, Any]) -> Method:
     Args:
         sharing: flag -> value, those that are given; without any, A is shared.
     """
-    asked = {name: value for name, value in sharing.items() if value is not None} or {"share": "a"}
-    return next((method for method in EVERY if method.sharing == asked), OTHER_SHARING)
+    named = {name: value for name, value in sharing.items() if value is not None} or {"share": "a"}
+    return next((method for method in EVERY if method.sharing == named), OTHER_SHARING)
 
 
 def find_method(name: str) -> Method:

@@ -54,7 +54,7 @@ def plain(name: str) -> str:
 
 
 def count(model: nn.Module, head: Head) -> Counts:
-    """Count a model's elements; the head's original weights, which PEFT keeps beside the trained copy, do not count."""
+    """Count a model's elements; the head's original weights, which PEFT keeps as well, do not count."""
     trained = of_head = total = 0
     for name, value in model.named_parameters():
         if ".original_module." in name:
@@ -89,14 +89,14 @@ def start_from(base: Base, start: Start, settings: BuildSettings, new_head: bool
     need = head_shapes(base.model, base.head)
     low_rank = start.method.storage.load is None
     stored = load_tensors(start.folder / (WEIGHTS_FILE if low_rank else WEIGHTS))
-    kept = _keeps_head(base, start, need, stored, new_head, training)
-    given = {name: value for name, value in stored.items() if kept or not is_head(plain(name), base.head)}
+    keeps_head = _keeps_head(base, start, need, stored, new_head, training)
+    weights = {name: value for name, value in stored.items() if keeps_head or not is_head(plain(name), base.head)}
     if low_rank:
-        return _attach(base, start, settings.adapter.dropout, given)
+        return _attach(base, start, settings.adapter.dropout, weights)
     recorded = start.record.settings if start.record else {}
     model = build(base, start.method, replace(settings, **recorded))
     fresh = {name: value for name, value in trained_weights(model).items() if is_head(plain(name), base.head)}
-    put_weights(model, given if kept else {**given, **fresh}, start.source)
+    put_weights(model, weights if keeps_head else {**weights, **fresh}, start.source)
     return model
 
 
@@ -104,13 +104,13 @@ def _keeps_head(
     base: Base, start: Start, need: Mapping[str, Shape], stored: Mapping[str, Tensor], new_head: bool, training: bool
 ) -> bool:
     """Decide what becomes of the head that was saved, and say so."""
-    found = {plain(name): tuple(value.shape) for name, value in stored.items() if is_head(plain(name), base.head)}
-    if not found and not training:
+    shapes = {plain(name): tuple(value.shape) for name, value in stored.items() if is_head(plain(name), base.head)}
+    if not shapes and not training:
         raise UserError(f"{start.source} holds no head; need a trained one to evaluate; train it with --do_train")
-    if not found:
+    if not shapes:
         logger.info("note: %s holds no head, a new one is trained", start.source)
         return False
-    wrong = misfits(need, found)
+    wrong = misfits(need, shapes)
     if training and new_head:
         logger.info("note: the head of %s is left out%s; a new one is trained", start.source, _reason(wrong))
         return False
@@ -139,7 +139,7 @@ def _check_sites(model: Any, plan: SharingPlan, source: str) -> None:
             )
 
 
-def _attach(base: Base, start: Start, dropout: float, given: Mapping[str, Tensor]) -> Any:
+def _attach(base: Base, start: Start, dropout: float, weights: Mapping[str, Tensor]) -> Any:
     """Put a low-rank adapter on, and prove that every weight that is given found its place."""
     config: Any = PeftConfig.from_pretrained(str(start.folder))
     config.base_model_name_or_path, config.inference_mode = None, False
@@ -149,11 +149,11 @@ def _attach(base: Base, start: Start, dropout: float, given: Mapping[str, Tensor
     model = adapted(base.model, base.head, config)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     fresh = {name: value for name, value in own.items() if is_head(plain(name), base.head)}
-    lost = sorted(own.keys() ^ (given.keys() | fresh.keys()))
+    lost = sorted(own.keys() ^ (weights.keys() | fresh.keys()))
     if lost:
         raise UserError(
             f"{start.source} does not fit this model: {len(lost)} weights differ, first {lost[0]}; "
             "need the base it was trained on; change --model_name_or_path"
         )
-    set_peft_model_state_dict(model, {**fresh, **given})
+    set_peft_model_state_dict(model, {**fresh, **weights})
     return model

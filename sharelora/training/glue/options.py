@@ -163,7 +163,7 @@ RULES: Mapping[str, Rule] = {
     "greater_is_better": dropped("every metric is better when greater, and the loss when lower"),
     "use_fast_tokenizer": always("true", "only fast tokenizers are made any more"),
     "overwrite_cache": dropped("no tokenised data are kept between runs"),
-    "config_name": refused("a model's configuration stands beside its weights; put config.json there"),
+    "config_name": refused("a model's configuration is next to its weights; put config.json there"),
     "prediction_loss_only": refused("metrics need predictions"),
     "fp16_full_eval": refused(_PRECISION),
     "bf16_full_eval": refused(_PRECISION),

@@ -73,11 +73,11 @@ def read_record(folder: Path) -> Record | None:
     """
     if not (folder / TASK).is_file():
         return None
-    found = read_json(folder / TASK)
+    content = read_json(folder / TASK)
     known = {item.name for item in fields(Record)}
-    if not isinstance(found, dict) or not known - {"epoch", "weights_sha256", "versions"} <= found.keys():
+    if not isinstance(content, dict) or not known - {"epoch", "weights_sha256", "versions"} <= content.keys():
         raise UserError(f"{folder / TASK} lacks what it should say; it is damaged; copy the folder again")
-    return Record(**{**{name: found[name] for name in known & found.keys()}, "labels": tuple(found["labels"])})
+    return Record(**{**{name: content[name] for name in known & content.keys()}, "labels": tuple(content["labels"])})
 
 
 def fingerprint(model: nn.Module, without: Collection[str] = ()) -> str:

@@ -98,13 +98,13 @@ def read_evaluations(history: Iterable[Mapping[str, Any]], rows: TaskRows) -> li
         For each evaluation `step`, `epoch`, and `<split>_<metric>` of every split.
     """
     names = [f"{split}_{metric}" for split in rows.evaluated for metric in rows.metric_names]
-    found: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     for line in history:
         values = {name: line[f"eval_{name}"] for name in names if f"eval_{name}" in line}
         if values:
-            place = {"step": line["step"], "epoch": line["epoch"]}
-            found.setdefault(int(line["step"]), place).update(values)
-    return [found[step] for step in sorted(found)]
+            when = {"step": line["step"], "epoch": line["epoch"]}
+            entries.setdefault(int(line["step"]), when).update(values)
+    return [entries[step] for step in sorted(entries)]
 
 
 def best_entry(entries: Sequence[Entry], name: str) -> Entry:
@@ -133,10 +133,10 @@ def summary(entries: Sequence[Entry], rows: TaskRows, selected_step: int | None)
     chosen.update(("selected", entry) for entry in entries if entry["step"] == selected_step)
     if rows.dev:
         chosen["best_epoch"] = best_entry(entries, f"{rows.dev[0]}_{rows.main_metric}")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for which, entry in chosen.items():
         # The best dev epoch says nothing about held-out rows.
         splits = [split for split in rows.evaluated if which != "best_epoch" or split != HELD_OUT]
-        found |= {f"{split}_{m}_{which}": entry[f"{split}_{m}"] for split in splits for m in rows.metric_names}
+        values |= {f"{split}_{m}_{which}": entry[f"{split}_{m}"] for split in splits for m in rows.metric_names}
     names = {"last": "last_epoch", "selected": "selected_epoch", "best_epoch": "best_epoch"}
-    return {**found, **{names[which]: entry["epoch"] for which, entry in chosen.items()}, "course": list(entries)}
+    return {**values, **{names[which]: entry["epoch"] for which, entry in chosen.items()}, "course": list(entries)}

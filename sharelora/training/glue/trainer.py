@@ -125,8 +125,8 @@ class GlueTrainer(AdapterTrainer):
             logits = model(**inputs).logits
         return None, logits.float(), labels
 
-    def _score(self, found: EvalPrediction) -> dict[str, float]:
-        logits, labels = torch.as_tensor(found.predictions), torch.as_tensor(found.label_ids)
+    def _score(self, prediction: EvalPrediction) -> dict[str, float]:
+        logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
         loss = float(example_losses(logits, labels, self.regression).double().mean())
         values = logits.reshape(len(labels)) if self.regression else logits.argmax(-1)
         return {**compute(self.metrics, values.numpy(), labels.numpy()), "loss": loss}
@@ -136,10 +136,10 @@ class GlueTrainer(AdapterTrainer):
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate every split, and keep the weights if they are the best so far."""
-        found = super().evaluate(eval_dataset, *args, **kwargs)
+        metrics = super().evaluate(eval_dataset, *args, **kwargs)
         if eval_dataset is None and self.selection is not None:
-            self.selection.see(found, self._own_model(), self.state.global_step, float(self.state.epoch or 0))
-        return found
+            self.selection.see(metrics, self._own_model(), self.state.global_step, float(self.state.epoch or 0))
+        return metrics
 
     def logits(self, rows: Any) -> NDArray[np.floating[Any]]:
         """Return the logits of rows in their own order, (N, classes)."""

@@ -78,12 +78,14 @@ class MmluEval(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Add the accuracies to the evaluation's metrics."""
-        found = named(_examine_together(model, self.exam), self.split)
+        accuracies = named(_examine_together(model, self.exam), self.split)
         if metrics is not None:
-            metrics.update(found)
+            metrics.update(accuracies)
             if self.split != "test":
-                metrics[BEST] = found[ACCURACY.format(self.split)]
-        self.log({name: found[name] for name in ("mmlu_loss", ACCURACY.format(self.split), MICRO.format(self.split))})
+                metrics[BEST] = accuracies[ACCURACY.format(self.split)]
+        self.log(
+            {name: accuracies[name] for name in ("mmlu_loss", ACCURACY.format(self.split), MICRO.format(self.split))}
+        )
 
 
 def named(report: ExamReport, split: str) -> dict[str, float]:
@@ -96,7 +98,7 @@ def named(report: ExamReport, split: str) -> dict[str, float]:
         "mmlu_loss": every["loss"],
         ACCURACY.format(split): every["accuracy_macro"],
         MICRO.format(split): every["accuracy"],
-        **{f"mmlu_{split}_accuracy_{name}": found["accuracy"] for name, found in every["subjects"].items()},
+        **{f"mmlu_{split}_accuracy_{name}": scores["accuracy"] for name, scores in every["subjects"].items()},
     }
 
 

@@ -54,8 +54,8 @@ def predict(
     mine = _batches(rows.lengths.tolist(), batch_size)[state.process_index :: state.num_processes]
     for number, indices in enumerate(mine, start=1):
         batch = collator([rows[index] for index in indices])
-        found = _texts(model, tokenizer, batch, config)
-        answers += [(i, {**row, **texts}) for i, row, texts in zip(indices, batch["rows"], found, strict=True)]
+        texts_of_batch = _texts(model, tokenizer, batch, config)
+        answers += [(i, {**row, **texts}) for i, row, texts in zip(indices, batch["rows"], texts_of_batch, strict=True)]
         logger.info("predicted %d of %d batches", number, len(mine))
     every = dict(gather_object(answers) if state.num_processes > 1 else answers)
     return [every[index] for index in range(len(rows))]

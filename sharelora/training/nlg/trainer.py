@@ -25,7 +25,7 @@ def text_loss(smoothing: float) -> Callable[..., Tensor]:
     """Make the loss per target token.
 
     Args:
-        smoothing: weight of the mean of -log p over the whole vocabulary, beside that of the target.
+        smoothing: weight of the mean of -log p over the whole vocabulary, in addition to that of the target.
 
     Returns:
         A function of the model's output, labels of shape (B, T) and the number of targets of the whole update.

@@ -10,27 +10,20 @@ from pathlib import Path
 
 from sharelora.data import padding_id
 from sharelora.data.vision import (
-    OWN_TEMPLATE,
     Conversation,
     ConversationWriter,
     EncodingReport,
     ImageTextCollator,
     ImageTextRows,
     encode,
-    image_reader,
     read_conversations,
     require_images,
 )
-from sharelora.models.known import model_config
-from sharelora.models.vision import load_processor, require_vision
 from sharelora.support.errors import UserError
 from sharelora.training.run import Data
 from sharelora.training.vision.options import VisionOptions
 
 logger = logging.getLogger(__name__)
-
-# How models were taught to converse where their own template says something else.
-TEMPLATES = {"llava": "vicuna"}
 
 
 @dataclass(frozen=True)
@@ -53,35 +46,6 @@ class VisionData(Data):
     """The same as the model reads them."""
 
 
-def template(asked: str | None, model_type: str) -> str:
-    """Return the chat template: the one asked for, or the one that fits the model."""
-    return asked or TEMPLATES.get(model_type, OWN_TEMPLATE)
-
-
-def open_writer(
-    place: str,
-    asked: str | None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | None = None,
-) -> ConversationWriter:
-    """Load a model's processor, and return what writes conversations for it.
-
-    Args:
-        place: folder or hub id of the model.
-        asked: the chat template that the command line names; None for the one that fits the model.
-        revision: of the model on the hub.
-        token: for the hub.
-        cache_dir: where models of the hub are kept.
-
-    Raises:
-        UserError: the model cannot see, or see `load_processor`, `image_reader` and `ConversationWriter`.
-    """
-    require_vision(place)
-    reader = image_reader(load_processor(place, revision, token, cache_dir))
-    return ConversationWriter(reader, template(asked, model_config(place).model_type))
-
-
 def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval: bool) -> VisionRecords:
     """Read and check the conversations and find their images, before anything large is loaded.
 
@@ -93,15 +57,15 @@ def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval
     path = data_path(options, tiny)
     records = read_conversations(path, options.image_folder)
     held = set() if options.eval_data_path else _held_out(records, options, path)
-    train = [record for place, record in enumerate(records) if place not in held]
-    evaluated = [record for place, record in enumerate(records) if place in held]
+    train = [record for index, record in enumerate(records) if index not in held]
+    evaluated = [record for index, record in enumerate(records) if index in held]
     if options.eval_data_path and need_eval:
         evaluated = read_conversations(options.eval_data_path, options.image_folder)
     if need_eval and not evaluated:
         raise UserError("found no rows to evaluate on; pass --eval_data_path or --eval_dataset_size, or evaluate never")
-    found = VisionRecords(_drawn(train, options) if need_train else (), evaluated if need_eval else (), str(path))
-    require_images([*found.train, *found.eval])
-    return found
+    chosen = VisionRecords(_drawn(train, options) if need_train else (), evaluated if need_eval else (), str(path))
+    require_images([*chosen.train, *chosen.eval])
+    return chosen
 
 
 def data_path(options: VisionOptions, tiny: bool) -> Path:
@@ -127,8 +91,8 @@ def _drawn(records: Sequence[Conversation], options: VisionOptions) -> list[Conv
     most = options.max_train_samples
     if most is None or most >= len(records):
         return list(records)
-    places = random.Random(options.data_seed).sample(range(len(records)), most)
-    return [records[place] for place in sorted(places)]
+    indices = random.Random(options.data_seed).sample(range(len(records)), most)
+    return [records[index] for index in sorted(indices)]
 
 
 def encode_records(records: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
