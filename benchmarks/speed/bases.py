@@ -111,7 +111,7 @@ def twin(base: Model) -> Model:
 
 
 def random_batch(
-    config: LlamaConfig, batch: int, tokens: int, device: torch.device, dtype: torch.dtype
+    config: Any, batch: int, tokens: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """Return embeddings that require a gradient, (B, T, D), with labels, (B, T).
 
