@@ -197,3 +197,10 @@ def test_messages_that_are_quoted_are_those_of_the_library(name: str) -> None:
         parts = [part.strip() for part in _VALUE.split(match[1])]
         assert [part for part in parts if part and part not in source] == [], match[1]
         assert max(map(len, parts)) > 7, f"{match[1]} could be any message"
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "new-task.md"])
+def test_files_of_the_library_that_are_named_exist(name: str) -> None:
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", (ROOT / "docs" / name).read_text("utf-8"))
+    homes = (ROOT, ROOT / "sharelora", ROOT / "docs")
+    assert [path for path in named if not any((home / path).is_file() for home in homes)] == []

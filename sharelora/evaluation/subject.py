@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
+from sharelora.data.find import DATA_FOLDER
 from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.commands import PREDICTIONS, Options
 from sharelora.flags.parser import NO_ADAPTER
@@ -34,7 +35,7 @@ class Subject:
 
     Args:
         base: folder or hub id of the base model, or of a merged one.
-        adapter: the adapter's folder; None for the base alone.
+        adapter: the adapter's folder; None for the bare base.
     """
 
     base: str
@@ -99,13 +100,13 @@ def data_root(folder: str | None, tiny: bool) -> Path | None:
         folder: as `--data_root` names it.
         tiny: whether to use the project's own small data where no other is named.
     """
-    if folder is None and tiny and not os.environ.get("SHARELORA_DATA"):
+    if folder is None and tiny and not os.environ.get(DATA_FOLDER):
         return tiny_data()
     return None if folder is None else Path(folder)
 
 
 def write_records(output: str, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
-    """Write one record per item into a file of the output folder, whole or not at all; return the file."""
+    """Write one record per item into a file of the output folder, atomically; return the file."""
     path = Path(output) / name
     write_json_lines(path, rows)
     return path
@@ -120,7 +121,7 @@ def write_evaluation(
     metrics: Mapping[str, Any],
     seconds: float,
 ) -> None:
-    """Write one record per item and the result, each whole or not at all, into the output folder.
+    """Write one record per item and the result, each atomically, into the output folder.
 
     Args:
         options: the flags.

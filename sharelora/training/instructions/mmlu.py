@@ -12,9 +12,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from sharelora.evaluation.batching import context_length
-from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
 from sharelora.evaluation.exam_report import ExamReport, examine
-from sharelora.evaluation.exams import MMLU
+from sharelora.evaluation.exams import MMLU, PreparedExam, load_exam
 from sharelora.models.known import model_config
 from sharelora.training.instructions.options import MmluArguments
 
@@ -37,7 +36,7 @@ def mmlu_exam(
         trust_remote_code: read a configuration that comes with code.
 
     Raises:
-        UserError: there is no MMLU data, or no question fits into --mmlu_source_max_len.
+        UserError: MMLU's data is missing, or no question fits into --mmlu_source_max_len.
     """
     context = context_length(model_config(base, trust_remote_code))
     return load_exam(
