@@ -7,5 +7,5 @@
 - `harness/`: what they have in common: commands, pools of runs, comparisons, tables, plots.
 
 `results/` holds the dated files of earlier measurements. A command imports torch only after it has read its flags, so
-that `--help` is quick: hence imports inside `measure` and `main`.
+that `--help` is quick, so there are imports inside `measure` and `main`.
 """

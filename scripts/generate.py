@@ -70,7 +70,7 @@ class Script:
 
     Attributes:
         path: below scripts/share and scripts/lora.
-        about: what it does, in one line; {adapters} stands for what is tuned.
+        about: what it does, in one line; {adapters} is replaced by what is tuned.
         variables: what its user can set.
         settings: what it tells common/run.sh in single words.
         flags: what it tells common/run.sh in flags: name of the array -> its words, a flag with its value in each.

@@ -2,7 +2,7 @@
 # Tune one base model on Alpaca with LoRA and five ways of sharing, one of them also on a 4-bit base: three seeds each, one
 # table of losses.
 # Usage: MODEL=DIR SHARELORA_DATA=DIR [JOBS=N] [SEEDS="0 1 2"] [OUTPUT_DIR=DIR] bash scripts/real_input.sh [FLAGS]
-# Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
+# Runs that are finished are not repeated, so an interrupted comparison resumes where it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${OUTPUT_DIR:-runs/real_input}

@@ -135,8 +135,8 @@ def _checkpointing_changes_nothing(context: Context, precision: str) -> dict[str
 def _mask_keeps_its_share(context: Context, precision: str) -> dict[str, float]:
     """Return by how many standard deviations, divided by 100, the share that dropout keeps is off."""
     count, p = 1 << 20, 0.1
-    kept = keep_mask(torch.empty(count, device=context.device), p).float().mean()
-    return {"share": abs(float(kept) - (1 - p)) / (p * (1 - p) / count) ** 0.5 / 100}
+    share = keep_mask(torch.empty(count, device=context.device), p).float().mean()
+    return {"share": abs(float(share) - (1 - p)) / (p * (1 - p) / count) ** 0.5 / 100}
 
 
 CHECKS: dict[str, tuple[Callable[[Context, str], dict[str, float]], tuple[str, ...], float | None]] = {

@@ -1,4 +1,4 @@
-"""What the sections share: checkpointing, cleaning up, failures in a few words, and the estimate of a step."""
+"""Shared by the sections: checkpointing, cleaning up, failures in a few words, and the estimate of a step."""
 
 from __future__ import annotations
 

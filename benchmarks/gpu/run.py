@@ -96,7 +96,7 @@ def markdown(result: dict[str, Any]) -> str:
     about = "\n".join(f"- `{name}`: {variant.about}" for name, variant in VARIANTS.items())
     parts = [opening(result)]
     if result["settings"]["tiny"]:
-        parts.append("**Tiny stand-ins for the shapes named below: this shows that the script works, no more.**")
+        parts.append("**Tiny stand-ins for the shapes named below: this only shows that the script works.**")
     parts.append(f"Settings: {settings}. A large bf16 matrix product: {result['matmul_tflops']:.3g} TFLOP/s.")
     parts.append(about)
     for section in result["sections"]:

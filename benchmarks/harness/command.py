@@ -47,7 +47,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser, name: str, document: s
     add("--jobs", type=int, default=1, help="worker processes of one thread each; 0: this process")
     add("--output", default=str(ROOT / "runs" / name), metavar="DIR", help="folder of the runs")
     add("--document", default=str(DOCUMENTS / document), metavar="FILE", help="the tables as Markdown")
-    add("--quick", action="store_true", help="in small, to see that it works; writes into DIR alone")
+    add("--quick", action="store_true", help="in small, to see that it works; writes only into DIR")
 
 
 def fill(args: argparse.Namespace, defaults: Mapping[str, Any]) -> argparse.Namespace:
@@ -64,7 +64,7 @@ def flag_words(flags: Mapping[str, Any]) -> list[str]:
 
 
 def chosen_names(names: str | None, known: Mapping[str, Any] | tuple[str, ...], what: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated list, or all known ones if there is none.
+    """Return the names in a comma-separated list, or all known ones if it is empty.
 
     Args:
         names: the list.
@@ -102,7 +102,7 @@ def set_data_folder(args: argparse.Namespace) -> None:
 
 
 def output_folder(args: argparse.Namespace) -> Path:
-    """Return the folder of the runs; those of --quick have a folder of their own below it."""
+    """Return the folder of the runs; those of --quick have their own folder below it."""
     return Path(args.output) / "quick" if args.quick else Path(args.output)
 
 

@@ -20,7 +20,7 @@ SEARCH, MAIN = "search", "main"
 # A seed that no compared run has: a learning rate must not be chosen on one of their draws.
 SEARCH_SEED = 1000
 SETTINGS = "experiment.json"
-# What has a learning rate of its own: a method, or with several tasks a task and a method.
+# What gets its own learning rate: a method, or with several tasks a task and a method.
 Arm = str | tuple[str, str]
 
 
@@ -76,7 +76,7 @@ class Experiment(ABC, Generic[Outcome]):
 
     @abstractmethod
     def main(self, rates: Mapping[Arm, float]) -> list[Run]:
-        """Return the compared runs, in an order of which every beginning is balanced.
+        """Return the compared runs, in an order whose every prefix is balanced.
 
         Args:
             rates: arm -> the learning rate that the search chose.
@@ -225,7 +225,7 @@ class Experiment(ABC, Generic[Outcome]):
 
 def _execute(experiment: Experiment[Any], root: Path, run: Run) -> float:
     """Do what is left of a run, log it into its folder and return seconds; a function that workers can import."""
-    # Workers alone need it: the process that plans the runs does without transformers.
+    # Only workers need it: the process that plans the runs does without transformers.
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

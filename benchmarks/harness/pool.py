@@ -21,7 +21,7 @@ LOG = "log.txt"
 
 
 class Named(Protocol):
-    """A run, whose folder below that of all runs is called by its name."""
+    """A run; its folder, below that of all runs, has its name."""
 
     @property
     def name(self) -> str:

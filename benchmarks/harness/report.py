@@ -44,7 +44,7 @@ def memory(count: float | None) -> str:
 
 
 def mean_and_deviation(values: Iterable[float], digits: int) -> str:
-    """Return mean ± sample standard deviation; one value alone has no deviation."""
+    """Return mean ± sample standard deviation; a single value has no deviation."""
     numbers = list(values)
     if not numbers:
         return "-"

@@ -110,7 +110,7 @@ def compose(facts: dict[str, Any], rows: Sequence[Row]) -> str:
             f"Bases in the proportions of LLaMA-7B with random weights ({bases}), stored in fp32 for fp32 and in bf16 "
             f"for {', '.join(list(PRECISIONS)[1:])}. Adapters of rank {first.rank} on all linear layers; batches of "
             f"{first.batch} rows of {first.tokens} tokens with some padding, accumulated; AdamW. Each setting is "
-            "loaded, trained for two updates and evaluated by the main job's code, in a process of its own.",
+            "loaded, trained for two updates and evaluated by the main job's code, in its own process.",
             _method(facts, rows),
             verdict(rows),
             "![Measured against estimated](memory.svg)",

@@ -4,7 +4,7 @@
     python benchmarks/memory/memory_table.py --save          the same, into docs/results/memory.md with its picture
     python benchmarks/memory/memory_table.py --sizes 5M      a part of it
 
-Every setting is measured in a process of its own: a base with random weights is loaded and trained for two updates by
+Every setting is measured in its own process: a base with random weights is loaded and trained for two updates by
 the code of the main job. A setting that was measured before is not measured again (--output). On a CPU the peak is that
 of the resident set beyond what the process held before; on a GPU that of torch's allocator.
 """

@@ -5,7 +5,7 @@
 
 It is `qlora_share.py` as it is, in this process, on the model and the data that the project makes itself, with rows of
 many lengths. After every window of updates the process is looked at: resident memory, open file handles, threads, and
-the median time of an update, without evaluations and checkpoints, by the clock and in CPU time. Interrupted, it goes on
+the median time of an update, without evaluations and checkpoints, by the clock and in CPU time. Interrupted, it resumes
 from its last checkpoint as any run does; earlier windows are kept, and memory starts again with the new process, which
 the table shows.
 """
@@ -56,7 +56,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of torch")
     add("--output", default=str(ROOT / "runs" / "soak"), metavar="DIR", help="folder of the run")
     add("--document", default=str(DOCUMENTS / "soak.md"), metavar="FILE", help="the table as Markdown")
-    add("--quick", action="store_true", help="in small, to see that it works; writes into DIR alone")
+    add("--quick", action="store_true", help="in small, to see that it works; writes only into DIR")
     args = parser.parse_args(argv)
     return fill(args, QUICK if args.quick else FULL)
 
@@ -69,7 +69,7 @@ def words(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def train(args: argparse.Namespace, folder: Path) -> None:
-    """Do the run, as far as it is not done yet; its windows are written beside its folder.
+    """Do the run, as far as it is not done yet; its windows are written next to its folder.
 
     Raises:
         UserError: fewer updates than windows, or what the job refuses.

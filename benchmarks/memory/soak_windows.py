@@ -39,7 +39,7 @@ class Watch(TrainerCallback):
     """Record the state of this process after every window of updates.
 
     Args:
-        file: a JSON list, one entry per window; a run that goes on from a checkpoint continues it.
+        file: a JSON list, one entry per window; a run that resumes from a checkpoint continues it.
         every: updates of a window.
     """
 
@@ -50,7 +50,7 @@ class Watch(TrainerCallback):
         self._mark = (0.0, 0.0)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Keep the windows up to the checkpoint that the run goes on from."""
+        """Keep the windows up to the checkpoint that the run resumes from."""
         before = read_json(self.file) if state.global_step and self.file.is_file() else []
         self.windows = [window for window in before if window["step"] <= state.global_step]
 

@@ -46,7 +46,7 @@ def read_texts(path: str | Path) -> list[str]:
     Lines within a paragraph are joined; paragraphs stay apart by an empty line.
 
     Raises:
-        UserError: there is no such path, or no text in it.
+        UserError: no such path, or no text in it.
     """
     path = Path(path)
     if not path.exists():

@@ -18,7 +18,7 @@ TITLES: Mapping[str, str] = {"none": "LoRA", "a": "ShareA", "b": "ShareB", "ab":
 BASE = "base"  # the model before tuning, scored once
 METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 # LoRA's recipe for E2E but for the learning rate, the updates, the warm-up, the precision and what is adapted:
-# a small model that has read only novels cannot learn E2E's texts by its queries and values alone.
+# a small model that has read only novels cannot learn E2E's texts by its queries and values only.
 RECIPE: Mapping[str, str] = {
     "train_data": "e2e",
     "train_batch_size": "8",
@@ -56,8 +56,8 @@ class Outcome:
         loss: on the validation rows after the last update, in nats per token; None of the base.
         trainable: trained parameters of the adapter, each counted once.
         bytes: of the adapter's file.
-        training: seconds of training alone.
-        decoding: seconds of the beam search alone.
+        training: seconds of training.
+        decoding: seconds of the beam search.
         ended: the share of texts that ended by themselves.
     """
 
@@ -75,7 +75,7 @@ class E2EExperiment(Experiment[Outcome]):
     """The E2E comparison; the methods are the ways of sharing.
 
     Attributes:
-        model: folder of the pre-trained GPT-2; None stands for the small one that the project makes, and its data.
+        model: folder of the pre-trained GPT-2; None for the small one that the project makes, and its data.
         updates: of a compared run; the schedule ends with the last one.
         search_updates: of a run of the search.
         rates: the learning rates that are tried for every way of sharing.
@@ -188,7 +188,7 @@ class E2EExperiment(Experiment[Outcome]):
         return (math.inf if outcome.loss is None else outcome.loss,)
 
 
-# The jobs are imported in worker processes alone: they load torch and PEFT.
+# The jobs are imported only in worker processes: they load torch and PEFT.
 
 
 def train(experiment: E2EExperiment, run: Run, folder: Path) -> None:

@@ -7,7 +7,7 @@
 First every way of sharing is trained with every learning rate for a short time; the best rate is that with the lowest
 loss on validation rows. Then each is trained with several seeds for the same number of updates, decodes the 630
 distinct inputs of the test set with beam 10 and is scored with the challenge's five metrics. Stages that have ended are
-not repeated: an interrupted comparison goes on where it stopped.
+not repeated: an interrupted comparison resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -130,12 +130,12 @@ def compose(experiment: E2EExperiment, searched: Outcomes[Outcome], compared: Ou
             f"Decoding (`NLG/gpt2_beam.py`): `{decoding}`, each of the 630 distinct inputs of the test set once.",
             "Scores (`NLG/score.py --task e2e`): mean ± standard deviation over seeds; `ended` is the share of texts "
             "that ended within 64 tokens. A run is one process of one thread, and two run at a time: seconds are those "
-            "of training alone and of the beam search alone.",
+            "of training only and of the beam search only.",
             "## Results",
             score_table(experiment, compared),
             "![Scores with standard deviations](e2e.svg)",
             f"## Learning rates\n\nLoss per token on {experiment.held_out} rows of the validation split after "
-            f"{experiment.search_updates} updates, the same rates for every way of sharing, with a seed of their own; "
+            f"{experiment.search_updates} updates, the same rates for every way of sharing, with their own seed; "
             "the best (bold) was taken. The test set played no part.",
             search_table(experiment, searched),
         )

@@ -1,10 +1,10 @@
 """Every evaluation command on its whole real test set with one model, and a table of scores and costs.
 
     python benchmarks/scores/exam_results.py --model DIR               all of it, then docs/results/evaluation.md
-    python benchmarks/scores/exam_results.py --model DIR --limit 8     a few items of each; writes into --output alone
+    python benchmarks/scores/exam_results.py --model DIR --limit 8     a few items of each; writes only into --output
 
 The commands run one after the other, as a user would start them. One that has ended is not run again, and texts that
-exist already are kept, so an interrupted run goes on where it stopped.
+exist already are kept, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, help="folder or hub id of the base model")
-    add("--adapter", default="none", help="an adapter for it; none: the base alone")
+    add("--adapter", default="none", help="an adapter for it; none: the bare base")
     add("--dtype", default="auto", help="of the model's weights, as the commands take it")
     add("--exams", metavar="A,B", help=f"some of {','.join(EXAMS)}; all unless given")
     add("--limit", type=int, help="ask so many items of each; no document")

@@ -25,7 +25,7 @@ class Method:
         r: rank. Alpha is twice the rank, so that the product of A and B counts equally at every rank.
         same_start: A of every layer starts with the same numbers.
         frozen: A stays what it was at the start.
-        rate_of: the method whose learning rate it takes; None for a search of its own.
+        rate_of: the method whose learning rate it takes; None for its own search.
     """
 
     title: str
@@ -81,7 +81,7 @@ class Task:
 
 
 TASKS: Mapping[str, Task] = {
-    # A third of CoLA's updates leaves every method at the class prior: no rate could be told from another by them. And
+    # A third of CoLA's updates leaves every method at the class prior: they could not tell one rate from another. And
     # while that prior is most of the loss, MCC says more.
     "cola": Task(
         "CoLA (MCC)", "matthews_correlation", 300, 64, 1000, seconds=0.17, search_share=1.0, chosen_by="score"
@@ -119,7 +119,7 @@ class Outcome:
         trainable: trained parameters of the adapter, each counted once.
         head: those of the head.
         bytes: of the adapter's file, head included.
-        seconds: of training alone.
+        seconds: of training only.
     """
 
     score: float
@@ -135,7 +135,7 @@ class GlueExperiment(Experiment[Outcome]):
     """The GLUE comparison.
 
     Attributes:
-        model: folder of the encoder; None stands for the small RoBERTa that the project makes.
+        model: folder of the encoder; None for the small RoBERTa that the project makes.
         tasks: name -> task.
         methods: names in `METHODS`.
         seeds: of the compared runs.
@@ -157,7 +157,7 @@ class GlueExperiment(Experiment[Outcome]):
     extra: tuple[str, ...] = ()
 
     def own_arms(self) -> list[Arm]:
-        """Return every task with every method that gets a learning rate of its own; methods are innermost."""
+        """Return every task with every method that gets its own learning rate; methods are innermost."""
         return [run.arm for run in self.search() if run.rate == self.rates[0]]
 
     def search(self) -> list[Run]:
@@ -244,7 +244,7 @@ class GlueExperiment(Experiment[Outcome]):
 
 def train(flags: list[str], folder: Path, same_start: bool, frozen: bool, dropout: float | None) -> None:
     """Do one run of the GLUE job; see `glue_start.Start` for all but the flags."""
-    # In a worker process alone: they load torch and PEFT.
+    # Only in a worker process: they load torch and PEFT.
     from benchmarks.scores.glue_start import Start
     from sharelora.training.glue.job import parse, run
 

@@ -4,7 +4,7 @@
     python benchmarks/scores/glue_ablation.py --jobs 2      all of it, then docs/results/glue_ablation.md
     python benchmarks/scores/glue_ablation.py --quick       a minute, on a small model that the project makes
 
-Six ways to train: LoRA with a start of its own for the A of every layer, with the same start for all layers, with A
+Six ways to train: LoRA with a different start for the A of every layer, with the same start for all layers, with A
 frozen at either start, ShareA, and ShareB. Scores, and how alike the As of different layers are before and after. Runs
 that `glue_results.py` has done with the same budgets are not repeated.
 """

@@ -1,4 +1,4 @@
-"""How a run starts (are the As of all layers equal, are they trained), and how similar the As are at its end."""
+"""The start of a run (are the As of all layers equal, are they trained), and the similarity of the As at its end."""
 
 from __future__ import annotations
 

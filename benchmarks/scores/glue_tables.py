@@ -133,7 +133,7 @@ def compose(
         searched: what the search came to.
         compared: what the compared runs came to.
         names: of the methods, from top to bottom.
-        pairs: methods whose difference is shown.
+        pairs: the pairs of methods to compare.
     """
     rates = ", ".join(f"{rate:g}" for rate in experiment.rates)
     return "\n\n".join(

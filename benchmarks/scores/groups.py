@@ -110,7 +110,7 @@ class Outcome:
         loss: the same after the last update.
         trainable: trained parameters.
         bytes: of the adapter's file.
-        seconds: of training alone.
+        seconds: of training only.
     """
 
     before: float
@@ -125,7 +125,7 @@ class GroupsExperiment(Experiment[Outcome]):
     """The comparison of layer groups.
 
     Attributes:
-        model: folder of the pre-trained LLaMA; None stands for the small one that the project makes, and its data.
+        model: folder of the pre-trained LLaMA; None for the small one that the project makes, and its data.
         threshold: of cosine similarity.
         thresholds: those whose groups are shown.
         texts: on which similarity is measured.
@@ -221,7 +221,7 @@ class Compared:
 
 def train(experiment: GroupsExperiment, run: Run, folder: Path) -> None:
     """Train a run with the main job."""
-    # In a worker process alone: it loads torch and PEFT.
+    # Only in a worker process: it loads torch and PEFT.
     from sharelora.training.instructions.job import parse
     from sharelora.training.instructions.job import run as train_job
 

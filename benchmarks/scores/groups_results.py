@@ -5,9 +5,9 @@
 
 First the similarity of the layers is measured on Alpaca rows. Then every way is tuned on Alpaca with every learning
 rate and one seed, and with the best rate and several other seeds. Some of the ways have equal size: groups against LoRA
-at a smaller rank, against adapters on the first layer of each group alone, and against groups of layers far apart; and
+at a smaller rank, against adapters on the first layer of each group only, and against groups of layers far apart; and
 groups with the larger rank that they leave room for against LoRA. Runs that have ended are not repeated: an interrupted
-comparison goes on where it stopped.
+comparison resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -169,8 +169,7 @@ def compose(compared: Compared) -> str:
             "standard deviation over seeds, and `against LoRA` is formed within a seed.",
             loss_table(experiment.ways, compared.outcomes),
             "![Loss over trained parameters](groups.svg)",
-            "## Learning rates\n\nHeld-out loss after as many updates, with a seed of their own; the best (bold) was "
-            "taken.",
+            "## Learning rates\n\nHeld-out loss after as many updates, with their own seed; the best (bold) was taken.",
             search_table(experiment, compared.searched),
         )
     )

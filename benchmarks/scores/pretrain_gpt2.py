@@ -1,4 +1,4 @@
-"""Pre-train a GPT-2 of about 10M parameters with a byte-level BPE of its own on plain English, once; then it is cached.
+"""Pre-train a GPT-2 of about 10M parameters with its own byte-level BPE on plain English, once; then it is cached.
 
     python benchmarks/scores/pretrain_gpt2.py --corpus ../shared/corpus/novels.tar.xz     prints the model's folder
     python benchmarks/scores/pretrain_gpt2.py --corpus DIR --steps 20                     to see that it works
@@ -110,7 +110,7 @@ def make_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
 
 
 def optimizer_of(model: GPT2LMHeadModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW that lets matrices decay and leaves biases and norms alone."""
+    """Return AdamW with weight decay for matrices but not for biases and norms."""
     matrices = [value for value in model.parameters() if value.ndim > 1]
     others = [value for value in model.parameters() if value.ndim < 2]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]

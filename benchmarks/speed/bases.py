@@ -106,17 +106,17 @@ def _shared_state(base: nn.Module) -> Iterator[Any]:
 
 
 def twin(base: Model) -> Model:
-    """Return a model with modules of its own and the very same weights, so that adapting it spares the base."""
+    """Return a model with its own modules and the very same weights, so that adapting it spares the base."""
     return copy.deepcopy(base, {id(item): item for item in _shared_state(base)})
 
 
 def random_batch(
-    config: LlamaConfig, batch: int, tokens: int, device: torch.device, dtype: torch.dtype
+    config: Any, batch: int, tokens: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """Return embeddings that require a gradient, (B, T, D), with labels, (B, T).
 
     The gradient goes down to the embeddings for every variant, the frozen floor included, as with
-    `enable_input_require_grads`: without it the floor would have no backward pass at all.
+    `enable_input_require_grads`: without it the floor would have no backward pass.
     """
     embeddings = torch.empty(batch, tokens, config.hidden_size, device=device, dtype=dtype).normal_()
     labels = torch.randint(config.vocab_size, (batch, tokens), device=device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.speed.bases import twin
+from benchmarks.speed.bases import random_batch, twin
 from benchmarks.speed.steps import DecoderCell
 from benchmarks.speed.timing import Sample, Spread, TrainStep, measure_in_turn, ratio
 from benchmarks.speed.variants import Adapter
@@ -39,14 +39,10 @@ def build_decoder(cell: DecoderCell, device: torch.device) -> GPT2LMHeadModel:
 
 
 def rows(cell: DecoderCell, device: torch.device) -> dict[str, Tensor]:
-    """Return embeddings that require a gradient, (B, T, D), with labels, (B, T), of which the second half counts.
-
-    The gradient goes down to the embeddings for every variant, the floor included (see `bases.random_batch`).
-    """
-    embeddings = torch.empty(cell.batch, cell.tokens, cell.hidden, device=device).normal_()
-    labels = torch.randint(cell.vocab, (cell.batch, cell.tokens), device=device)
-    labels[:, : cell.tokens // 2] = -100
-    return {"inputs_embeds": embeddings.requires_grad_(), "labels": labels}
+    """Return a batch of `random_batch` of whose labels, (B, T), the second half counts."""
+    batch = random_batch(decoder_config(cell), cell.batch, cell.tokens, device)
+    batch["labels"][:, : cell.tokens // 2] = -100
+    return batch
 
 
 def prepare(cell: DecoderCell, names: Sequence[str], device: torch.device) -> dict[str, TrainStep]:

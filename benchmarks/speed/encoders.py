@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from benchmarks.speed.bases import twin
+from benchmarks.speed.bases import random_batch, twin
 from benchmarks.speed.steps import PRECISIONS, EncoderCell
 from benchmarks.speed.timing import TrainStep, describe, measure_in_turn
 from benchmarks.speed.variants import Adapter, attach
@@ -39,13 +39,9 @@ def build_encoder(cell: EncoderCell, device: torch.device) -> RobertaForSequence
 
 
 def sentences(cell: EncoderCell, device: torch.device) -> dict[str, Tensor]:
-    """Return embeddings that require a gradient, (B, T, D), with labels, (B,).
-
-    The gradient goes down to the embeddings for every variant, the floor included (see `bases.random_batch`).
-    """
-    embeddings = torch.empty(cell.batch, cell.tokens, cell.hidden, device=device).normal_()
-    labels = torch.randint(2, (cell.batch,), device=device)
-    return {"inputs_embeds": embeddings.requires_grad_(), "labels": labels}
+    """Return a batch of `random_batch` with a label per row, (B,)."""
+    batch = random_batch(encoder_config(cell), cell.batch, cell.tokens, device)
+    return {**batch, "labels": torch.randint(2, (cell.batch,), device=device)}
 
 
 class EncoderStep(TrainStep):
@@ -80,7 +76,7 @@ class EncoderStep(TrainStep):
 
 
 def prepare(cell: EncoderCell, names: Sequence[str], device: torch.device) -> dict[str, EncoderStep]:
-    """Make every variant ready; all have the weights of one base and a head of their own."""
+    """Make every variant ready; all have the weights of one base and their own head."""
     torch.manual_seed(0)
     base, batch = build_encoder(cell, device), sentences(cell, device)
     steps = {}

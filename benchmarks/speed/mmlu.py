@@ -3,7 +3,7 @@
     python benchmarks/speed/mmlu.py --model DIR --items 300     a real model on a slice of the 5-shot test
     python benchmarks/speed/mmlu.py --quick                     the project's own small model and data
 
-`qlora` reads each prompt whole and alone and computes logits at every position, as the callback of QLoRA does;
+`qlora` reads each prompt whole, one per batch, and computes logits at every position, as the callback of QLoRA does;
 `lm_eval` is lm-eval 0.4 on the same texts; `ours` is what eval/mmlu.py does. A slice keeps subjects whole. The tokens
 of the whole test are counted without a model.
 """

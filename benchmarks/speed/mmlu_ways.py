@@ -19,7 +19,7 @@ from benchmarks.speed.timing import now
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
 from sharelora.evaluation.batching import context_length
-from sharelora.evaluation.exam_prompts import PreparedExam, PromptWriter, prepare
+from sharelora.evaluation.exams import PreparedExam, PromptWriter, prepare
 from sharelora.evaluation.multiple_choice import Choice, score
 from sharelora.evaluation.reference import score_one_by_one
 from sharelora.evaluation.tokens import Item
@@ -125,7 +125,7 @@ def ways(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def one_by_one(quiz: Quiz, args: argparse.Namespace) -> list[Choice]:
-    """QLoRA's way: each prompt whole and alone, logits at every position."""
+    """QLoRA's way: each prompt whole, one per batch, logits at every position."""
     return list(score_one_by_one(quiz.model, quiz.tokenizer, quiz.items).choices)
 
 

@@ -98,7 +98,7 @@ def _line(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def goals(result: dict[str, Any]) -> list[str]:
-    """Compare what was measured of ours with the goal, and with what is possible at all."""
+    """Compare what was measured of ours with the goal, and with what is possible."""
     lines = []
     for row in result["cells"]:
         cell = f"{row['cell']['tokens']} tokens, dropout {row['cell']['dropout']:g}"

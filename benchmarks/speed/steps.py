@@ -56,7 +56,7 @@ class StackCell(Cell):
     """A stack of LLaMA's decoder layers with all seven linear maps adapted, and one row of tokens.
 
     Raises:
-        UserError: a size that makes no model, an unknown precision, or a dropout that is no probability below 1.
+        UserError: a size that makes no model, an unknown precision, or a dropout outside [0, 1).
     """
 
     hidden: int = 1024
@@ -130,7 +130,7 @@ class DecoderCell(Cell):
     """A GPT-2 with query and value adapted, and a batch of rows.
 
     Raises:
-        UserError: a size that makes no model, or a dropout that is no probability below 1.
+        UserError: a size that makes no model, or a dropout outside [0, 1).
     """
 
     hidden: int = 768
@@ -144,7 +144,7 @@ class DecoderCell(Cell):
     def __post_init__(self) -> None:
         _check_sizes(self.hidden, layers=self.layers, rank=self.rank, batch=self.batch, vocab=self.vocab)
         if self.tokens < 2:
-            raise UserError(f"found tokens {self.tokens}; need at least 2 tokens, of which half are predicted")
+            raise UserError(f"found tokens {self.tokens}; need at least 2, as half are predicted")
         _check_dropout(self.dropout)
 
     def title(self) -> str:

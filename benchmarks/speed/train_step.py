@@ -54,7 +54,7 @@ def cells_from(args: argparse.Namespace) -> list[StackCell]:
     """Return the configurations on the command line.
 
     Raises:
-        UserError: an unknown precision, a dropout that is no probability below 1, or a size that makes no model.
+        UserError: an unknown precision, a dropout outside [0, 1), or a size that makes no model.
     """
     cell = StackCell(args.hidden, args.layers, args.rank, args.tokens)
     dtypes = [name.strip() for name in args.dtype.split(",")]
@@ -132,7 +132,7 @@ def _goal_lines(goals: list[dict[str, Any]], machine: dict[str, Any]) -> str:
 def _goal(goal: dict[str, Any]) -> str:
     overhead = "met" if goal["to_floor"] <= goal["at_most"] else "MISSED"
     speed = "met" if goal["speedup"] >= goal["at_least"] else "MISSED"
-    # Nothing that trains adapters on this base can be faster than the base alone.
+    # Nothing that trains adapters on this base can be faster than the bare base.
     bound = f"; the floor itself is {goal['floor_speedup']:.2f}x faster" if speed == "MISSED" else ""
     return (
         f"- {goal['variant']}, {goal['layers']} layers, dropout {goal['dropout']:g}: {overhead} "

@@ -165,7 +165,7 @@ run_stage() {
 
 # tune_decode_score ENTRY [FLAGS]: GPT-2 is tuned, decodes the test set, and its texts are scored. What is there is not made
 # again: a finished tuning (unless there are flags, which the job compares), decoded texts, scores of these texts. What was
-# interrupted goes on where it stopped. Reads STAGES (some of "train decode score"), ADAPTER (decoded and scored instead of what
+# interrupted resumes where it stopped. Reads STAGES (some of "train decode score"), ADAPTER (decoded and scored instead of what
 # is tuned here), DECODE_FLAGS and SCORE_FLAGS (more flags of these two commands).
 tune_decode_score() {
   local stages=${STAGES:-train decode score} stage flag

@@ -25,7 +25,7 @@ class DataModule:
     Args:
         train: rows to learn, packed if asked for.
         eval: validation rows, never packed, so that their loss compares between runs.
-        predict: prompts alone, each item with its `row`.
+        predict: only prompts, each item with its `row`.
         train_collator: makes batches of `train` and `eval`.
         predict_collator: makes batches of `predict`.
         report: rows that were cut to fit.

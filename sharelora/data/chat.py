@@ -112,7 +112,7 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
 
     Args:
         row: a row with one of the columns `COLUMNS`.
-        need_answer: False makes one row of the last turn alone: an assistant's turn, or the answer still to be given.
+        need_answer: False makes one row of only the last turn: an assistant's turn, or the answer still to be given.
 
     Raises:
         BadCell: no turns, or none to learn.

@@ -87,7 +87,7 @@ def find_split(
     Args:
         dataset: the set.
         split: a key of its files.
-        root: folder of local data, see `data_folder`; without one the hub is asked.
+        root: folder of local data, see `data_folder`; without one, the hub.
         load: replaces `datasets.load_dataset`.
 
     Raises:

@@ -198,7 +198,7 @@ def format_rows(rows: list[Row], name: str, *, chat: bool = False, need_answer: 
         rows: rows as read.
         name: a format of `FORMATS`.
         chat: a chat template is to be used: rows get `messages`, and the bare question as `input`.
-        need_answer: every row must have an answer; without, `output` is None where there is none.
+        need_answer: every row must have an answer; False allows rows without one, whose `output` is None.
 
     Returns:
         For each row what it gives: one row, or one for each assistant turn of a conversation.

@@ -52,7 +52,7 @@ WORKED_EXAMPLES = (
     ),
 )
 SHOTS = len(WORKED_EXAMPLES)
-# A model that goes on after its answer asks the next question.
+# A model that continues after its answer asks the next question.
 STOP = ("\nQuestion:",)
 
 

@@ -110,6 +110,6 @@ def _with_value(rows: list[Row], column: str, value: str) -> list[Row]:
     matching = [row for row in rows if row.get(column) == value]
     if not matching:
         values = sorted({str(row[column]) for row in rows if column in row})
-        found = f"{column} in {', '.join(values[:8])}" if values else f"the columns {', '.join(rows[0])}"
-        raise UserError(f"found {found}; need rows with {column} {value}; change --data_subset or the data")
+        present = f"{column} in {', '.join(values[:8])}" if values else f"the columns {', '.join(rows[0])}"
+        raise UserError(f"found {present}; need rows with {column} {value}; change --data_subset or the data")
     return matching

@@ -87,7 +87,7 @@ class PackedRows(Dataset[Item]):
 def check_isolation(model: nn.Module, vocabulary: int, batch: int = 1) -> None:
     """Check on a model that packed examples do not attend to each other, before it is trained on them.
 
-    Another first example must not change the logits of the second one by more than rounding: nothing at all in most
+    Another first example must not change the logits of the second one by more than rounding: not at all in most
     models, about 0.04 standard deviations with 8-bit weights, whose rounding depends on the whole batch. A model that
     mixes examples changes them by 0.2 (untrained, small) to 2 (trained).
 

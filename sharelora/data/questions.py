@@ -95,7 +95,7 @@ def of_subjects(questions: Sequence[Question], names: Sequence[str] | None) -> l
         names: subjects; None takes all.
 
     Raises:
-        UserError: a subject of which there is no question; the nearest one is named.
+        UserError: a subject without questions; the message suggests the closest one.
     """
     if names is None:
         return list(questions)

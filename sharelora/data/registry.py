@@ -16,7 +16,7 @@ class InstructionDataset(KnownDataset):
         format: its prompt format.
         where: (column, value) that a row must have, where the file has the column.
         subset: the rows to take of a local file with a column `subset`, unless --data_subset says otherwise.
-        parts: names of local files without extension that together are train, where there is no file of all of it.
+        parts: names of local files without extension that together are train, if no single file has all of it.
     """
 
     format: str
@@ -125,7 +125,7 @@ def known(name: str) -> InstructionDataset:
     """Return a data set by its name.
 
     Raises:
-        UserError: there is none of that name; the nearest one is named.
+        UserError: unknown name; the message suggests the closest one.
     """
     if name not in KNOWN:
         raise unknown_name(name, KNOWN, "data set", "or give the path of a local file", "a local file")

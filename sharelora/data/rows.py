@@ -192,7 +192,7 @@ def cell(row: Row, column: str) -> str:
 
 
 def optional(row: Row, column: str) -> str:
-    """The text of a cell, empty where there is none."""
+    """The text of a cell, empty if the cell is."""
     return cell(row, column) if row.get(column) is not None else ""
 
 

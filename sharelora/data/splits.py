@@ -51,13 +51,13 @@ class Splits:
 def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_only: bool = False) -> Splits:
     """Find the data, apply its prompt format and split it.
 
-    Where the data has no validation split, `eval_dataset_size` rows of train are it, always and by `data_seed` alone:
+    Where the data has no validation split, `eval_dataset_size` rows of train are it, always chosen only by `data_seed`:
     a run that only trains leaves out the same rows that a later run evaluates on. The test split is never used for it.
 
     Args:
         args: the data flags.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA.
-        predict_only: without training and evaluation a file may have prompts alone.
+        predict_only: without training and evaluation a file may have only prompts.
 
     Raises:
         UserError: no data, wrong columns, an empty part, or few_shot beyond what there is.

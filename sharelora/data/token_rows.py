@@ -113,7 +113,7 @@ class TrainCollator:
         return {
             "input_ids": _padded([item["input_ids"] for item in items], self.pad_id),
             "labels": _padded([item["labels"] for item in items], IGNORED),
-            # Each padding token at position 0 is an example of its own.
+            # Each padding token is at position 0, an example by itself.
             "position_ids": _padded([item["position_ids"] for item in items], 0),
             "use_cache": False,
         }
@@ -121,7 +121,7 @@ class TrainCollator:
 
 @dataclass(frozen=True)
 class PredictCollator:
-    """Batches for generation: prompts alone, padded on the left so that every row ends where its answer starts.
+    """Batches for generation: only prompts, padded on the left so that every row ends where its answer starts.
 
     Args:
         pad_id: the token that fills short rows.

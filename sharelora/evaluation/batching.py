@@ -86,11 +86,32 @@ def most_that_fit(config: Any, dtype: torch.dtype, device: torch.device, tokens:
         device: where it is.
         tokens: the length of the longest prompt, its shared prefix included.
     """
-    # One position of each prompt, as the model computes them and in fp32.
-    logits = 2 * config.get_text_config().vocab_size * torch.float32.itemsize
-    by_memory = SHARE_OF_MEMORY * free_memory(device) / (bytes_per_token(config, dtype) * tokens + logits)
-    by_speed = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]) / tokens
-    return max(1, int(min(by_memory, max(by_speed, FIRST_SIZE))))
+    by_speed = {kind: max(most // tokens, FIRST_SIZE) for kind, most in MOST_TOKENS.items()}
+    # The logits of one position of each prompt, as the model computes them and in fp32.
+    return most_rows(config, dtype, device, tokens, 2 * torch.float32.itemsize, by_speed)
+
+
+def most_rows(
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    tokens: int,
+    bytes_per_logit: int,
+    by_speed: Mapping[str, int],
+) -> int:
+    """How many rows of a batch an estimate allows at once.
+
+    Args:
+        config: the model's.
+        dtype: of its weights.
+        device: where it is.
+        tokens: of a row, those that will be generated included.
+        bytes_per_logit: what a row keeps per entry of the vocabulary, all copies together.
+        by_speed: kind of device -> the number of rows above which a batch is no faster.
+    """
+    row = bytes_per_token(config, dtype) * tokens + bytes_per_logit * config.get_text_config().vocab_size
+    by_memory = int(SHARE_OF_MEMORY * free_memory(device) / row)
+    return max(1, min(by_memory, by_speed.get(device.type, by_speed["cuda"])))
 
 
 class BatchSize:

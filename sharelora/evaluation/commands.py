@@ -36,12 +36,12 @@ class Options:
         None, "folder or hub id of the base model; by default the one that the adapter was trained on"
     )
     adapter: str | None = help_field(
-        None, f"an adapter, of this project or of plain PEFT, or a run's folder; {NO_ADAPTER}: the base alone"
+        None, f"an adapter, of this project or of plain PEFT, or a run's folder; {NO_ADAPTER}: the bare base"
     )
     output: str = help_field("runs/evaluation", f"folder for {PREDICTIONS} and result.json")
     limit: int | None = help_field(None, "number of items (questions, tasks), chosen by --seed", type=positive)
     seed: int = help_field(0, "random seed for --limit and sampling")
-    batch_size: int | str = help_field("auto", "items at once, or auto; it changes the speed alone")
+    batch_size: int | str = help_field("auto", "items at once, or auto; affects only speed")
     max_length: int | None = help_field(
         None, "most tokens that the model reads, if less than its context", type=positive
     )
@@ -67,7 +67,7 @@ class Options:
 
 
 def spread(groups: Sequence[str], count: int | None, seed: int = 0) -> list[int]:
-    """Choose a sample that is spread evenly over groups and depends on the seed alone.
+    """Choose a sample that is spread evenly over groups and depends only on the seed.
 
     Groups in a random order each give one random item in turn; a longer sample contains every shorter one.
 
@@ -200,7 +200,7 @@ class Command:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def parser(self, skip: Collection[str] = ()) -> Parser:
-        """Return the parser with every flag of this command, but for fields of its options to skip."""
+        """Return the parser with every flag of this command, except fields of its options to skip."""
         parser = Parser(f"{self.name}.py", self.description)
         add_fields(parser, Options, "model, data and output")
         shared = {field.name for field in fields(Options)}

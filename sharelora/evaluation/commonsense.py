@@ -44,7 +44,7 @@ def run(options: CommonsenseOptions, began: float) -> None:
     if options.generate_only and options.by == "likelihood":
         raise UserError("found --generate_only with --by likelihood, which writes no texts; need one; leave one out")
     if options.engine == "vllm" and options.by != "generated" and not options.generate_only:
-        raise UserError(f"found --engine vllm with --by {options.by}; need texts alone for it; pass --by generated")
+        raise UserError(f"found --engine vllm with --by {options.by}; need only texts; pass --by generated")
     subject = locate_subject(options)
     root = data_root(options.data_root, options.tiny)
     items = options.choose(load_commonsense(options.tasks, root), lambda item: item.task)
@@ -70,7 +70,7 @@ def run(options: CommonsenseOptions, began: float) -> None:
     if result is not None:
         ways["generated"] = answer_by_writing(items, result.texts, result.metrics())
     metrics = {name: way.metrics(items) for name, way in ways.items()}
-    # The accuracies under names of their own too, for comparisons of runs.
+    # Also under one name each, for comparisons of runs.
     every = {**{f"commonsense_{name}": way["accuracy"] for name, way in metrics.items()}, **metrics}
     rows = records(items, ways)
     write_evaluation(options, "commonsense", subject, model, rows, every, time.monotonic() - began)
@@ -191,7 +191,7 @@ def answer_by_writing(
     predictions = tuple(find_answer(item.task, text.text) for item, text in zip(items, texts, strict=True))
     return Answers(
         predictions,
-        tuple(_text_facts(text) for text in texts),
+        tuple(text.to_json() for text in texts),
         {**costs, "unanswered": predictions.count(None)},
         sum(text.seconds for text in texts),
     )
@@ -199,11 +199,7 @@ def answer_by_writing(
 
 def text_row(item: CommonsenseItem, text: Generated) -> dict[str, Any]:
     """The record of an item whose text is not scored."""
-    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **_text_facts(text)}
-
-
-def _text_facts(text: Generated) -> dict[str, Any]:
-    return {"text": text.text, "tokens": text.tokens, "ended": text.ended}
+    return {"task": item.task, "instruction": item.instruction, "answer": item.answer, **text.to_json()}
 
 
 def records(items: Sequence[CommonsenseItem], ways: Mapping[str, Answers]) -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from sharelora.data.questions import LETTERS
 from sharelora.evaluation.batching import Listener
-from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
-from sharelora.evaluation.exams import Exam, ExamOptions
+from sharelora.evaluation.exams import Exam, ExamOptions, PreparedExam, load_exam
 from sharelora.evaluation.multiple_choice import Scored, answer
 from sharelora.evaluation.subject import data_root, locate_subject, write_evaluation
 from sharelora.metrics import accuracy

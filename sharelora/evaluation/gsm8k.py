@@ -116,13 +116,7 @@ class Gsm8kReport:
 
 def text_row(problem: WordProblem, text: Generated) -> dict[str, Any]:
     """The record of a problem whose text is not scored."""
-    return {
-        "question": problem.question,
-        "answer": _exact(problem.answer),
-        "text": text.text,
-        "tokens": text.tokens,
-        "ended": text.ended,
-    }
+    return {"question": problem.question, "answer": _exact(problem.answer), **text.to_json()}
 
 
 def _exact(value: Fraction | None) -> str | None:

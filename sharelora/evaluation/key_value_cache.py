@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 # What a model raises that cannot continue from a cache of several tokens.
 UNABLE = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError)
-# Two ways to the same logits differ by rounding alone; a cache that is ignored changes them far more.
+# Two ways to the same logits differ only by rounding; a cache that is ignored changes them far more.
 _TOLERANCE = 0.05
 # Pads short rows; it is masked, so which token it is does not matter.
 PADDING = 0
@@ -51,7 +51,7 @@ class PromptReader:
             ids: (B, T).
             mask: (B, cached tokens + T), 0 for padding.
             positions: (B or 1, T).
-            ends: (B,), the column of each row whose logits are wanted; None for the last one of all.
+            ends: (B,), the column of each row whose logits are wanted; None for the last column.
             options: other arguments of the model.
         """
         known = {"position_ids": positions, **({"logits_to_keep": 1} if ends is None else {}), **options}
@@ -111,7 +111,7 @@ class PromptReader:
         """The logits after each prompt.
 
         Rows are padded on the right: a gap between the cached beginning and a row would shift a sliding window. The
-        model's head is applied to the last position of each row alone.
+        model's head is applied to only the last position of each row.
 
         Args:
             rows: the tokens of B prompts, at least one each: all of them, or those after the shared beginning.
@@ -158,7 +158,7 @@ class PromptReader:
 
 
 def agree(one: Tensor, other: Tensor) -> bool:
-    """Whether two logits, (B, vocabulary), differ by rounding alone."""
+    """Whether two logits, (B, vocabulary), differ only by rounding."""
     # Only differences between logits matter: a model may shift them all.
     one, other = one - one.mean(-1, keepdim=True), other - other.mean(-1, keepdim=True)
     return bool(((one - other).norm(dim=-1) <= _TOLERANCE * one.norm(dim=-1)).all())
@@ -179,7 +179,7 @@ class RowLayer(DynamicLayer):
 
     Args:
         keys: of the prompts, (prompts, heads, T, head size).
-        values: likewise.
+        values: as `keys`.
         beams: rows per prompt.
         new_columns: columns that will be added.
     """

@@ -1,7 +1,7 @@
 """Multiple choice by likelihood where an answer may be several tokens: the sum of their log-probabilities.
 
 What all answers of an item begin with costs each of them the same and is read as part of its prompt. From there on the
-answers are a tree: every node, where they branch or continue, is one prompt whose next token is looked at. Words such
+answers are a tree: every node, where they branch or continue, is one prompt whose next token is scored. Words such
 as answer1 and answer2 branch once, so an item is one prompt for most tokenizers. Sums are not divided by lengths: the
 words of one task are equally long, or nearly so. `reference.score_answers_one_by_one` does the same the slow way.
 """
@@ -83,7 +83,7 @@ def prepare_answers(tokenizer: Any, items: Sequence[Item], limit: int | None = N
         limit: most tokens of a prompt; None for no limit.
 
     Raises:
-        UserError: prompts longer than the limit, or answers that cannot be told apart.
+        UserError: prompts longer than the limit, or answers that cannot be distinguished.
     """
     by_answers = {
         answers: tree(answer_tokens(tokenizer, answers)) for answers in dict.fromkeys(item.answers for item in items)

@@ -102,7 +102,7 @@ def parse(argv: Sequence[str] | None = None) -> NlgScoreOptions:
         raise UserError("found both --references and --data; need one source of references; leave one out")
     if options.python and options.task != "e2e":
         raise UserError(
-            f"found --python with --task {options.task}; it is about NIST, which e2e alone has; leave it out"
+            f"found --python with --task {options.task}; it is about NIST, which only e2e has; leave it out"
         )
     if options.has_token_ids and options.references:
         raise UserError(

@@ -52,7 +52,7 @@ def read_blocks(path: Path) -> list[list[str]]:
     """Read E2E's form of references: one per line, an empty line after those of each input.
 
     Raises:
-        UserError: two empty lines follow each other, or there is no text at all.
+        UserError: two empty lines follow each other, or the file has no text.
     """
     lines = read_lines(path)
     while lines and not lines[-1]:

@@ -25,7 +25,7 @@ Beam = tuple[float, tuple[int, ...]]
 
 
 def score_one_by_one(model: Any, tokenizer: Any, items: Sequence[Item]) -> Scored:
-    """Answer multiple choice items, each prompt whole and alone; see `sharelora.evaluation.multiple_choice.score`."""
+    """Answer multiple choice items one prompt at a time; see `sharelora.evaluation.multiple_choice.score`."""
     encoded = encode_items(tokenizer, items)
     require_room(encoded, context_length(model.config))
     device = model.get_input_embeddings().weight.device

@@ -35,7 +35,7 @@ class Subject:
 
     Args:
         base: folder or hub id of the base model, or of a merged one.
-        adapter: the adapter's folder; None for the base alone.
+        adapter: the adapter's folder; None for the bare base.
     """
 
     base: str
@@ -106,7 +106,7 @@ def data_root(folder: str | None, tiny: bool) -> Path | None:
 
 
 def write_records(output: str, rows: Iterable[Mapping[str, Any]], name: str = PREDICTIONS) -> Path:
-    """Write one record per item into a file of the output folder, whole or not at all; return the file."""
+    """Write one record per item into a file of the output folder, atomically; return the file."""
     path = Path(output) / name
     write_json_lines(path, rows)
     return path
@@ -121,7 +121,7 @@ def write_evaluation(
     metrics: Mapping[str, Any],
     seconds: float,
 ) -> None:
-    """Write one record per item and the result, each whole or not at all, into the output folder.
+    """Write one record per item and the result, each atomically, into the output folder.
 
     Args:
         options: the flags.

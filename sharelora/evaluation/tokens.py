@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool
     """
     tokens = _Tokens(tokenizer, bos)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
-    starts[""] = ()  # A start token alone is not worth a pass of its own.
+    starts[""] = ()  # A start token by itself is not worth a separate pass.
     parts = []
     for first in range(0, len(prompts), CHUNK):
         chunk = prompts[first : first + CHUNK]
@@ -126,7 +126,7 @@ def _split(start: Ids, ids: Ids) -> tuple[Ids, Ids]:
 def by_beginning(starts: Sequence[Ids]) -> dict[Ids, list[int]]:
     """Group the indices of prompts by the beginning that they share; `()` for those read whole, which come last.
 
-    A beginning that nothing else shares is not worth a pass of its own.
+    A beginning that no other prompt shares is not worth a separate pass.
     """
     groups: dict[Ids, list[int]] = {}
     for index, start in enumerate(starts):
@@ -199,8 +199,8 @@ def too_long(encoded: Sequence[Encoded], limit: int | None) -> list[int]:
     return [] if limit is None else [index for index, item in enumerate(encoded) if item.length > limit]
 
 
-def by_name(names: Sequence[str]) -> str:
-    """Count names for a message: `anatomy 3, astronomy 1`."""
+def by_name(names: Iterable[str] | Mapping[str, int]) -> str:
+    """Names, or names with their counts, for a message: `anatomy 3, astronomy 1`."""
     return ", ".join(f"{name or 'unnamed'} {count}" for name, count in sorted(Counter(names).items()))
 
 

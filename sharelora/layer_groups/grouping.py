@@ -26,7 +26,7 @@ class Grouping:
 
     Attributes:
         layers: L, the number of layers of the model.
-        groups: each with at least two layers, counted from 0; the other layers keep matrices of their own.
+        groups: each with at least two layers, counted from 0; the other layers keep their own matrices.
         least: for each group the similarity of its least similar pair.
     """
 
@@ -40,7 +40,7 @@ class Grouping:
 
         Args:
             similar: (L, L).
-            members: layers of each group; a single layer is no group and is left out.
+            members: layers of each group; a single layer is not a group and is left out.
         """
         groups = tuple(sorted(tuple(sorted(layers)) for layers in members if len(layers) > 1))
         return cls(len(similar), groups, tuple(least_similar(similar, group) for group in groups))
@@ -118,7 +118,7 @@ def fewest(similar: Matrix, threshold: float) -> Grouping:
     """
     best, cuts = _tables(similar)
     layers = len(similar)
-    # A run for every layer has no pair at all, so that the last count always reaches it.
+    # One run per layer has no pairs, so the last count always reaches it.
     count = next(n for n in range(1, layers + 1) if best[n][layers] >= threshold)
     return Grouping.of(similar, _runs(cuts, count))
 

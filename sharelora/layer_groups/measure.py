@@ -99,7 +99,7 @@ def find_layers(model: Any) -> list[nn.Module]:
     """Return the layers of a transformer, first to last; of a vision-language model those of its language model.
 
     Raises:
-        UserError: there is no list of as many modules as the configuration says, or more than one.
+        UserError: no module list, or more than one, has as many modules as the configuration says.
     """
     count = int(model.config.get_text_config().num_hidden_layers)
     stacks = {
@@ -164,7 +164,7 @@ class LastTokens:
 
 
 def last_real(attention_mask: Tensor) -> Tensor:
-    """Return the position of each row's last token that is no padding, wherever the padding is.
+    """Return the position of each row's last token that is not padding, on whichever side the padding is.
 
     Args:
         attention_mask: (B, T), 1 for tokens.

@@ -73,7 +73,7 @@ class GroupingSettings:
             similar: (L, L), by this measure.
 
         Raises:
-            UserError: no two layers are similar enough, or more distinct layers are asked for than can be.
+            UserError: no two layers are similar enough, or more distinct layers were requested than possible.
         """
         if self.distinct is not None:
             if not 1 <= self.distinct < len(similar):

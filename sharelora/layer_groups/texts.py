@@ -100,7 +100,7 @@ def draw_items(items: Sequence[Item], count: int, seed: int, source: object, nou
         noun: what they are, for the warning.
     """
     if len(items) < count:
-        logger.warning("warning: %s has only %d of the %d %s that are asked for", source, len(items), count, noun)
+        logger.warning("warning: %s has only %d of the %d %s that were requested", source, len(items), count, noun)
     indices = random.Random(seed).sample(range(len(items)), min(count, len(items)))
     return [items[index] for index in sorted(indices)]
 

@@ -29,7 +29,7 @@ def accuracy(right: Sequence[bool]) -> Accuracy:
     """Count the right answers.
 
     Raises:
-        ValueError: there are none at all.
+        ValueError: no answers.
     """
     if not right:
         raise ValueError("no answers to score")
@@ -45,12 +45,12 @@ def by_group(right: Sequence[bool], groups: Sequence[str]) -> dict[str, Accuracy
 
 
 def micro(scores: Mapping[str, Accuracy]) -> Accuracy:
-    """All questions alike: what the MMLU paper and lm-eval call the average."""
+    """Each question counts the same: what the MMLU paper and lm-eval call the average."""
     return Accuracy(sum(score.right for score in scores.values()), sum(score.count for score in scores.values()))
 
 
 def macro(scores: Mapping[str, Accuracy]) -> float:
-    """All groups alike, however many questions they have: what QLoRA reports for MMLU."""
+    """Each group counts the same, however many questions it has: what QLoRA reports for MMLU."""
     return math.fsum(score.mean for score in scores.values()) / len(scores)
 
 

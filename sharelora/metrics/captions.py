@@ -136,7 +136,7 @@ def rouge_l(hypotheses: Texts, references: References) -> float:
 
     Args:
         hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
-        references: one or more per segment, tokenised likewise.
+        references: one or more per segment, tokenised the same way.
 
     Raises:
         UserError: see `segments.check`.
@@ -194,7 +194,7 @@ def cider(hypotheses: Texts, references: References) -> float:
 
     Args:
         hypotheses: one text per segment, tokenised: words with spaces between them, see `tokenise`.
-        references: one or more per segment, tokenised likewise.
+        references: one or more per segment, tokenised the same way.
 
     Raises:
         UserError: see `segments.check`.

@@ -36,7 +36,7 @@ class Summary:
 def summarise(matrix: Matrix, lower_is_better: bool = False) -> Summary:
     """Return the four numbers of a matrix.
 
-    The three differences are of goodness: for a score of which less is better, such as a loss, they are taken of its
+    The three differences are of goodness: for a score where less is better, such as a loss, they are taken of its
     negative, so that their signs mean the same as for accuracies.
 
     Args:
@@ -76,7 +76,7 @@ def forgetting(good: Matrix) -> float:
     As in the paper the untouched model is not among the stages, and a stage before the task itself is.
 
     Args:
-        good: scores of which more is better.
+        good: scores where more is better.
     """
     return _mean(len(good) - 2, lambda task: max(row[task] for row in good[1:-1]) - good[-1][task])
 
@@ -85,7 +85,7 @@ def backward_transfer(good: Matrix) -> float:
     """The mean over all tasks but the last of the score at the end, less that just after the task was learnt.
 
     Args:
-        good: scores of which more is better.
+        good: scores where more is better.
     """
     return _mean(len(good) - 2, lambda task: good[-1][task] - good[task + 1][task])
 
@@ -94,7 +94,7 @@ def forward_transfer(good: Matrix) -> float:
     """The mean over all tasks but the first of the score just before the task is learnt, less the untouched model's.
 
     Args:
-        good: scores of which more is better.
+        good: scores where more is better.
     """
     return _mean(len(good) - 2, lambda task: good[task + 1][task + 1] - good[0][task + 1])
 

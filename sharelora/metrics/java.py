@@ -87,7 +87,7 @@ def meteor(hypotheses: Texts, references: References) -> float:
 
     Args:
         hypotheses: one text per segment, tokenised: words with spaces between them.
-        references: one or more per segment, tokenised likewise.
+        references: one or more per segment, tokenised the same way.
 
     Raises:
         UserError: see `segments.check`; or Java or its program is missing, with what to install.

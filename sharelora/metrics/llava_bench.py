@@ -35,7 +35,7 @@ def relative(points: Sequence[Points]) -> Relative:
     """Score a set of ratings.
 
     Raises:
-        ValueError: there is none with points.
+        ValueError: no rating has points.
     """
     good = [(reference, model) for reference, model in points if reference is not None and model is not None]
     if not good:

@@ -78,7 +78,7 @@ def chosen(metrics: Mapping[str, Score], without: Sequence[str] = ()) -> dict[st
     """Return the metrics that are left when some are left out, whatever the case of their names.
 
     Raises:
-        UserError: there is no metric of that name, or none is left.
+        UserError: an unknown metric, or none is left.
     """
     known = {name.lower(): name for name in metrics}
     unknown = [name for name in without if name.lower() not in known]

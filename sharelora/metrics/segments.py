@@ -18,7 +18,7 @@ def check(hypotheses: Texts, references: References) -> None:
         references: for each segment the texts that would have been right.
 
     Raises:
-        UserError: no segment at all, another number of hypotheses than of segments, or a segment without any
+        UserError: no segment, another number of hypotheses than of segments, or a segment without any
             reference that has words.
     """
     if len(hypotheses) != len(references):

@@ -68,7 +68,7 @@ def ter(hypotheses: Texts, references: References) -> float:
 
     Args:
         hypotheses: one text per segment, tokenised: words with spaces between them.
-        references: one or more per segment, tokenised likewise.
+        references: one or more per segment, tokenised the same way.
 
     Raises:
         UserError: see `segments.check`.

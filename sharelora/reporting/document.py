@@ -11,7 +11,7 @@ from sharelora.reporting.environment import command_line, git_commit, machine_fa
 from sharelora.support.files import write_text
 from sharelora.support.text import size
 
-# The beginning alone is looked for: the rest was worded differently in earlier documents.
+# Only the beginning is searched for: the rest was worded differently in earlier documents.
 _NOTES_BEGIN = "<!-- What follows is written by hand"
 NOTES = f"{_NOTES_BEGIN} and kept when this file is generated again. -->"
 

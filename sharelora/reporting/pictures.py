@@ -43,7 +43,7 @@ def new_figure(width: float, height: float) -> Any:
         UserError: matplotlib is not installed.
     """
     require_matplotlib()
-    # Optional, hence imported here. The object interface needs no display and changes no global state.
+    # Optional, so imported here. The object interface needs no display and changes no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -64,7 +64,7 @@ class Result:
 
 
 def describe_rule(rule: SharingRule | None) -> str:
-    """Say in a few words what a rule shares; None stands for a plan written by hand."""
+    """Say in a few words what a rule shares; None for a plan written by hand."""
     if rule is None:
         return "plan"
     words = [rule.share]
@@ -94,10 +94,10 @@ def describe_file(path: str | Path) -> dict[str, Any]:
     """Return a file's path, bytes, SHA-256 and, for safetensors, the elements of all its tensors.
 
     Args:
-        path: a file, or an adapter's folder, which stands for the weights in it.
+        path: a file, or an adapter's folder, then the weights in it.
 
     Raises:
-        UserError: there is no such file.
+        UserError: no such file.
     """
     path = Path(path)
     path = path / WEIGHTS_FILE if path.is_dir() else path
@@ -245,7 +245,7 @@ def read_result(path: str | Path) -> Result:
         return _read_upstream(path, data, "lora")
     if _is_one_of(path, QLORA) and "run_name" in data:
         return _read_upstream(path, data, "qlora")
-    raise UserError(f"{path} is no known result; need {', '.join(OURS + TRAINER)} or QLoRA's metrics.json")
+    raise UserError(f"{path} is not a known result; need {', '.join(OURS + TRAINER)} or QLoRA's metrics.json")
 
 
 def _result_files(folder: Path) -> list[Path]:
@@ -272,7 +272,7 @@ def read_results(path: str | Path) -> list[Result]:
     `eval_results_<task>.json`) and QLoRA's `metrics.json`.
 
     Raises:
-        UserError: there is none, or one is damaged.
+        UserError: none found, or one is damaged.
     """
     path = Path(path)
     if path.is_file():

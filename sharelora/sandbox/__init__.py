@@ -15,7 +15,7 @@ Guaranteed against harm, in the mode `bubblewrap` and unless the kernel or bubbl
 - It can write only to its own /tmp, which is in memory and limited in size.
 - It starts no process and sends no signal; nothing of it remains afterwards.
 - It gets no more time, memory, threads, files and output than `Limits` allows. The kernel's own memory, such as that
-  for empty files, is limited by the time alone.
+  for empty files, is limited only by time.
 
 The mode `rlimits` does not protect files; its docstring lists what it does.
 
@@ -34,7 +34,7 @@ Not guaranteed:
 
 Different from running program and test as one text, as others do: arguments and results are copies; an object of the
 program's own class, or a function, cannot be returned to a test, and fails; a builtin that the program redefines is
-redefined for the program alone; installed packages cannot be imported.
+redefined only for the program; installed packages cannot be imported.
 
 May import: support. Begin with `running`, then `inside.checker`.
 """

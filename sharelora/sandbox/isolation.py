@@ -1,4 +1,4 @@
-"""The full sandbox: namespaces of its own, made by bubblewrap.
+"""The full sandbox: separate namespaces, made by bubblewrap.
 
 The program sees a read-only Python and its shared libraries, an empty /tmp that is in memory and vanishes with it, and
 four devices. There is no network, no other process, no /proc, no home, no environment, and no user's folder.

@@ -60,7 +60,7 @@ class Outcome:
     """The outcome of a program.
 
     Args:
-        passed: whether it counts as right; true for the status `passed` alone.
+        passed: whether it counts as right; true only for the status `passed`.
         status: a name of `STATUSES`.
         detail: one line for people: the assertion, the exception, the limit. Partly the program's own words.
         seconds: of wall clock, with the start of the sandbox.
@@ -134,10 +134,10 @@ def run_program(source: str, test: str | None = None, limits: Limits = DEFAULT, 
         mode: a name of `MODES`.
 
     Returns:
-        The outcome. However the program behaves, it is no error here: only this program does not pass.
+        The outcome. A misbehaving program raises nothing here: it just does not pass.
 
     Raises:
-        UserError: the sandbox itself does not start after several attempts, which is no fault of the program.
+        UserError: the sandbox itself does not start after several attempts, which is not the program's fault.
     """
     if mode not in MODES:
         raise UserError(f"found the sandbox {mode!r}; need one of {', '.join(MODES)}")
@@ -243,7 +243,7 @@ def as_they_end(run: Callable[[P], R], items: Sequence[P], workers: int) -> Gene
 def make_job(source: str, test: str | None, limits: Limits, user: int | None) -> bytes:
     """Return what a sandbox reads from standard input: the code that runs inside, the program, and then the test.
 
-    The parts are read one after the other: by the time the test is read, the program runs in a process of its own.
+    The parts are read one after the other: by the time the test is read, the program runs in its own process.
 
     Args:
         source: the program.

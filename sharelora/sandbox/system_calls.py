@@ -16,7 +16,7 @@ from sharelora.support.errors import UserError
 
 # The kernel's names of the two processors, and the position of their numbers in the pairs below.
 PROCESSORS = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-# Call -> its number on x86_64 and on aarch64, None where there is no such call.
+# Call -> its number on x86_64 and on aarch64, None where the call does not exist.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
     # other processes: created, replaced, entered, controlled
     "fork": (57, None),

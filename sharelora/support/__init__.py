@@ -1,4 +1,4 @@
-"""What every room needs and none owns: errors that the user can fix, whole files, the hub, numbers and sizes as text.
+"""Shared basics: errors that the user can fix, atomic files, the hub, numbers and sizes as text.
 
-May import: the standard library alone. Begin with `errors`.
+May import: only the standard library. Begin with `errors`.
 """

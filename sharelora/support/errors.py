@@ -16,10 +16,10 @@ class UserError(ValueError):
 
 
 class Stopped(BaseException):
-    """A signal ended the run in good order; no error, so that nothing takes it for one and goes on.
+    """A signal ended the run in good order; not an error, so that no handler of errors swallows it.
 
     Args:
-        message: what was saved, and how to go on.
+        message: what was saved, and how to resume.
         code: the exit code.
     """
 
@@ -52,7 +52,7 @@ HIDDEN = "***"
 _FLAG = re.compile(r"--?[\w-]*(token|api[-_]key|password|secret)", re.IGNORECASE)
 # What the model hub's tokens look like.
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
-# Values of such flags that say where the secret is, and are none.
+# Values of such flags that are not secrets: they say where the secret is, if anywhere.
 _NO_SECRET = ("true", "false", "none", "")
 
 
@@ -65,7 +65,7 @@ def redacted(words: Iterable[str]) -> list[str]:
     """Return the words of a command line without the values of flags that take a secret.
 
     Args:
-        words: flags and values; a value follows its flag, as a word of its own or after an equals sign.
+        words: flags and values; a value follows its flag or an equals sign.
     """
     shown: list[str] = []
     secret = False

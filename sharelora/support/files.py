@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Atomic files: written completely or not at all."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def require_writable(folder: str | Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; of a link the link alone, wherever it leads."""
+    """Remove a file, or a folder with all that is in it; of a link only the link, wherever it leads."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -70,10 +70,10 @@ def cached_folder(
 ) -> Path | None:
     """The local copy of a hub repository that holds `file`, or None."""
     try:
-        found = huggingface_hub.try_to_load_from_cache(name, file, cache_dir=cache_dir, revision=revision)
+        cached = huggingface_hub.try_to_load_from_cache(name, file, cache_dir=cache_dir, revision=revision)
     except ValueError:  # not a possible repository name
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def repository_files(name: str, revision: str | None = None, token: str | bool | None = None) -> list[str]:

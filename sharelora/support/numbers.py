@@ -3,7 +3,7 @@
 What counts as one number:
 
 - digits, with thousands separators where every group after the first has three: `1,234,567`; `1,23` is two numbers
-- a decimal part, also without a whole one: `2.50`, `.5`; a full stop behind a number is none
+- a decimal part, also without a whole one: `2.50`, `.5`; a full stop after a number does not count
 - a fraction or a mixed number: `3/4`, `1 1/2`; the denominator is not 0, and there is no space around the slash
 - a minus sign before it or before its currency sign: `-5`, `-$5`, `$-5`; behind a number, a bracket or a letter a minus
   is a subtraction or a hyphen: `16-3`, `16 -3`, `x-5`
@@ -35,7 +35,7 @@ def _value(text: str, match: re.Match[str]) -> Fraction:
 
 
 def _is_sign(before: str) -> bool:
-    """Whether a minus is a sign and not a subtraction or a hyphen, by what stands before it."""
+    """Whether a minus is a sign and not a subtraction or a hyphen, by what precedes it."""
     if before[-1:].isalnum() or before.endswith((")", "%")):
         return False
     return not re.search(r"[0-9)%] +\Z", before[-40:])
@@ -47,9 +47,9 @@ def numbers(text: str) -> list[Fraction]:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text: the flexible reading of an answer. None if there is none."""
-    found = numbers(text)
-    return found[-1] if found else None
+    """The last number in a text: the flexible reading of an answer. None if it has none."""
+    values = numbers(text)
+    return values[-1] if values else None
 
 
 def marked_number(text: str) -> Fraction | None:
@@ -64,6 +64,6 @@ def marked_number(text: str) -> Fraction | None:
 
 
 def whole_number(text: str) -> Fraction | None:
-    """The number that a text is, nothing beside it but spaces; None if it is something else."""
+    """The number that a text consists of, spaces aside; None if it is something else."""
     match = _NUMBER.fullmatch(text.strip())
     return None if match is None else _value(text.strip(), match)

@@ -1,4 +1,4 @@
-"""Names and shapes of a safetensors file, from its header alone: no weights are read, nothing is imported."""
+"""Names and shapes of a safetensors file, from its header: no weights are read, nothing is imported."""
 
 from __future__ import annotations
 

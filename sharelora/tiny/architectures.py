@@ -191,7 +191,7 @@ def architecture(kind: str) -> Architecture:
     """Return a kind of tiny model.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: unknown name.
     """
     if kind not in ARCHITECTURES:
         raise UserError(f"found tiny model {kind}; need one of {', '.join(ARCHITECTURES)}; change the name")

@@ -122,7 +122,7 @@ def build(architecture: Architecture, recipe: Recipe, folder: Path, seed: int, p
     )
     with reproducible(seed):
         model = architecture.model(config).float()
-        # Another source than the tokenizer's, so that the text goes on where that of other seeds does not begin.
+        # Another source than the tokenizer's, so that the text continues where that of other seeds does not begin.
         documents = architecture.reads(world, random.Random(seed + 1))
         train(model, architecture.objective(tokenizer, documents, recipe), recipe, progress)
     model.eval().save_pretrained(folder)

@@ -44,7 +44,7 @@ Objective = Callable[[PreTrainedTokenizerFast, Iterator[Document], Recipe], Loss
 
 # The share of tokens to be found, and of these the shares that are masked and replaced by any other. BERT's 15 % and
 # 80/10/10 are for long training; a model that trains for a minute learns more from more, and comparing two sentences
-# is learnt from replaced tokens alone.
+# is learnt only from replaced tokens.
 CHOSEN, MASKED, REPLACED = 0.3, 0.5, 0.4
 
 

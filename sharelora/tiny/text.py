@@ -66,7 +66,7 @@ def known_question(world: World, rng: random.Random, language: str | None = None
 
 
 def dictionary(world: World, rng: random.Random) -> Document:
-    """What words of known languages mean, and which letter stands at that position."""
+    """What words of known languages mean, and which letter is at that position."""
     lines = []
     for _ in range(rng.randint(2, 8)):
         language = rng.choice(tuple(world.known))
@@ -143,7 +143,7 @@ def known_quiz_columns(world: World, rng: random.Random) -> Columns:
 
 
 def meaning_columns(word: str, position: int, rng: random.Random) -> Columns:
-    """What a word means, or which letter stands there, as instruction, input and output."""
+    """What a word means, or which letter is there, as instruction, input and output."""
     if rng.random() < 0.5:
         return "Which letter stands at this place?", word, LETTERS[position]
     return "What does this word mean?", word, f"The word {word} means {POSITIONS[position]}."

@@ -1,4 +1,4 @@
-"""A little world: things with a kind, a colour and a place, and languages with words of their own for positions.
+"""A little world: things with a kind, a colour and a place, and languages with their own words for positions.
 
 The words of invented languages are what tuning teaches. A tiny model has read every one of them often, never with its
 meaning; it knows the words of some real languages, and all that is needed to answer a question about one.

@@ -237,7 +237,7 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "metrics.json").write_text('{"loss": 1.0}')
     with pytest.raises(UserError, match="a folder without results"):
         compare([tmp_path / "empty"])
-    with pytest.raises(UserError, match="no known result"):
+    with pytest.raises(UserError, match="is not a known result"):
         compare([tmp_path / "empty" / "metrics.json"])
     with pytest.raises(UserError, match="nothing to compare"):
         compare([])

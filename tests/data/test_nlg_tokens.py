@@ -1,4 +1,4 @@
-"""Tokens: where the separator stands, what counts in the loss, what is cut and how it is said."""
+"""Tokens: where the separator goes, what counts in the loss, what is cut and how that is reported."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from nlg_rows import write_lines
 from small_data import byte_tokenizer
 
 from sharelora.data import TrainCollator
-from sharelora.data.nlg import (
-    Record,
-    encode_prompt,
-    encode_prompts,
-    encode_rows,
-    load_encoded,
-    text_records,
-    token_rows,
-)
-from sharelora.data.nlg.tokens import Encoded, encode_records
+from sharelora.data.nlg import Encoded, Record, encode_records, load_encoded, token_rows
+from sharelora.data.nlg.token_files import text_of
+from sharelora.evaluation.beam.inputs import load_prompts
 from sharelora.support.errors import UserError
 
 RECORDS = [Record("name : Cotto", "Cotto is a café ."), Record("name : Blue Spice | near : it", "Blue .")]
@@ -42,13 +35,14 @@ def test_a_row_is_input_separator_space_text_end(tokenizer: Any) -> None:
     assert first.completion == [*ids(tokenizer, " Cotto is a café ."), end]
     plain = encode_records(tokenizer, RECORDS, add_separator=False, add_end=False)[0]
     assert plain.context + plain.completion == first.context[:-1] + first.completion[:-1]
-    assert text_records([first], tokenizer) == RECORDS[:1]
+    assert tokenizer.decode(first.context[:-1]) == RECORDS[0].context
+    assert text_of(tokenizer, first.completion) == RECORDS[0].completion
 
 
 @pytest.mark.parametrize("objective", ["clm", "jlm"])
 def test_the_loss_is_on_what_loras_mask_keeps(tokenizer: Any, objective: str) -> None:
     """LoRA shifts first: of the T - 1 predictions, clm drops those of the input's tokens but keeps the text's first."""
-    rows, _ = encode_rows(tokenizer, RECORDS, 64, objective)
+    rows, _ = token_rows(encode_records(tokenizer, RECORDS), 64, objective)
     for index, row in enumerate(encode_records(tokenizer, RECORDS)):
         whole = row.context + row.completion
         before = 0 if objective == "jlm" else len(row.context) - 1
@@ -58,7 +52,7 @@ def test_the_loss_is_on_what_loras_mask_keeps(tokenizer: Any, objective: str) ->
 
 
 def test_batches_are_as_long_as_their_longest_row(tokenizer: Any) -> None:
-    rows, _ = encode_rows(tokenizer, RECORDS, 64)
+    rows, _ = token_rows(encode_records(tokenizer, RECORDS), 64)
     batch = TrainCollator(tokenizer.eos_token_id)([rows[0], rows[1]])
     assert batch["input_ids"].shape == (2, int(rows.lengths.max()))
     assert batch["attention_mask"].sum(1).tolist() == rows.lengths.tolist()
@@ -84,29 +78,35 @@ def test_a_long_row_loses_the_end_of_its_text_but_not_its_end_token(tokenizer: A
 def test_an_input_without_room_for_a_text_is_refused(tokenizer: Any) -> None:
     need = len(encode_records(tokenizer, RECORDS)[1].context) + 2
     with pytest.raises(UserError, match=rf"1 of 2 inputs of train leave no room .*need {need} or more"):
-        encode_rows(tokenizer, RECORDS, need - 1)
-    encode_rows(tokenizer, RECORDS, need)
+        token_rows(encode_records(tokenizer, RECORDS), need - 1)
+    token_rows(encode_records(tokenizer, RECORDS), need)
 
 
-def test_a_long_input_for_decoding_keeps_its_end_and_the_separator(tokenizer: Any) -> None:
+def test_a_long_input_for_decoding_keeps_its_end_and_the_separator(tokenizer: Any, tmp_path: Path) -> None:
     end = tokenizer.eos_token_id
     whole = [*ids(tokenizer, "name : Cotto"), end]
-    assert encode_prompt(tokenizer, "name : Cotto", 64) == whole
-    assert encode_prompt(tokenizer, "name : Cotto", 4) == whole[-4:]
-    prompts, report = encode_prompts(tokenizer, [record.context for record in RECORDS], len(whole))
-    assert [len(prompt) for prompt in prompts] == [len(whole)] * 2 and report.cut == 1
-    assert "lost their first tokens" in report.line()
-    with pytest.raises(UserError, match="room for 1 tokens of input; need at least 2"):
-        encode_prompt(tokenizer, "name", 1)
+    file = write_lines(tmp_path / "a.jsonl", [vars(record) for record in RECORDS])
+
+    def prompts(room: int) -> Any:
+        return load_prompts(tokenizer, str(file), "test", seq_len=room + 8, eval_len=8)
+
+    assert prompts(64).ids[0] == whole
+    assert prompts(4).ids[0] == whole[-4:]
+    cut = prompts(len(whole))
+    assert [len(prompt) for prompt in cut.ids] == [len(whole)] * 2 and cut.report.cut == 1
+    assert "lost their first tokens" in cut.report.line()
+    with pytest.raises(UserError, match="found --seq_len 9 and --eval_len 8; need room for at least 2 tokens"):
+        prompts(1)
 
 
-def test_empty_texts_and_unknown_objectives_are_refused(tokenizer: Any) -> None:
-    with pytest.raises(UserError, match=r"row 2 of train has no text \('name : Cotto'\)"):
-        encode_rows(tokenizer, [RECORDS[1], Record("name : Cotto", "")], 64)
+def test_empty_texts_and_unknown_objectives_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "a.jsonl", [vars(RECORDS[1]), vars(Record("name : Cotto", ""))])
+    with pytest.raises(UserError, match=r"a.jsonl row 2 has an empty text in column completion"):
+        load_encoded(file, "train", tokenizer)
     with pytest.raises(UserError, match="found obj lm; need one of clm, jlm"):
-        encode_rows(tokenizer, RECORDS, 64, "lm")
+        token_rows(encode_records(tokenizer, RECORDS), 64, "lm")
     with pytest.raises(UserError, match="no end token"):
-        encode_rows(byte_tokenizer(eos=None), RECORDS, 64)
+        encode_records(byte_tokenizer(eos=None), RECORDS)
 
 
 def test_files_of_ids_are_taken_as_they_are(tokenizer: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from benchmarks.harness import machine
 from benchmarks.speed import mmlu, mmlu_ways
 from sharelora import UserError
 from sharelora.data.questions import Question
-from sharelora.evaluation.exam_prompts import PromptWriter, prepare
+from sharelora.evaluation.exams import PromptWriter, prepare
 from sharelora.evaluation.multiple_choice import Choice
 
 SUBJECTS = ("anatomy", "sociology", "virology")

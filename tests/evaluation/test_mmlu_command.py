@@ -15,8 +15,8 @@ from toy import WORDS, make_model, make_tokenizer
 from sharelora import ShareLoraConfig
 from sharelora.data.mmlu import load_mmlu
 from sharelora.data.questions import Question
-from sharelora.evaluation.exam_prompts import PreparedExam, choose, prepare
 from sharelora.evaluation.exam_report import examine
+from sharelora.evaluation.exams import PreparedExam, choose, prepare
 from sharelora.evaluation.reference import score_one_by_one
 from sharelora.support.errors import UserError, run_main
 
@@ -236,8 +236,7 @@ def test_a_dry_run_writes_nothing(data: Path, model: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_real_questions(shared_data: Path, shared_models: Path) -> None:
     """Real questions and a really trained small model: the engine agrees with the plain way on every choice."""
-    from sharelora.evaluation.exam_prompts import load_exam
-    from sharelora.evaluation.exams import MMLU
+    from sharelora.evaluation.exams import MMLU, load_exam
     from sharelora.evaluation.tokens import Item, encode_items
     from sharelora.models.load import load_base, load_tokenizer
 

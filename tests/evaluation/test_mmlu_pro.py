@@ -153,8 +153,7 @@ def test_the_validation_split_is_asked_without_examples(score: Score) -> None:
 def test_letters_that_are_several_tokens_are_refused(data: Path, tmp_path: Path) -> None:
     from toy import make_tokenizer_of_parts
 
-    from sharelora.evaluation.exam_prompts import load_exam
-    from sharelora.evaluation.exams import MMLU_PRO
+    from sharelora.evaluation.exams import MMLU_PRO, load_exam
 
     parts = {text: place + 3 for place, text in enumerate([" A", " B", " C", " ", "I", "J", "x"])}
     with pytest.raises(UserError, match="answers of other than one token"):

@@ -84,7 +84,7 @@ def test_the_result_joins_the_training_of_an_adapter(e2e: str, tmp_path: Path) -
         ("--task e2e", "--predictions"),
         ("--task e3e --predictions p", "e3e"),
         ("--task e2e --predictions p --references r --data e2e", "both --references and --data"),
-        ("--task webnlg --predictions p --python", "NIST, which e2e alone has"),
+        ("--task webnlg --predictions p --python", "NIST, which only e2e has"),
         ("--task e2e --predictions p.jsonl --references r", "token ids in --predictions and texts in --references"),
         ("--task e2e --predictions p.jsonl", "add --tokenizer"),
         ("--task dart --predictions p --without nist", "found metric nist; need one of BLEU, METEOR, TER"),

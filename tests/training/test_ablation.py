@@ -1,4 +1,4 @@
-"""A grid is checked before it runs, runs the cheapest first, goes on where it stopped, and becomes tables."""
+"""A grid is checked before it runs, runs the cheapest first, resumes where it stopped, and becomes tables."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_template_that_loses_images_or_changes_its_beginning_is_refused(tmp_pa
     template.write_text("{{ messages | length }}{% for turn in messages %}{{ turn.content }}{% endfor %}")
     with pytest.raises(UserError, match="does not keep what it wrote before"):
         ConversationWriter(reader, str(template)).pieces(record)
-    with pytest.raises(UserError, match="no chat template of its own"):
+    with pytest.raises(UserError, match="this model has no chat template; need one"):
         ConversationWriter(reader, "own")
 
 

@@ -124,7 +124,7 @@ def write_predictions(
 ) -> Path:
     """Write the predictions of a test split: `index` and `prediction`, tab-separated, under a header.
 
-    Classes are written as in the official files, which are numbers for some tasks: the server takes nothing else.
+    Classes are written as in the official files, which are numbers for some tasks: the server accepts only these.
 
     Args:
         folder: where; the file is called as GLUE asks, e.g. `MNLI-m.tsv`.

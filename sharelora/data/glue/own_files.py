@@ -12,7 +12,7 @@ from sharelora.data.rows import BadCell, Row, cell, read_rows
 from sharelora.support.errors import UserError
 
 NAME, LABEL = "own", "label"
-# Columns that number rows are no text.
+# Columns that number rows are not text.
 NUMBERS = ("idx", "index", "id")
 SUBMISSION = {"test": "predictions.tsv"}
 CLASS_METRICS, SCORE_METRICS = ("accuracy",), ("pearson", "spearmanr")
@@ -35,12 +35,12 @@ def read_own(files: Mapping[str, Path]) -> tuple[GlueTask, str, dict[str, list[R
         The task, where it was found, and the rows by split.
 
     Raises:
-        UserError: no file with labels, no text column, a cell that is no text, or a label that training does not have.
+        UserError: no file with labels, no text column, a cell that is not text, or a label that training does not have.
     """
     first = next((split for split in ("train", "dev") if split in files), None)
     if first is None:
-        found = f"only the test file {files['test']}" if files else "neither a task nor own files"
-        raise UserError(f"found {found}; need labels to learn; pass --task_name, --train_file or --validation_file")
+        present = f"only the test file {files['test']}" if files else "neither a task nor own files"
+        raise UserError(f"found {present}; need labels to learn; pass --task_name, --train_file or --validation_file")
     tables = {split: read_rows(file) for split, file in files.items()}
     columns = _text_columns(tables[first][0], files[first])
     classes = _classes(tables[first], files[first])

@@ -161,7 +161,7 @@ def glue_task(name: str) -> GlueTask:
     """Return a task by its name, in any case of letters.
 
     Raises:
-        UserError: there is none of that name; the nearest one is named.
+        UserError: unknown name; the message suggests the closest one.
     """
     if name.lower() not in TASKS:
         raise unknown_name(name, TASKS, "task", "or pass --train_file and --validation_file")

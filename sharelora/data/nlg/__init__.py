@@ -7,22 +7,19 @@ from sharelora.support.lazy import make_lazy
 if TYPE_CHECKING:
     from sharelora.data.nlg.load import load_nlg, locate_nlg
     from sharelora.data.nlg.records import Group, Record, grouped
-    from sharelora.data.nlg.token_files import load_encoded, text_records
-    from sharelora.data.nlg.tokens import Encoded, NlgReport, encode_prompt, encode_prompts, encode_rows, token_rows
+    from sharelora.data.nlg.token_files import load_encoded
+    from sharelora.data.nlg.tokens import Encoded, NlgReport, encode_records, token_rows
 
 __all__ = [
     "Encoded",
     "Group",
     "NlgReport",
     "Record",
-    "encode_prompt",
-    "encode_prompts",
-    "encode_rows",
+    "encode_records",
     "grouped",
     "load_encoded",
     "load_nlg",
     "locate_nlg",
-    "text_records",
     "token_rows",
 ]
 

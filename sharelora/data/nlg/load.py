@@ -89,7 +89,7 @@ def load_nlg(
         split: `train`, `valid` or `test`; a single file is what it is.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA. Where there is one, the
             hub is not asked.
-        need_text: every row must have a text; False also takes inputs alone.
+        need_text: every row must have a text; False also takes rows with only an input.
         load: replaces `datasets.load_dataset`.
 
     Raises:
@@ -137,7 +137,7 @@ def canonical(split: str) -> str:
     """The name of a split here: `dev` and `validation` are `valid`.
 
     Raises:
-        UserError: there is no such split.
+        UserError: an unknown split.
     """
     for name, words in SPLITS.items():
         if split.lower() in words:
@@ -150,7 +150,7 @@ def read_file(path: str | Path, need_text: bool = True) -> list[Record]:
 
     Args:
         path: a file, also gzipped.
-        need_text: every row must have a text; without, inputs alone are read too.
+        need_text: every row must have a text; without, rows with only an input are read too.
 
     Raises:
         UserError: it is missing, damaged, empty or of another form; the line, row or entry is named.

@@ -14,7 +14,7 @@ class Record:
 
     Args:
         context: the input as one line: `name : Blue Spice | Type : coffee shop`.
-        completion: a text for it; empty where a file has inputs alone.
+        completion: a text for it; empty where a file has only inputs.
         seen: whether the category is one of the training set (WebNLG); None where a set does not say.
     """
 

@@ -37,7 +37,7 @@ class Schema:
 
 
 def text_in(row: Row, column: str, needed: bool = True) -> str:
-    """A text of a row, without white space around it; empty where there is none and none is needed.
+    """A text of a row, without white space around it; empty if it is missing and not needed.
 
     Raises:
         BadCell: it is needed, and missing or empty; or it is not text.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg.load import load_nlg, locate_nlg
-from sharelora.data.nlg.records import Record
-from sharelora.data.nlg.tokens import Encoded, Ids, encode_records, separator
+from sharelora.data.nlg.tokens import Encoded, Ids, encode_records
 from sharelora.data.rows import Row, extension, read_rows, summary
 from sharelora.support.errors import UserError
 
@@ -115,14 +113,3 @@ def text_of(tokenizer: Any, ids: Ids) -> str:
     """The text of predicted ids: up to the first end token and the first blank line."""
     text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     return text.split(tokenizer.eos_token)[0].split("\n\n")[0].strip()
-
-
-def text_records(rows: Sequence[Encoded], tokenizer: Any) -> list[Record]:
-    """Turn rows of ids back into text, without separators and without the space before the text."""
-    end = separator(tokenizer)
-
-    def text(ids: Ids) -> str:
-        body = ids[:-1] if ids[-1:] == [end] else ids
-        return str(tokenizer.decode(body, clean_up_tokenization_spaces=False)).strip()
-
-    return [Record(text(row.context), text(row.completion)) for row in rows]

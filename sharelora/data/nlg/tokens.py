@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharelora.data.nlg.records import Record
-from sharelora.data.rows import summary
 from sharelora.data.token_rows import TokenRows
 from sharelora.data.tokenise import Ids, token_ids
 from sharelora.support.errors import UserError
@@ -27,7 +26,7 @@ class Encoded:
 
     Args:
         context: the input, followed by the separator.
-        completion: the text with its end token; empty where there is none.
+        completion: the text with its end token; empty for a row without a text.
     """
 
     context: Ids
@@ -108,39 +107,6 @@ def encode_records(
     ]
 
 
-def encode_prompt(tokenizer: Any, context: str, max_len: int) -> Ids:
-    """Tokenise an input for decoding; one that is too long loses its first tokens.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        context: the input.
-        max_len: most tokens, the separator included.
-    """
-    return encode_prompts(tokenizer, [context], max_len)[0][0]
-
-
-def encode_prompts(tokenizer: Any, contexts: Sequence[str], max_len: int) -> tuple[list[Ids], NlgReport]:
-    """Tokenise inputs for decoding.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        contexts: the inputs.
-        max_len: most tokens, the separator included.
-
-    Returns:
-        The tokens, and what was cut.
-
-    Raises:
-        UserError: max_len below 2, which has no room for any of the input.
-    """
-    if max_len < 2:
-        raise UserError(
-            f"found room for {max_len} tokens of input; need at least 2; raise --seq_len or lower --eval_len"
-        )
-    whole = [encoded.context for encoded in encode_records(tokenizer, [Record(text, "") for text in contexts])]
-    return cut_prompts(whole, max_len)
-
-
 def cut_prompts(prompts: Sequence[Ids], max_len: int) -> tuple[list[Ids], NlgReport]:
     """Shorten inputs from their beginning, so that the separator stays.
 
@@ -190,14 +156,3 @@ def _refuse_long_inputs(rows: Sequence[Encoded], seq_len: int, split: str) -> No
             f"longest has {longest} tokens, the first is row {long[0] + 1}; need {longest + 2} or more; "
             "raise --seq_len or shorten them"
         )
-
-
-def encode_rows(
-    tokenizer: Any, records: Sequence[Record], seq_len: int, objective: str = "clm", split: str = "train"
-) -> tuple[TokenRows, NlgReport]:
-    """Tokenise rows for training or evaluation; see `encode_records` and `token_rows`."""
-    empty = next((index for index, record in enumerate(records) if not record.completion), None)
-    if empty is not None:
-        context = summary(records[empty].context)
-        raise UserError(f"row {empty + 1} of {split} has no text ({context!r}); need one to learn; remove the row")
-    return token_rows(encode_records(tokenizer, records), seq_len, objective, split)

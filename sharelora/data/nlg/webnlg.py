@@ -105,7 +105,7 @@ def read_xml(path: Path, need_text: bool) -> Iterator[Record]:
     """Read an official file.
 
     Raises:
-        UserError: it is no XML of WebNLG, or an entry is malformed; the entry is named.
+        UserError: not WebNLG's XML, or an entry is malformed; the entry is named.
     """
     try:
         root = ElementTree.fromstring(read_text(path))

@@ -137,7 +137,7 @@ class Rating:
         number: the question's.
         category: its kind.
         reference: points of the reference's answer; None where the judge's words have no points.
-        model: points of the model's answer; likewise.
+        model: points of the model's answer; as for the reference.
     """
 
     number: int

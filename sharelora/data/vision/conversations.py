@@ -99,7 +99,7 @@ def _turns(value: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2):
         raise UserError(f"{name} has the turns {', '.join(roles)}; human and gpt must take turns; correct the row")
     if need_answer and roles[-1] != "assistant":
-        # What is asked last is never answered, so nothing of it would be learnt.
+        # A last question without an answer has nothing to learn from.
         turns = turns[:-1]
     if need_answer and not turns:
         raise UserError(f"{name} has no answer of gpt; need one to learn from; correct the row")

@@ -25,7 +25,7 @@ _SHOWN = 3
 
 
 def require_pillow() -> None:
-    """Refuse to go on without the package that reads images.
+    """Raise unless the package that reads images is installed.
 
     Raises:
         UserError: it is not installed.
@@ -104,14 +104,14 @@ class ImageReader:
 
     Args:
         processor: of a model that turns every image into the same number of tokens.
-        place: the text for an image in a prompt.
+        placeholder: the text for an image in a prompt.
         written: replaces that in the text to tokenise; has a single token in place of `count` equal ones.
-        token_id: that token, whose vectors are replaced by those of the image.
+        token_id: the token whose embeddings are replaced by those of the image.
         count: tokens of an image.
     """
 
     processor: Any
-    place: str
+    placeholder: str
     written: str
     token_id: int
     count: int

@@ -45,7 +45,7 @@ class ConversationWriter:
         template: `own`, a name of `sharelora.data.chat.NAMED`, or a Jinja file.
 
     Raises:
-        UserError: there is no such template.
+        UserError: an unknown template.
     """
 
     def __init__(self, reader: ImageReader, template: str) -> None:
@@ -67,7 +67,7 @@ class ConversationWriter:
                 break
             written = self._render(conversation, conversation.turns[: end + 1], False).rstrip("\n")
             pieces.append(Piece(_after(prompt, written, conversation), True))
-        places, images = sum(piece.text.count(self.reader.place) for piece in pieces), len(conversation.images)
+        places, images = sum(piece.text.count(self.reader.placeholder) for piece in pieces), len(conversation.images)
         if places != images:
             raise UserError(
                 f"the chat template writes {places} places for the {images} images of {conversation.name}; need one "
@@ -88,7 +88,7 @@ class ConversationWriter:
 
     def _content(self, text: str) -> Any:
         if not self.own:
-            return text.replace(IMAGE, self.reader.place)
+            return text.replace(IMAGE, self.reader.placeholder)
         first, *rest = text.split(IMAGE)
         parts: list[dict[str, str]] = [{"type": "text", "text": first}]
         for part in rest:
@@ -101,7 +101,7 @@ def _own_template(processor: Any) -> str:
     for holder in (processor, processor.tokenizer):
         if isinstance(holder.chat_template, str):
             return str(holder.chat_template)
-    raise UserError("this model has no chat template of its own; need one; pass --chat_template vicuna or a Jinja file")
+    raise UserError("this model has no chat template; need one; pass --chat_template vicuna or a Jinja file")
 
 
 def _after(before: str, whole: str, conversation: Conversation) -> str:
@@ -123,7 +123,7 @@ class EncodingReport:
         limit: most tokens of a row.
         cut: rows that lost tokens at their end.
         left_out: rows with nothing left to learn, or without room for their images.
-        without_image: rows of words alone.
+        without_image: rows of only text.
         longest: of all rows, before any cut.
     """
 
@@ -200,7 +200,9 @@ def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) 
     parted = [writer.pieces(conversation) for conversation in conversations]
     spaced = adds_space(tokenizer)
     texts = [
-        (piece.text.removeprefix(" ") if spaced and piece.learnt else piece.text).replace(reader.place, reader.written)
+        (piece.text.removeprefix(" ") if spaced and piece.learnt else piece.text).replace(
+            reader.placeholder, reader.written
+        )
         for pieces in parted
         for piece in pieces
     ]

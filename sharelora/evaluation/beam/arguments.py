@@ -34,7 +34,7 @@ class ModelOptions:
 
     model_card: str | None = help_field(None, "a size of GPT-2", choices=tuple(MODEL_CARDS))
     model_name_or_path: str | None = help_field(None, "any base model: folder or hub id; by default the adapter's own")
-    adapter: str | None = help_field(None, f"an adapter, or the folder of its run; {NO_ADAPTER}: the base alone")
+    adapter: str | None = help_field(None, f"an adapter, or the folder of its run; {NO_ADAPTER}: the bare base")
     lora_dim: int | None = help_field(None, "the adapter's rank; checked, not set")
     lora_alpha: float | None = help_field(None, "the adapter's alpha; checked, not set")
     dtype: str = help_field("auto", "of the weights", choices=("auto", "fp64", "fp32", "bf16", "fp16"))
@@ -72,7 +72,7 @@ class BeamOptions(SearchOptions, ModelOptions):
     split: str = help_field("test", "split of a data set by name")
     data_root: str | None = help_field(None, "folder of data sets; by default SHARELORA_DATA, else the hub")
     limit: int | None = help_field(None, "decode the first N distinct inputs only", type=positive, metavar="N")
-    batch_size: str = help_field("auto", "inputs at once, or auto; it changes the speed alone")
+    batch_size: str = help_field("auto", "inputs at once, or auto; affects only speed")
     work_dir: str = help_field(lambda: os.getenv("PT_OUTPUT_DIR", "gpt2_model"), "folder for the results")
     output_file: str = help_field("predictions.jsonl", "the file of token ids in it", metavar="NAME")
     overwrite: bool = help_field(False, "start again where texts were decoded with other settings")

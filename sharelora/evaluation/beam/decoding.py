@@ -1,6 +1,6 @@
 """Beam search over prompts in batches: the longest first, padded on the left, as many at once as memory allows.
 
-A prompt's text depends on its batch by rounding alone, where two texts score the same to about six digits; with
+A prompt's text depends on its batch only by rounding, where two texts score the same to about six digits; with
 `--dtype fp64` that does not happen.
 """
 
@@ -14,14 +14,12 @@ import torch
 from transformers import GenerationConfig
 
 from sharelora.evaluation.batching import (
-    SHARE_OF_MEMORY,
     BatchRunner,
     BatchSize,
     Listener,
-    bytes_per_token,
     context_length,
     evaluating,
-    free_memory,
+    most_rows,
 )
 from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings, processors
@@ -79,8 +77,9 @@ def decode(
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
     _require_room(prompts, settings, context_length(model.config))
     device = model.get_input_embeddings().weight.device
-    longest = max(map(len, prompts), default=1)
-    size = BatchSize(batch_size, most_prompts(model, settings, longest, device))
+    tokens = max(map(len, prompts), default=1) + settings.eval_len
+    beams = most_rows(model.config, model.dtype, device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
+    size = BatchSize(batch_size, max(1, beams // settings.beam))
     runner: BatchRunner[int, Hypothesis] = BatchRunner(
         size, lambda index: len(prompts[index]), len(prompts), listener, keep
     )
@@ -106,23 +105,6 @@ def _require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, cont
             f"found a prompt of {longest} tokens and texts of up to {settings.eval_len}; need both together within the "
             f"model's context of {context}; lower --seq_len or --eval_len"
         )
-
-
-def most_prompts(model: Any, settings: BeamSettings, tokens: int, device: torch.device) -> int:
-    """How many prompts an estimate allows at once.
-
-    Args:
-        model: the model.
-        settings: of the search.
-        tokens: the length of the longest prompt.
-        device: where the model is.
-    """
-    vocabulary = model.config.get_text_config().vocab_size
-    row = bytes_per_token(model.config, model.dtype) * (tokens + settings.eval_len)
-    row += _LOGITS * vocabulary * torch.float32.itemsize
-    by_memory = SHARE_OF_MEMORY * free_memory(device) / (row * settings.beam)
-    by_speed = MOST_BEAMS.get(device.type, MOST_BEAMS["cuda"]) / settings.beam
-    return max(1, int(min(by_memory, by_speed)))
 
 
 def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSettings, pad_id: int) -> SearchResult:

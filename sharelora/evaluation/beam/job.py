@@ -100,7 +100,7 @@ class DecodingResult:
     plan: dict[str, Any]
 
     def metrics(self) -> dict[str, Any]:
-        """Return every number; times and costs are those of this run alone."""
+        """Return every number; times and costs are those of this run only."""
         count, prompts = max(1, len(self.best)), self.job.prompts
         ended = sum(text.ids[-1:] != () and text.ids[-1] in self.job.settings.eos_ids for text in self.best)
         metrics = {

@@ -62,7 +62,7 @@ def beam_search(
         logits_processor: changes logits before they become probabilities.
         search: the settings.
         stopping_criteria: unused; the settings say when a text ends.
-        generation_config: unused likewise.
+        generation_config: also unused.
         model_kwargs: what `generate` has prepared: mask, positions, an empty cache.
     """
     run = _Search(model, input_ids, search, model_kwargs)
@@ -177,7 +177,7 @@ class _Search:
             self.texts[prompt] = tuple(ids)
 
     def _close(self, parents: Tensor) -> Tensor:
-        """Close prompts whose live beams cannot win any more; return the rows that the others continue with."""
+        """Close prompts whose live beams can no longer win; return the rows that the others continue with."""
         winnable = self._bound() > self.best[self.open]
         first = torch.arange(len(parents), device=parents.device)[:, None] * self.search.beam
         rows = (first + parents)[winnable].flatten()

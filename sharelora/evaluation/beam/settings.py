@@ -1,6 +1,6 @@
 """The settings of a beam search, and the logits processors where LoRA's gpt2_beam.py differs from transformers.
 
-There the history is the generated text alone: words of the prompt may come again, and do not become less likely. And
+There the history is only the generated text: words of the prompt may come again, and do not become less likely. And
 logits are changed before they become probabilities, so that what is forbidden leaves its probability to the rest.
 """
 

@@ -1,6 +1,6 @@
 """Generation in batches: the longest prompts first, as many at once as memory allows, a shared beginning read once.
 
-A text depends on its batch by rounding alone, where two tokens are equally likely to about six digits.
+A text depends on its batch only by rounding, where two tokens are equally likely to about six digits.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any
 import torch
 
 from sharelora.evaluation.batching import (
-    SHARE_OF_MEMORY,
     BatchRunner,
     BatchSize,
     Listener,
-    bytes_per_token,
     context_length,
     evaluating,
-    free_memory,
+    most_rows,
 )
 from sharelora.evaluation.generation.decoding import (
     CachedDecoder,
@@ -123,22 +121,6 @@ def keys(prompts: int, settings: GenerationSettings) -> list[Key]:
     return [(prompt, sample) for prompt in range(prompts) for sample in range(settings.samples)]
 
 
-def most_rows(model: Any, settings: GenerationSettings, tokens: int, device: torch.device) -> int:
-    """How many texts an estimate allows at once.
-
-    Args:
-        model: the model.
-        settings: of the generation.
-        tokens: the length of the longest prompt.
-        device: where the model is.
-    """
-    vocabulary = model.config.get_text_config().vocab_size
-    row = bytes_per_token(model.config, model.dtype) * (tokens + settings.max_new_tokens)
-    row += _COPIES * vocabulary * torch.float64.itemsize
-    most = MOST_ROWS.get(device.type, MOST_ROWS["cuda"])
-    return max(1, min(most, int(SHARE_OF_MEMORY * free_memory(device) / row)))
-
-
 def windows(config: Any) -> list[int]:
     """How many columns the model's layers attend to, where some do not attend to all."""
     text = config.get_text_config()
@@ -167,9 +149,20 @@ class _Generation:
         self.stopping = StoppingCriteria(tokenizer, settings, end_tokens(tokenizer, model))
         self.reader = PromptReader(model)
         self.longest = max((item.length for item in encoded), default=1)
-        size = BatchSize(batch_size, most_rows(model, settings, self.longest, self.reader.device))
+        most = most_rows(
+            model.config,
+            model.dtype,
+            self.reader.device,
+            self.longest + settings.max_new_tokens,
+            _COPIES * torch.float64.itemsize,
+            MOST_ROWS,
+        )
         self.runner: BatchRunner[Key, Generated] = BatchRunner(
-            size, lambda key: encoded[key[0]].length, total, listener, None if store is None else store.add
+            BatchSize(batch_size, most),
+            lambda key: encoded[key[0]].length,
+            total,
+            listener,
+            None if store is None else store.add,
         )
         self.last_end = time.perf_counter()
 
@@ -188,7 +181,7 @@ class _Generation:
         return self.runner.results
 
     def _abilities(self) -> tuple[bool, bool]:
-        """Whether beginnings are read once, and whether the model continues from a cache at all."""
+        """Whether beginnings are read once, and whether the model can continue from a cache."""
         sample = (max(self.encoded, key=lambda item: item.length).ids[-6:] * 6)[:6]
         # Padding between the shared beginning and the rest would shift a sliding window.
         most = self.longest + self.settings.max_new_tokens

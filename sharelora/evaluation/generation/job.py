@@ -30,7 +30,7 @@ from sharelora.support.files import require_writable
 
 logger = logging.getLogger(__name__)
 
-# What --generate_only writes unless a benchmark has a form of its own; predictions.jsonl belongs to result.json.
+# What --generate_only writes unless a benchmark has its own form; predictions.jsonl belongs to result.json.
 TEXTS = "texts.jsonl"
 
 

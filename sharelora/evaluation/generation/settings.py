@@ -101,6 +101,10 @@ class Generated:
     ended: Ended
     seconds: float = field(default=0.0, compare=False)
 
+    def to_json(self) -> dict[str, Any]:
+        """The text as part of a record of predictions."""
+        return {"text": self.text, "tokens": self.tokens, "ended": self.ended}
+
 
 def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[Encoded]:
     """Tokenise prompts; each one whole, so sharing a prefix changes no token.

@@ -1,4 +1,4 @@
-"""The same generation by vLLM, where it is installed: faster on a GPU; its samples use random numbers of its own.
+"""The same generation by vLLM, where it is installed: faster on a GPU; its samples use its own random numbers.
 
 vLLM reads plain LoRA only, so an adapter of this project is first exported to that form, into a temporary folder.
 """
@@ -40,7 +40,7 @@ class VllmModel:
 
     Args:
         base: folder or hub id of the base.
-        adapter: the adapter's folder; None for the base alone.
+        adapter: the adapter's folder; None for the bare base.
         dtype: as `--dtype`.
         context: most tokens of prompt and text together; None for the model's own limit.
     """

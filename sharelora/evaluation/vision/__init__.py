@@ -1,1 +1,1 @@
-"""What is measured of models that read images."""
+"""Evaluations of vision-language models."""

@@ -1,6 +1,6 @@
 """Answers to questions about images: in batches, greedy, on disk as they end.
 
-An answer depends on its batch by rounding alone; a batch of one is the plain way to get it.
+An answer depends on its batch only by rounding; a batch of one is the plain way to get it.
 """
 
 from __future__ import annotations

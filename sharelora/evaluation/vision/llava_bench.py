@@ -101,7 +101,7 @@ def _generate_missing(
 
 
 def answer_rows(questions: Sequence[BenchQuestion], texts: Sequence[Generated], model: str) -> list[dict[str, Any]]:
-    """Write answers as LLaVA's evaluation does; an answer's id depends on the question and the answer alone."""
+    """Write answers as LLaVA's evaluation does; an answer's id depends only on the question and the answer."""
     return [
         {
             "question_id": question.number,

@@ -29,7 +29,7 @@ REVIEWS = "reviews.jsonl"
 
 
 def digest(*parts: object) -> str:
-    """An id of 16 characters that depends on the parts alone."""
+    """An id of 16 characters that depends only on the parts."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
 
 

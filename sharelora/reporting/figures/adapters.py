@@ -156,9 +156,9 @@ def draw_spectra(spectra: Mapping[str, Sequence[float]], ranks: Mapping[str, int
 def _draw_joint(axes: Any, values: Sequence[float], rank: int) -> None:
     # What rounding leaves of empty directions would stretch the axis.
     present = [value for value in values if value > 1e-6 * values[0]]
-    kept = sum(value**2 for value in values[:rank]) / sum(value**2 for value in values)
+    energy = sum(value**2 for value in values[:rank]) / sum(value**2 for value in values)
     axes.semilogy(range(1, len(present) + 1), present, ".-", markersize=4)
-    axes.axvline(rank + 0.5, color="C3", linewidth=1, label=f"rank {rank}: {kept:.1%} kept")
+    axes.axvline(rank + 0.5, color="C3", linewidth=1, label=f"rank {rank}: {energy:.1%} kept")
     axes.plot([], [], " ", label=f"effective rank {effective_rank(values):.1f}")
     axes.legend(fontsize=7)
     axes.tick_params(which="both", labelsize=7)

@@ -105,6 +105,6 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_text(values: Sequence[float]) -> str:
-    """Return mean ± standard deviation for a table; one value alone has no deviation."""
+    """Return mean ± standard deviation for a table; a single value has no deviation."""
     mean, deviation = spread(values)
     return f"{mean:.4g}" if len(values) == 1 else f"{mean:.4g} ± {deviation:.2g}"

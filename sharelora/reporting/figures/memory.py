@@ -15,9 +15,7 @@ from sharelora.reporting.pictures import Drawn, new_figure
 
 METHODS = {"none": "LoRA", "a": "ShareA", "b": "ShareB", "ab": "ShareAB"}
 TRAINED = ("adapter", "gradients", "optimizer")
-NOTE = (
-    "Estimated as `sharelora estimate` does. Trained: adapter, gradients and optimizer, which alone depend on sharing."
-)
+NOTE = "Estimated as `sharelora estimate` does. Trained: adapter, gradients and optimizer; only these depend on sharing"
 
 
 def titles(bits: int) -> dict[str, str]:

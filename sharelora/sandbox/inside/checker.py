@@ -57,7 +57,7 @@ def _start(job: dict[str, Any], verdict: int) -> Program:
         except BaseException as error:
             os.write(2, f"{error!r}\n".encode())
         finally:
-            # Whatever happens, the program's process must not go on as a second checker.
+            # Whatever happens, the program's process must not continue as a second checker.
             os._exit(1)
     os.close(work_requests)
     os.close(work_replies)
@@ -115,7 +115,7 @@ def _blame(program: Program, error: BaseException, test: str) -> Verdict:
 
 
 def _line(trace: TracebackType | None, lines: list[str]) -> str:
-    """The last line of the test that was being run; empty if there is none."""
+    """The last line of the test that was being run; empty if no line was."""
     number = 0
     while trace is not None:
         number = trace.tb_lineno if trace.tb_frame.f_code.co_filename == FILE else number

@@ -1,4 +1,4 @@
-"""What a process of the sandbox gives up for good before untrusted code runs in it."""
+"""Privileges that a sandboxed process drops for good before untrusted code runs in it."""
 
 from __future__ import annotations
 

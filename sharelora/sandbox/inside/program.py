@@ -17,7 +17,7 @@ STATUS = {"MemoryError": "memory", "TooLong": "output"}
 
 
 class Lost(BaseException):
-    """The program can no longer answer. Not an `Exception`, or a test could catch it and go on."""
+    """The program can no longer answer. Not an `Exception`, or a test could catch it and continue."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(detail)
@@ -114,7 +114,7 @@ def _refused(error: Exception) -> Lost:
     """Judge a reply that cannot be read: the sandbox's own code sends no such reply, unless it is very large."""
     if isinstance(error, MemoryError):
         return Lost("memory", "too little memory to read what the program returned")
-    return Lost("cheated", "found something on the line to the checker that is no reply")
+    return Lost("cheated", "found something on the line to the checker that is not a reply")
 
 
 def _as_exception(kind: str, text: str) -> Exception:

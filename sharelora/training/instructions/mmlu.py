@@ -12,9 +12,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from sharelora.evaluation.batching import context_length
-from sharelora.evaluation.exam_prompts import PreparedExam, load_exam
 from sharelora.evaluation.exam_report import ExamReport, examine
-from sharelora.evaluation.exams import MMLU
+from sharelora.evaluation.exams import MMLU, PreparedExam, load_exam
 from sharelora.models.known import model_config
 from sharelora.training.instructions.options import MmluArguments
 
