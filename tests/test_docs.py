@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import subprocess
@@ -107,3 +108,90 @@ def test_files_that_are_named_exist(page: Path) -> None:
     )
     # A page of docs may name another by its path from the folder above.
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+# Flags that the documentation names and other tools have.
+OTHER_TOOLS = {
+    *("--config_file", "--num_processes", "--num_machines", "--machine_rank", "--main_process_ip"),  # accelerate
+    *("--main_process_port", "--mixed_precision", "--cpu"),
+    *("--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"),  # torchrun
+    *("--enable-lora", "--lora-modules", "--max-lora-rank"),  # vllm
+    "--signal",  # Slurm
+    *("--help", "--version"),  # every command; without them in its list of flags
+}
+_FLAG = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
+_CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def subcommands() -> list[str]:
+    """The commands that `sharelora --help` lists."""
+    return re.findall(r"^  (\w+)  ", help_of("-m", "sharelora"), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def flags(subcommands: list[str]) -> set[str]:
+    """Every flag of every command of this project, read from its `--help`."""
+    files = sorted(path for folder in ("qlora_share", "NLU", "NLG", "eval") for path in (ROOT / folder).glob("*.py"))
+    assert len(subcommands) > 10 and len(files) > 12
+    texts = [help_of("-m", "sharelora", name) for name in subcommands] + [help_of(str(file)) for file in files]
+    figures = help_of("-m", "sharelora", "figures")
+    kinds = re.search(r"\{([\w,]+)\}", figures)
+    assert kinds is not None
+    texts += [help_of("-m", "sharelora", "figures", kind) for kind in kinds[1].split(",")]
+    return set(_FLAG.findall("\n".join(texts)))
+
+
+def help_of(*words: str) -> str:
+    """What a command prints for `--help`."""
+    done = subprocess.run(
+        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def code(page: Path) -> str:
+    """What a page shows as code, in lines of text and in blocks; and the tables that other tests compare with code."""
+    return "\n".join(_CODE.findall(page.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_flags_that_are_named_exist(page: Path, flags: set[str]) -> None:
+    assert sorted(set(_FLAG.findall(code(page))) - flags - OTHER_TOOLS) == []
+
+
+def test_commands_that_are_named_exist(subcommands: list[str]) -> None:
+    for page in WRITTEN:
+        named = set(re.findall(r"(?:^|[\s`/(])sharelora ([a-z]\w*)", code(page), re.MULTILINE))
+        assert named - set(subcommands) == set(), page
+
+
+# ... and what stands for a value in a message: words in capitals, numbers, names of files and flags that were given.
+_VALUE = re.compile(r"\.\.\.|(?<![\w-])[A-Z]+(?![\w-])|(?<![\w-])\d[\d.]*(?![\w-])")
+
+
+def literals() -> str:
+    """Every text of the library's source, a line each; an f-string is cut at its values."""
+    texts = []
+    for file in sorted((ROOT / "sharelora").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                texts.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[ds]", "\0", node.value))
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("name", ["troubleshooting.md", "operations.md"])
+def test_messages_that_are_quoted_are_those_of_the_library(name: str) -> None:
+    text, source = (ROOT / "docs" / name).read_text("utf-8"), literals()
+    table = re.search(r"^\| (?:the message|it) says \|.*?(?=^$)", text, re.MULTILINE | re.DOTALL)
+    assert table is not None
+    quoted = [re.match(r"\| `([^`]+)` \|", row) for row in table[0].splitlines()[2:]]
+    assert len(quoted) > 8 and all(quoted)
+    for match in quoted:
+        assert match is not None
+        parts = [part.strip() for part in _VALUE.split(match[1])]
+        assert [part for part in parts if part and part not in source] == [], match[1]
+        assert max(map(len, parts)) > 7, f"{match[1]} could be any message"

@@ -77,7 +77,7 @@ def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Pa
 LIGHT = (
     *("cli", "flags", "plan", "sandbox", "support", "data/arguments.py", "data/registry.py", "evaluation/commands.py"),
     *("layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/show.py", "layer_groups/similarity.py"),
-    *("memory/advice.py", "memory/bytes_per_element.py", "models/known.py", "reporting/compare.py"),
+    *("memory/advice.py", "memory/estimator.py", "models/known.py", "reporting/compare.py"),
     *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
     *("training/arguments.py", "training/options.py", "training/instructions/options.py", "training/nlg/options.py"),
     *("training/vision/options.py", "training/glue/options.py", "tuner/files.py", "tuner/with_peft.py"),

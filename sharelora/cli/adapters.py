@@ -9,7 +9,7 @@ from sharelora import convert
 from sharelora.cli.plan import MODEL_HELP
 from sharelora.flags.parser import Parser, positive
 from sharelora.flags.sharing import add_sharing_flags, enabled_slices, sharing_of
-from sharelora.memory.bytes_per_element import BYTES
+from sharelora.memory.estimator import BYTES
 from sharelora.reporting.pictures import require_matplotlib
 
 

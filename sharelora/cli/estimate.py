@@ -7,7 +7,8 @@ import argparse
 from sharelora.cli.plan import MODEL_HELP, named_model
 from sharelora.flags.parser import Parser, positive
 from sharelora.flags.sharing import add_share_flags
-from sharelora.memory.bytes_per_element import BYTES, FACTORED, STATES
+from sharelora.memory.estimator import BYTES, FACTORED, STATES, estimate
+from sharelora.memory.machine import machine
 
 
 def add_load_flags(group: argparse._ActionsContainer, bits: int) -> None:
@@ -43,10 +44,6 @@ def run_estimate(args: argparse.Namespace) -> None:
     Raises:
         UserError: no such model, or flags that do not fit it.
     """
-    # torch takes seconds to load.
-    from sharelora.memory.estimator import estimate
-    from sharelora.memory.machine import machine
-
     settings, model = named_model(args)
     available = machine(args.output_dir)
     need = estimate(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sharelora.cli.estimate import add_load_flags
 from sharelora.flags.parser import Parser, positive
 from sharelora.flags.sharing import parse_modules
+from sharelora.memory.estimator import estimate
 from sharelora.models.known import meta_model
 from sharelora.reporting.figures.experiments import Experiment, read_experiments
 from sharelora.reporting.figures.scores import draw_parameters, draw_seeds, draw_steps
@@ -33,7 +34,6 @@ def _memory_flags(parser: Parser) -> None:
 
 
 def _memory(args: argparse.Namespace) -> Drawn:
-    from sharelora.memory.estimator import estimate
     from sharelora.reporting.figures.memory import draw_memory
     from sharelora.tuner.sites import find_sites
 

@@ -32,7 +32,7 @@ def add_plan_flags(parser: Parser) -> None:
     budget = parser.add_argument_group(
         "budget: list the plans that fit; modules, sharing and rank are varied unless they are given"
     )
-    budget.add_argument("--max_params", type=amount, metavar="N", help="most parameters, e.g. 5M")
+    budget.add_argument("--max_params", type=amount, metavar="N", help="maximum number of parameters, e.g. 5M")
     budget.add_argument("--max_file", type=size_in_bytes, metavar="SIZE", help="largest adapter file, e.g. 20MB")
     parser.add_argument(
         "--json", metavar="FILE", help="also write the plan (the recommended one) to a file for --share_plan"
@@ -90,11 +90,11 @@ def named_model(args: argparse.Namespace) -> tuple[AdapterSettings, nn.Module]:
 def plans_within(
     args: argparse.Namespace, settings: AdapterSettings, model: nn.Module, budget: Budget
 ) -> tuple[str, SharingPlan]:
-    """Look for the plans that fit; sharing, modules and rank that the command line has are not varied.
+    """Find the plans that fit; sharing, modules and rank given on the command line are not varied.
 
     Args:
         args: the command line.
-        settings: the same as settings of an adapter for this model.
+        settings: the adapter that it describes.
         model: on the meta device.
         budget: the most parameters and bytes.
 

@@ -32,10 +32,10 @@ def add_ablate_flags(parser: Parser) -> None:
 
 def run_ablate(args: argparse.Namespace) -> None:
     """Train the grid and draw its tables."""
-    # What trains takes seconds to load.
+    # The training takes seconds to load.
     from sharelora.trainer.signals import ending
     from sharelora.training.ablation.command import ablate
 
-    # A training must not go on alone when this process is ended: the next call would train in the same folder.
+    # A training must not outlive this process: the next call would train in the same folder.
     with ending():
         ablate(args.grid, args.output, args.only)

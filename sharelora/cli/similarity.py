@@ -126,7 +126,7 @@ def _measure_texts(args: argparse.Namespace, subject: Subject, sample: Any) -> S
 
 
 def by_every_method(similarity: Similarity, choice: GroupingSettings) -> str:
-    """Return a table of the groups that each method makes at one threshold, or of the one that makes a wanted number.
+    """Return a table of every method's groups at one threshold, or of the groups with a number of distinct layers.
 
     Args:
         similarity: what was measured.

@@ -106,7 +106,7 @@ def run(options: ContinualOptions, words: Sequence[str], began: float) -> None:
     Args:
         options: the flags of this command.
         words: those of the tuning.
-        began: when the command did, by `time.monotonic`.
+        began: start of the command, by `time.monotonic`.
 
     Raises:
         UserError: an error that the user can fix; found before a model is loaded wherever possible.

@@ -87,7 +87,7 @@ def document(sequence: TaskSequence, results: Sequence[ShareResult], pictures: S
         "one that was still to come, measured from the untouched model (Lopez-Paz & Ranzato 2017).",
         f"![Scores after every stage]({pictures[0]})"
         if pictures
-        else "There is no heat map: matplotlib was not installed (`pip install -e .[plots]`).",
+        else "No heat map: matplotlib was not installed (`pip install -e .[plots]`).",
         *(f"## share {result.share}\n\n{matrix_table(sequence.tasks, result)}" for result in results),
     ]
     return "\n\n".join(parts) + "\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sharelora.data import build_data
@@ -27,13 +28,13 @@ from sharelora.evaluation.generation.settings import (
     fingerprint,
     require_room,
 )
+from sharelora.evaluation.subject import data_root
 from sharelora.models.known import model_config
 from sharelora.reporting.progress import Progress
 from sharelora.sandbox import require_sandbox, run_many
 from sharelora.support.errors import UserError
 from sharelora.training.instructions.job import InstructionArguments, InstructionSession
 from sharelora.training.instructions.mmlu import mmlu_exam
-from sharelora.training.resolve import data_root
 
 Item = TypeVar("Item")
 
@@ -55,6 +56,11 @@ class TaskSetup:
     base: str
     tokenizer: Any
     limit: int | None = None
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder of local data; None for what the environment or the hub has."""
+        return data_root(None, self.args.run.tiny)
 
     def choose(self, items: Sequence[Item]) -> list[Item]:
         """Choose the questions that the limit allows, the same at every stage."""
@@ -86,7 +92,7 @@ def answer_loss(task: TaskSetup) -> Measure:
     Raises:
         UserError: there are no such rows, or not one of their answers fits into --target_max_len.
     """
-    data = build_data(task.tokenizer, task.args.data, need_train=False, data_root=data_root(task.args.run))
+    data = build_data(task.tokenizer, task.args.data, need_train=False, data_root=task.data_root)
     (report,) = data.report.splits
     if report.targets_cut == report.rows:
         raise UserError(
@@ -102,17 +108,17 @@ def answer_loss(task: TaskSetup) -> Measure:
 
 
 def mmlu_accuracy(task: TaskSetup) -> Measure:
-    """The accuracy over all of MMLU's validation questions: instructions have no right answers of their own."""
+    """The accuracy over all of MMLU's validation questions: instructions themselves have no right answers."""
     args = task.args
     exam = mmlu_exam(
-        args.mmlu, task.tokenizer, task.base, args.data.data_seed, data_root(args.run), args.model.trust_remote_code
+        args.mmlu, task.tokenizer, task.base, args.data.data_seed, task.data_root, args.model.trust_remote_code
     )
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
 
 def gsm8k_accuracy(task: TaskSetup) -> Measure:
     """The share of test problems whose last number is right, behind as many examples as in the task's tuning."""
-    problems = task.choose(load_gsm8k("test", data_root(task.args.run)))
+    problems = task.choose(load_gsm8k("test", task.data_root))
     write = _text_writer(task, gsm8k.write_prompts(problems, task.args.data.few_shot), GSM8K_STOP)
     return lambda session: float(gsm8k.Gsm8kReport(problems, write(session)).metrics()["accuracy_flexible"])
 
@@ -124,7 +130,7 @@ def pass_at_1(task: TaskSetup) -> Measure:
         UserError: programs cannot be run safely on this machine.
     """
     require_sandbox()
-    functions = task.choose(load_humaneval(data_root(task.args.run)))
+    functions = task.choose(load_humaneval(task.data_root))
     write = _text_writer(task, humaneval.write_prompts(functions), CODE_STOP)
 
     def measure(session: InstructionSession) -> float:

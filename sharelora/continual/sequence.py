@@ -26,7 +26,7 @@ TINY = (
 ).split()
 # Settings that may differ between the stages of one sequence.
 _OF_ONE_SHARE = ("share", "adapter")
-# Flags that decide the scores, besides those that decide the tuning.
+# Flags that the scores depend on, in addition to those of the tuning.
 _SCORING = ("max_eval_samples", "max_new_tokens", "mmlu_dataset", "mmlu_split", "mmlu_source_max_len")
 
 

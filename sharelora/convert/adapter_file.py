@@ -120,14 +120,9 @@ def read_adapter(name_or_path: str | Path) -> Adapter:
     verify_weights(folder, config.get("weights_sha256"))
     plan, tensors = SharingPlan.from_json(config["plan"]), load_tensors(folder / WEIGHTS_FILE)
     matrices = {name.removeprefix(BANK_PREFIX): t for name, t in tensors.items() if name.startswith(BANK_PREFIX)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in matrices.items()}
-    names = shapes.keys() | plan.matrices.keys()
-    wrong = sorted(name for name in names if shapes.get(name) != plan.matrices.get(name))
-    if wrong:
-        raise UserError(
-            f"{folder}: {len(wrong)} matrices are not those of the plan, first {wrong[0]}: found "
-            f"{shapes.get(wrong[0], 'none')}, need {plan.matrices.get(wrong[0], 'none')}; copy the folder again"
-        )
+    difference = plan.difference({name: tuple(tensor.shape) for name, tensor in matrices.items()})
+    if difference:
+        raise UserError(f"{folder} does not hold the matrices of its plan: {difference}; copy the folder again")
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(BANK_PREFIX)}
     return Adapter(folder, config, plan, matrices, others)
 

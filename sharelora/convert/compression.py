@@ -27,7 +27,7 @@ from sharelora.tuner.sites import sites_of
 
 logger = logging.getLogger(__name__)
 
-DORA = "DoRA's magnitudes are taken over as they are; the errors are those of B A, before the magnitudes rescale it"
+DORA = "DoRA's magnitudes are copied unchanged; the errors are those of B A, before the magnitudes rescale it"
 
 
 def compress(

@@ -18,7 +18,7 @@ from sharelora.support.files import write_bytes, write_json
 from sharelora.tuner.config import SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
-# GPT-2 keeps transposed weights under these names, which PEFT has to be told.
+# GPT-2 keeps transposed weights under these names; PEFT does not detect it.
 _TRANSPOSED = ("c_attn", "c_fc", "c_proj")
 
 
@@ -34,7 +34,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportedLoralib:
-    """What was written: the file, adapted modules, weights of the head, and the alpha that loralib has to be told."""
+    """What was written: the file, adapted modules, weights of the head, and the alpha to give to loralib."""
 
     file: Path
     modules: int
@@ -90,11 +90,11 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path) -> Exported:
 
 def _plain_config(adapter: Adapter, rank: int) -> dict[str, Any]:
     known = {field.name for field in fields(LoraConfig)}
-    kept = {name: value for name, value in adapter.config.items() if name in known or name == "peft_version"}
+    fields_of_lora = {name: value for name, value in adapter.config.items() if name in known or name == "peft_version"}
     transposed = any(path.rpartition(".")[2] in _TRANSPOSED for path in adapter.plan.by_path)
     uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
     plain = {"peft_type": "LORA", "init_lora_weights": True, "fan_in_fan_out": transposed, "inference_mode": True}
-    return {**kept, **uniform, **plain}
+    return {**fields_of_lora, **uniform, **plain}
 
 
 def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> ExportedLoralib:

@@ -5,7 +5,7 @@ Wanted are matrices A_j and B_k that minimise
     sum over sites i of  w_i || D_i - B_k(i) A_j(i) ||^2,    D_i = B_i A_i of the given LoRA, w_i its scaling squared.
 
 Sites that use the same A and the same B pull at one product, so only their weighted mean counts: it is the target of
-that product. Where all targets use one A and each has a B of its own (or the other way round), the best row space of
+that product. Where all targets use one A and each has its own B (or the other way round), the best row space of
 the stacked targets is the answer; in every other case A and B are improved in turn.
 
 Changes of weights are products B A of thin matrices. All work is done on these two factors: the dense (D_out, D_in)
@@ -28,7 +28,7 @@ from sharelora.support.errors import UserError
 logger = logging.getLogger(__name__)
 
 MAX_SWEEPS = 2000
-# The last sweep is one that improves the fit by less than this part of the whole.
+# Sweeps end with one that improves the fit by less than this fraction of the whole.
 TOLERANCE = 1e-13
 # Part of the sum of squared singular values that a rank keeps by default.
 ENERGY = 0.99
@@ -97,9 +97,9 @@ class Space:
         """Return the least rank that keeps this part of the sum of squares, at most `rank()` and at least 1."""
         if not self.rank():
             return 1
-        kept = self.values.square().cumsum(0) / self.values.square().sum()
+        captured = self.values.square().cumsum(0) / self.values.square().sum()
         # At energy 1 rounding decides in which of the last, empty directions the sum is reached.
-        return min(int((kept < energy).sum()) + 1, self.rank())
+        return min(int((captured < energy).sum()) + 1, self.rank())
 
     def first_rows(self, rank: int) -> Tensor:
         """Return the most important directions, (rank, D_in), padded with zeros.
@@ -113,7 +113,7 @@ class Space:
 def row_space(products: Sequence[Product]) -> Space:
     """Return the joint row space of products with equal D_in.
 
-    B = Q R, and a Q changes neither singular values nor rows, so a small stack of R A stands for the dense one.
+    B = Q R, and a Q changes neither singular values nor rows, so a small stack of R A replaces the dense one.
     """
     stack = torch.cat([triangle(p.b) @ p.a for p in products])
     _, values, rows = torch.linalg.svd(stack, full_matrices=False)
@@ -142,7 +142,7 @@ class RankSelection:
         if self.rank is not None and self.rank < 1:
             raise UserError(f"found rank {self.rank}; a rank is 1 or more, or auto; set --rank")
         if self.energy is not None and not 0 < self.energy <= 1:
-            raise UserError(f"found energy {self.energy:g}; need a part of the whole, above 0 and at most 1")
+            raise UserError(f"found energy {self.energy:g}; need a fraction above 0 and at most 1; change --energy")
 
     def keeps(self, rank: int) -> bool:
         """Whether matrices of this rank that already agree may stay as they are."""

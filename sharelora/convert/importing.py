@@ -170,7 +170,7 @@ def _slices(entries: tuple[Entry, ...], a: Tensor, b: Tensor) -> list[tuple[Tens
         slices.append((a[columns], b[rows, columns]))
         rest[rows, columns] = 0
         column += entry.r
-    # An ordinary LoRA of the whole fused module mixes its slices, which sites of their own cannot express.
+    # An ordinary LoRA of the whole fused module mixes its slices, which separate sites cannot express.
     return [] if bool(rest.any()) else slices
 
 

@@ -89,7 +89,7 @@ def read_lora(source: str | Path, alpha: float | None = None, accept_shared: boo
         accept_shared: whether an adapter of this project may be the source, too.
 
     Raises:
-        UserError: it is none of these, lacks alpha, or holds what is no LoRA of linear layers.
+        UserError: it is none of these, lacks alpha, or holds something other than a LoRA of linear layers.
     """
     if Path(source).is_file():
         return _from_loralib(Path(source), alpha)
@@ -121,7 +121,7 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
 
 
 def _from_shared(adapter: Adapter) -> PlainLora:
-    """Expand an adapter of this project: every module has an A and a B of its own."""
+    """Expand an adapter of this project: every module gets its own A and B."""
     refuse_rewritten_base(adapter)
     paths = adapter.plan.by_path
     return PlainLora(

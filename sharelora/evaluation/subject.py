@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
+from sharelora.data.find import DATA_FOLDER
 from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.commands import PREDICTIONS, Options
 from sharelora.flags.parser import NO_ADAPTER
@@ -99,7 +100,7 @@ def data_root(folder: str | None, tiny: bool) -> Path | None:
         folder: as `--data_root` names it.
         tiny: whether to use the project's own small data where no other is named.
     """
-    if folder is None and tiny and not os.environ.get("SHARELORA_DATA"):
+    if folder is None and tiny and not os.environ.get(DATA_FOLDER):
         return tiny_data()
     return None if folder is None else Path(folder)
 

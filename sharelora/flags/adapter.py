@@ -29,13 +29,13 @@ class AdapterSettings:
     Attributes:
         modules: as PEFT's `target_modules` takes them; None until the architecture's own are known (`with_modules`).
         r: rank of every adapted layer, before measured groups expand it (`rank`).
-        alpha: the adapter counts alpha / r.
+        alpha: the adapter is scaled by alpha / r.
         dropout: of the adapter's input.
         use_rslora: divide alpha by sqrt(r) instead.
-        use_dora: DoRA's magnitudes.
+        use_dora: train DoRA's magnitudes too.
         enabled: fused module -> which of its equal output slices are adapted.
         sharing: the rule, or a hand-written plan as data (`sharelora.plan.rows`).
-        measured: where the rule's groups are from, if they were measured.
+        measured: the measurement that the rule's groups come from, if any.
     """
 
     modules: str | Sequence[str] | None
@@ -143,7 +143,7 @@ class AdapterSettings:
         return replace(self, sharing=replace(self.rule, groups=measured.grouping.groups), measured=measured)
 
     def without_sharing(self) -> AdapterSettings:
-        """Return the settings of LoRA: every layer has matrices of its own."""
+        """Return the settings of LoRA: every layer has its own matrices."""
         return replace(self, sharing=SharingRule("none"), measured=None)
 
     def confined_to_language(self, model: nn.Module) -> AdapterSettings:

@@ -28,7 +28,7 @@ def add_fields(
 
     Args:
         parser: where the flags go.
-        owner: a dataclass type; a field's help stands in its metadata, as transformers has it.
+        owner: a dataclass type; the help of a field is in its metadata, as in transformers.
         title: the heading in `--help`.
         skip: fields that get no flag.
         aliases: other names of a flag, field -> names without dashes.
@@ -52,7 +52,7 @@ def help_field(default: Any, text: str, **argument: Any) -> Any:
     Args:
         default: the value, or a function that returns it when the parser is built.
         text: the help.
-        argument: what `add_argument` is told instead of what follows from the field's type: `choices`, `metavar`, ...
+        argument: for `add_argument`, instead of what follows from the field's type: `choices`, `metavar`, ...
     """
     metadata = {"help": text, **({"argument": argument} if argument else {})}
     if callable(default):
@@ -114,7 +114,7 @@ def _choices(field: dataclasses.Field[Any], kinds: Sequence[Any]) -> list[Any]:
 
 
 def _scalar(kinds: Sequence[Any]) -> Callable[[str], Any]:
-    """What reads a value: the member of a list, a number if nothing but a number is meant, else the text itself."""
+    """Return what reads a value, or an item of a list: a number where only numbers are allowed, else text."""
     inner = [typing.get_args(kind)[0] if typing.get_origin(kind) in (list, tuple) else kind for kind in kinds]
     numbers = [kind for kind in inner if kind in (int, float)]
     return numbers[0] if numbers and len(numbers) == len(inner) else str

@@ -31,19 +31,29 @@ FLAGS = (*_FIELDS, "similarity_sample", "similarity_texts")
 def add_choice_flags(group: Any) -> None:
     """Add the flags that group layers by their similarity, to a parser or a group of its flags."""
     plain, add = GroupingSettings(), group.add_argument
-    add("--grouping", default=plain.method, metavar="METHOD", help=f"of similar layers: {', '.join(METHODS)}")
+    add(
+        "--grouping",
+        default=plain.method,
+        metavar="METHOD",
+        help=f"of grouping: {', '.join(METHODS)}",
+    )
     add(
         "--similarity_threshold", type=float, default=plain.threshold, metavar="S",
-        help="similarity that layers of a group reach",
+        help="least similarity of the layers in a group",
     )  # fmt: skip
-    add("--similarity_measure", default=plain.measure, metavar="NAME", help=f"of similarity: {', '.join(MEASURES)}")
+    add(
+        "--similarity_measure",
+        default=plain.measure,
+        metavar="NAME",
+        help=f"of similarity: {', '.join(MEASURES)}",
+    )
     add(
         "--distinct_layers", type=positive, metavar="N",
-        help="instead of a threshold: so many layers remain distinct, with --grouping optimal",
+        help="number of distinct layers to keep instead of a threshold, with --grouping optimal",
     )  # fmt: skip
     add(
         "--expand_rank", default=plain.expansion, metavar="FORMULA",
-        help=f"larger rank that groups leave room for: {', '.join(EXPANSIONS)}",
+        help=f"formula of the larger rank that groups leave room for: {', '.join(EXPANSIONS)}",
     )  # fmt: skip
 
 
@@ -51,7 +61,7 @@ def add_auto_flags(parser: Parser) -> None:
     """Add the flags of a command that can measure similarities itself."""
     group = parser.add_argument_group("similarity of layers, for --share_groups auto")
     group.add_argument("--similarity_sample", metavar="NAME", help="texts: a text file, a table, or a data set's name")
-    group.add_argument("--similarity_texts", type=positive, default=TEXTS, metavar="N", help="texts that are drawn")
+    group.add_argument("--similarity_texts", type=positive, default=TEXTS, metavar="N", help="number of texts to draw")
 
 
 def grouping_choice(args: argparse.Namespace) -> GroupingSettings:
@@ -107,7 +117,7 @@ class MeasuredGroups:
 def measured_groups(args: argparse.Namespace, measures: bool) -> MeasuredGroups | None:
     """Read the measurement that `--share_groups` names; None if it names layers, or nothing.
 
-    `auto` stands for the file that a run writes into its output folder, so that a resumed run keeps its groups.
+    `auto` means the file that a run writes into its output folder, so that a resumed run keeps its groups.
 
     Args:
         args: flags of `add_choice_flags`, and of `add_auto_flags` if the command measures.
@@ -131,7 +141,7 @@ def measured_groups(args: argparse.Namespace, measures: bool) -> MeasuredGroups 
     similarity = read_similarity(file) if file.is_file() and not pending else None
     measured = MeasuredGroups(file, grouping_choice(args), similarity)
     if not pending:
-        _ = measured.grouping  # whether there are any is said before anything is loaded
+        _ = measured.grouping  # fails without groups, before anything is loaded
     return measured
 
 

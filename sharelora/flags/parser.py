@@ -16,18 +16,18 @@ TINY = "SHARELORA_TINY"
 NO_ADAPTER = "none"  # as the value of --adapter: the base model alone
 
 
-def unknown_flag(found: str, known: Iterable[str], renamed: Mapping[str, str] | None = None) -> UserError:
+def unknown_flag(typed: str, known: Iterable[str], renamed: Mapping[str, str] | None = None) -> UserError:
     """Say that a flag does not exist and which one was probably meant.
 
     Args:
-        found: the flag as typed, with or without `=value`.
+        typed: the flag as typed, with or without `=value`.
         known: every flag that the command has, with its dashes.
         renamed: flags of earlier versions or other tools, and what replaced them.
 
     Returns:
         The error, to be raised by the caller.
     """
-    flag = found.split("=", 1)[0]
+    flag = typed.split("=", 1)[0]
     spelled = "--" + flag.lstrip("-").replace("-", "_")
     if renamed and spelled in renamed:
         return UserError(f"found flag {flag}; it is now called {renamed[spelled]}; use that name")

@@ -1,4 +1,4 @@
-"""Starting a command: its flags, its log, and signals that end it in good order."""
+"""Starting a command: its flags, its log, and signals that end it cleanly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def start(parse: Callable[[], A], run: Callable[[A], Any] | str) -> None:
         run: the job, or the module whose `run` does it, which is imported once the command line is known to be right.
     """
     args = parse()
-    # Only now what takes seconds to load: help and a mistaken flag do not wait for it.
+    # These take seconds to load: help and a mistaken flag do not wait for them.
     from transformers.utils.logging import disable_progress_bar
 
     from sharelora.trainer.devices import is_first

@@ -18,19 +18,19 @@ from sharelora.support.files import read_json
 Groups = tuple[tuple[int, ...], ...] | str
 PATTERN = "re:"  # what follows it is a regular expression of whole paths
 SYNTAX = 'ranges with commas ("0-3,4-7"), lists with semicolons ("0,1;2,3,5-6"), or odd_even'
-# They say together what is shared, and a hand-written plan says all of it.
+# Together they say what is shared; a hand-written plan replaces them all.
 _RULE_FLAGS = ("share", "share_modules", "share_across", "share_groups")
 _MOST_LAYERS = 10_000
-# Stands for groups that are still to be measured: whether groups go with the other flags does not depend on which.
+# A placeholder for groups still to be measured: whether groups go with the other flags does not depend on which.
 _ANY_GROUPS = ((0, 1),)
 
 
 def _layers(text: str) -> tuple[int, ...]:
     """Read one item: a layer `5`, or a range with both ends `0-3`."""
-    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
-    if not found:
+    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if not match:
         raise UserError(f"share_groups: found {text.strip()!r}; need a layer or a range of layers; write {SYNTAX}")
-    first, last = int(found[1]), int(found[2] or found[1])
+    first, last = int(match[1]), int(match[2] or match[1])
     if last < first or last >= _MOST_LAYERS:
         raise UserError(f"share_groups: found the range {text.strip()!r}; need first-last, counted from 0")
     return tuple(range(first, last + 1))
@@ -71,19 +71,18 @@ def parse_modules(text: str) -> str | list[str]:
     """Read `all`, names such as `q_proj,v_proj`, or `re:` and a pattern, as PEFT's `target_modules` takes them.
 
     Raises:
-        UserError: a pattern that is none.
+        UserError: a pattern that is not a regular expression.
     """
     if text.startswith(PATTERN):
-        return _pattern(text.removeprefix(PATTERN))
+        pattern = text.removeprefix(PATTERN)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(
+                f"lora_modules: found {text!r}, an invalid pattern: {error}; need a regular expression; correct it"
+            ) from error
+        return pattern
     return ALL_LINEAR if text.strip() in ("all", ALL_LINEAR) else list(_names(text))
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UserError(f"lora_modules: found the pattern {text!r}, which is none ({error}); correct it") from error
-    return text
 
 
 def parse_parts(text: str) -> dict[str, list[bool]]:
@@ -108,15 +107,18 @@ def add_share_flags(parser: Parser) -> None:
         "--lora_modules", default="all", metavar="NAMES", help="all linear layers, q_proj,v_proj, or re:PATTERN"
     )
     lora.add_argument("--lora_r", type=positive, default=64, metavar="R", help="rank of every adapted layer")
-    lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the adapter counts alpha / r")
+    lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the scale is alpha / r")
     lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
-    for flag, text in (("--use_rslora", "divide alpha by sqrt(r) instead of r"), ("--use_dora", "DoRA's magnitudes")):
+    for flag, text in (
+        ("--use_rslora", "divide alpha by sqrt(r) instead of r"),
+        ("--use_dora", "train DoRA's magnitudes too"),
+    ):
         lora.add_argument(flag, type=boolean, nargs="?", const=True, default=False, metavar="BOOL", help=text)
     add_sharing_flags(parser)
 
 
 def add_sharing_flags(parser: Parser) -> None:
-    """Add the flags that say what is shared, for a command to which rank and modules are given."""
+    """Add the flags that say what is shared, for a command that takes rank and modules from elsewhere."""
     share = parser.add_argument_group("sharing")
     share.add_argument("--share", metavar="MODE", help="none (LoRA), a, b or ab; a if not given")
     share.add_argument("--share_modules", metavar="NAMES", help="modules that share, e.g. q_proj,k_proj; all if absent")

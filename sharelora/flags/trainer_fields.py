@@ -57,7 +57,7 @@ def read_trainer_fields(folder: Path) -> Any:
     tree = ast.parse((folder / _FILE).read_text(encoding="utf-8"))
     source = _class(tree, _CLASS)
     if source.bases or [ast.unparse(decorator) for decorator in source.decorator_list] != ["dataclass"]:
-        raise TypeError(f"{_CLASS} is no plain dataclass")
+        raise TypeError(f"{_CLASS} is not a plain dataclass")
     names = dict(_KNOWN)
     fields = []
     for line in source.body:

@@ -1,4 +1,4 @@
-"""Flags of earlier years: QLoRA's, the ShareLoRA authors' and those that transformers has renamed since.
+"""Flags of earlier programs: QLoRA's, the ShareLoRA authors' and those that transformers has renamed since.
 
 Each is passed on under its present name with a notice, dropped with a notice where it changes nothing, or refused with
 the reason. Nothing is swallowed.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sharelora.flags.parser import boolean
 from sharelora.support.errors import UserError, redacted
 
-NO_STEP = "true"  # what a flag without a value means
+BARE = "true"  # the value of a flag that is given without one
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def dropped(why: str) -> Rule:
 
 
 def refused(why: str) -> Rule:
-    """A flag that asked for something which is not done here."""
+    """A flag for something that is not supported."""
 
     def rule(flag: str, value: str) -> Change:
         raise UserError(f"found --{flag} {value}; {why}; drop the flag")
@@ -193,7 +193,7 @@ def _groups(words: Sequence[str]) -> list[list[str]]:
 
 
 def _change(group: Sequence[str], flags: Collection[str], rules: Mapping[str, Rule]) -> Change | None:
-    name, value = group[0].removeprefix("--"), " ".join(group[1:]) or NO_STEP
+    name, value = group[0].removeprefix("--"), " ".join(group[1:]) or BARE
     if group[0] in flags or not group[0].startswith("--"):
         return None
     if name in rules:

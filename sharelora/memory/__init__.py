@@ -1,4 +1,4 @@
-"""What a run will need in memory, before anything is loaded, what the machine has, what to change if it is too much.
+"""Memory: what a run will need, before anything is loaded; what the machine has; what to change if that is too little.
 
 May import: tuner, plan, support. Begin with `estimator`.
 """

@@ -34,7 +34,7 @@ class Shape:
 
     Attributes:
         gated: RMSNorm and a gated MLP (LLaMA and its kin); else LayerNorm and a plain MLP (GPT-2, RoBERTa).
-        kept: tensors of width f that the activation function keeps per token.
+        activation_tensors: tensors of width f that the activation function keeps per token.
         dropout: the base's own dropout.
         attention_dropout: that of the attention's weights.
         vocab: V of a language model, 0 for a classifier, whose few logits do not count.
@@ -48,7 +48,7 @@ class Shape:
     mlp: int
     vocab: int
     gated: bool
-    kept: int
+    activation_tensors: int
     dropout: float
     attention_dropout: float
 
@@ -74,7 +74,7 @@ def shape_of(model: nn.Module) -> Shape:
         mlp=_first(config, ["intermediate_size", "n_inner"], 4 * hidden),
         vocab=config.vocab_size if getattr(model, "get_output_embeddings", lambda: None)() is not None else 0,
         gated=any(gate in names for gate in _GATES),
-        kept=_KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1),
+        activation_tensors=_KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1),
         dropout=_first(config, ["hidden_dropout_prob", "resid_pdrop"], 0.0),
         attention_dropout=_first(config, ["attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"], 0.0),
     )
@@ -117,7 +117,7 @@ def base_layer(shape: Shape, load: Workload) -> int:
     if shape.attention_dropout and load.device == "cpu":
         # The CPU has no fused attention with dropout: scores, their softmax and the mask are kept, each (heads, T, T).
         attention += 3 * shape.heads * load.tokens * s
-    mlp = (3 if shape.gated else shape.kept) * shape.mlp * s
+    mlp = (3 if shape.gated else shape.activation_tensors) * shape.mlp * s
     dropped = 2 * h * (s if load.device == "cpu" else 1) if shape.dropout else 0
     return load.count * (norms + attention + mlp + dropped)
 
@@ -136,21 +136,21 @@ def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
 def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int:
     """Return what the adapters of one layer keep, in bytes: inputs, masks, A x, and matrices cast or stacked."""
     entries, s = list(entries), load.bytes
-    kept = sum(entry.r * s for entry in entries)
+    per_token = sum(entry.r * s for entry in entries)
     # fp32 matrices are cast to the activations' dtype.
     matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
     for sites in _readers(entry.site for entry in entries).values():
         d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
             # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
-            kept += d_in * (2 * s if load.device == "cpu" else s + 1)
+            per_token += d_in * (2 * s if load.device == "cpu" else s + 1)
         elif not sites[0].kind.endswith(_AFTER_ATTENTION):
-            kept += d_in * s
+            per_token += d_in * s
         ranks = {entry.a: entry.r for entry in entries if entry.site.path in paths}
         # The different As of one input are stacked, which is a copy too.
         if s != 4 or len(ranks) > 1 < len(paths):
             matrices += sum(ranks.values()) * d_in * s
-    return load.count * kept + matrices
+    return load.count * per_token + matrices
 
 
 def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Workload) -> int:
@@ -221,13 +221,13 @@ def peak(shape: Shape, plan: SharingPlan, load: Workload, checkpointing: bool, s
     layers: dict[int | None, list[Entry]] = {layer: [] for layer in quantised if layer is not None and layer >= first}
     for entry in plan.entries:
         layers.setdefault(entry.site.layer, []).append(entry)
-    kept = [
+    by_layer = [
         adapter_layer(entries, shape, load) + inputs_of_8_bit_layers(quantised[layer], entries, load)
         for layer, entries in layers.items()
     ]
     base, output, transient = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
     if not checkpointing:
-        return (shape.layers - first) * base + sum(kept) + max(output, transient)
+        return (shape.layers - first) * base + sum(by_layer) + max(output, transient)
     inputs = shape.layers * shape.hidden * load.count * load.bytes
     inputs += sum(inputs_despite_checkpointing(quantised[layer], load) for layer in layers)
-    return inputs + max(output, base + max(kept) + transient)
+    return inputs + max(output, base + max(by_layer) + transient)

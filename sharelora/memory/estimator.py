@@ -1,6 +1,6 @@
 """The estimate of the memory that a run will need, before anything is downloaded or loaded."""
 
-# Commands import this module before they show their help, so it loads without torch.
+# Parsers read the tables of this module, so it loads without torch.
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from sharelora.memory import activations
 from sharelora.memory.activations import Workload
-from sharelora.memory.bytes_per_element import BYTES, FACTORED, STATES
 from sharelora.memory.machine import Machine
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
@@ -19,6 +18,27 @@ from sharelora.support.text import columns, size
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Bytes of an element.
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+# Optimizer -> bytes of state per trainable element. Its 8-bit states have an fp32 constant per 256 elements.
+STATES: dict[str, float] = {
+    "adamw_torch": 8,
+    "adamw_torch_fused": 8,
+    "adamw_hf": 8,
+    "paged_adamw_32bit": 8,
+    "adamw_8bit": 2 + 2 * 4 / 256,
+    "adamw_bnb_8bit": 2 + 2 * 4 / 256,
+    "paged_adamw_8bit": 2 + 2 * 4 / 256,
+    "lion_32bit": 4,
+    "paged_lion_32bit": 4,
+    "lion_8bit": 1 + 4 / 256,
+    "paged_lion_8bit": 1 + 4 / 256,
+    "rmsprop": 4,
+    "sgd": 0,
+}
+FACTORED = "adafactor"
 
 # A process that has loaded torch, transformers, peft and the data, after its first step: measured on a CPU; on a GPU
 # the context and the workspaces, not measured here.
@@ -197,7 +217,7 @@ def estimate(
         checkpointing: whether activations are computed again in the backward pass.
         lora_dropout: dropout of the adapters.
         double_quant: see `base_bytes`.
-        extra_trainable: elements trained beside the adapters, e.g. a classifier.
+        extra_trainable: elements trained in addition to the adapters, e.g. a classifier.
         eval_batch: examples per forward pass of evaluations; 0 for none.
         padded: whether the rows of a batch differ in length; None means that several rows do.
         device: `cpu` or `cuda`.

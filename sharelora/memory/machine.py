@@ -11,7 +11,7 @@ import psutil
 from sharelora.support.text import size
 
 _CGROUP = Path("/sys/fs/cgroup")
-# How torch's allocator of the CPU and CUDA's libraries put it in an error that has no type of its own.
+# The wordings of torch's CPU allocator and of CUDA's libraries, whose errors have no dedicated type.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
 

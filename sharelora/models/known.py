@@ -131,7 +131,7 @@ def _names() -> dict[str, str]:
 
 
 def known_name(name: str) -> str | None:
-    """Return the name of the published shapes that `name` stands for, or None."""
+    """Return the name of the published shapes that `name` means, or None."""
     return _names().get(_spelling(name))
 
 

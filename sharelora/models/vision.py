@@ -44,12 +44,12 @@ def language_path(model: Any) -> str:
     """Return the path of the language model within a vision-language model.
 
     Raises:
-        UserError: it has none of its own, or no projector.
+        UserError: it has no separate language model, or no projector.
     """
     decoder = model.get_decoder()
     path = next(name for name, module in model.named_modules() if module is decoder)
     if not path or not any(name.rpartition(".")[2] == PROJECTOR for name, _ in model.named_modules()):
-        lacking = f"no module {PROJECTOR}" if path else "no language model of its own"
+        lacking = f"no module {PROJECTOR}" if path else "no separate language model"
         raise UserError(f"{type(model).__name__} has {lacking}; need {NEEDED}; change the model")
     return path
 

@@ -1,4 +1,4 @@
-"""Which A and which B every adapted layer uses, as plain frozen data; the standard library alone.
+"""The sharing plan: which A and B every adapted layer uses, as plain frozen data; the standard library alone.
 
 May import: support. Begin with `site` (what is adapted), `plan` (which matrices it uses), `rule` (how these are named).
 """

@@ -67,7 +67,7 @@ class Budget:
         file: bytes of its file at most; None for no limit.
 
     Raises:
-        UserError: there is no limit at all.
+        UserError: neither limit is given.
     """
 
     parameters: int | None = None

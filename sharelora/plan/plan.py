@@ -134,6 +134,19 @@ class SharingPlan:
         """Whether any matrix has more than one user."""
         return any(len(users) > 1 for users in self.users.values())
 
+    def difference(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """Compare an adapter's matrices with those of the plan; return the difference in words, or None.
+
+        Args:
+            shapes: name of each of its matrices -> shape.
+        """
+        names = shapes.keys() | self.matrices.keys()
+        wrong = sorted(name for name in names if shapes.get(name) != self.matrices.get(name))
+        if not wrong:
+            return None
+        first, need = shapes.get(wrong[0], "none"), self.matrices.get(wrong[0], "none")
+        return f"{len(wrong)} differ, first {wrong[0]}: found {first}, need {need}"
+
     @cached_property
     def hash(self) -> str:
         """16 hexadecimal digits that change with any site, shape or name."""

@@ -38,7 +38,7 @@ class SharingRule:
 
     Attributes:
         share: `none` (LoRA), `a`, `b` or `ab`.
-        modules: names of the modules that share; the others get matrices of their own. None means all.
+        modules: names of the modules that share; the others get their own matrices. None means all.
         across: `layers` (one matrix per kind, paper 1), `modules` (one per layer for its modules: tied qkv), `both`.
         groups: layers that share among themselves only (paper 2); layers in no group keep their own matrices.
             `odd_even` means (0, 1), (2, 3), ... None means one group of all layers.

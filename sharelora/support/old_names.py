@@ -1,11 +1,11 @@
-"""Names of modules before they were put into rooms."""
+"""The names that modules had before the library was divided into its present packages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Old name -> new name, both without `sharelora.`. What lies below an old package and is not listed has kept its own
-# name: `checkpoint.merging` is `convert.merging`.
+# Old name -> new name, both without `sharelora.`. A module of an old package that is not listed kept its own
+# name: `checkpoint.merging` is `convert.merging`. Modules that were split between several new ones have no entry.
 OLD_NAMES: Mapping[str, str] = {
     "activations": "memory.activations",
     "architectures": "models.known",
@@ -30,6 +30,23 @@ OLD_NAMES: Mapping[str, str] = {
     "commandline": "flags.parser",
     "comparison": "reporting.compare",
     "config": "tuner.config",
+    "data.cells": "data.rows",
+    "data.collators": "data.token_rows",
+    "data.conversations": "data.chat",
+    "data.encoding": "data.tokenise",
+    "data.formatting": "data.formats",
+    "data.glue.splits": "data.glue.load",
+    "data.glue.tsv": "data.glue.files",
+    "data.nlg.encoded": "data.nlg.token_files",
+    "data.nlg.files": "data.nlg.load",
+    "data.nlg.report": "data.nlg.tokens",
+    "data.nlg.spacing": "data.nlg.linearise",
+    "data.report": "data.tokenise",
+    "data.sample": "layer_groups.texts",
+    "data.sources": "data.instructions",
+    "data.vision.conversation": "data.vision.tokens",
+    "data.vision.processing": "data.vision.images",
+    "data.vision.rows": "data.vision.batches",
     "environment": "reporting.environment",
     "errors": "support.errors",
     "evaluation.continual": "continual",
@@ -53,6 +70,13 @@ OLD_NAMES: Mapping[str, str] = {
     "kernels.dropout": "tuner.kernels.fused",
     "layers": "tuner.layer",
     "machine": "memory.machine",
+    "metrics.bleu": "metrics.mteval",
+    "metrics.choice": "metrics.accuracy",
+    "metrics.gsm8k": "support.numbers",
+    "metrics.meteor": "metrics.java",
+    "metrics.nist": "metrics.mteval",
+    "metrics.ptb": "metrics.captions",
+    "metrics.rouge_l": "metrics.captions",
     "pictures": "reporting.pictures",
     "plan_table": "plan.plan",
     "prefix": "training.glue.baselines",
@@ -70,6 +94,9 @@ OLD_NAMES: Mapping[str, str] = {
     "similarity.result": "layer_groups.similarity",
     "sites": "tuner.sites",
     "tensor_header": "support.tensor_header",
+    "tiny.looking": "tiny.vision",
+    "tiny.recipe": "tiny.objectives",
+    "tiny.vision_tasks": "tiny.vision",
     "units": "support.text",
     "vision": "models.vision",
 }

@@ -36,7 +36,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search for a checkpoint found.
+    """The result of a search for a checkpoint.
 
     Attributes:
         good: the last whole checkpoint.
@@ -98,7 +98,7 @@ def best_checkpoint(folder: Path, state: Any) -> Path | None:
 
 
 def require_whole(best: Path) -> None:
-    """Check the best checkpoint of a run that wants its weights in the end.
+    """Check the best checkpoint of a run that loads it at the end.
 
     Raises:
         UserError: it is damaged or gone.
@@ -111,20 +111,20 @@ def require_whole(best: Path) -> None:
         )
 
 
-def rotate(folder: Path, newest: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
+def rotate(folder: Path, newest: Path, limit: int | None, keep: Collection[Path] = ()) -> None:
     """Delete the oldest checkpoints beyond a limit, once the newest one is verified.
 
     Args:
         folder: the run's folder.
         newest: the one that has just been written; it stays.
         limit: how many to keep; None or less than 1 keeps all.
-        kept: others that stay, such as the best one.
+        keep: others that stay, such as the best one.
     """
     if limit is None or limit < 1:
         return
     # What comes after the newest was left by an earlier run and will be replaced; it must not push out a good one.
     paths = [path for path in checkpoints(folder) if step_of(path) <= step_of(newest)]
-    spare = [path for path in paths if path != newest and path not in kept]
+    spare = [path for path in paths if path != newest and path not in keep]
     for path in spare[: max(0, len(paths) - limit)]:
         # Under another name first: half of a checkpoint must not look like one.
         going = path.with_name(f".{path.name}.{_GOING}")

@@ -86,7 +86,7 @@ def choose_optimizer(name: str, use_cpu: bool) -> tuple[str, str | None]:
     """Return the optimizer to use and, if it replaces the named one, a line that says so.
 
     Args:
-        name: the one asked for; QLoRA's default pages its state between GPU and CPU memory.
+        name: the requested one; QLoRA's default pages its state between GPU and CPU memory.
         use_cpu: do not use GPUs.
 
     Raises:
@@ -124,7 +124,7 @@ class Precision:
 def choose_precision(bits: int, bf16: bool, fp16: bool, full_finetune: bool, training: bool, on_gpu: bool) -> Precision:
     """Decide the precisions of a run.
 
-    16 bits means 16 bits: bf16 unless fp16 is asked for (upstream loads fp32 here). A 16-bit base needs no autocast: it
+    16 bits means 16 bits: bf16 unless fp16 is requested (upstream loads fp32 here). A 16-bit base needs no autocast: it
     computes in the precision of its own weights, and the adapters are fp32. fp16 needs loss scaling, which comes with
     the Trainer's fp16 autocast alone.
 

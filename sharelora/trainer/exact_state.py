@@ -69,7 +69,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a run that resumes goes on with.
+    """Where a resumed run continues.
 
     Attributes:
         losses: so far.
@@ -106,7 +106,7 @@ class ExactState(TrainerCallback):
         self.resume()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note that an epoch goes on."""
+        """Note that an epoch is under way."""
         self.position.epoch_over = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -164,7 +164,7 @@ class ExactState(TrainerCallback):
         return loaded
 
     def take_up(self, step: int, seed: int, rank: int, processes: int) -> Resumed | None:
-        """Put back where the run was, and choose the random numbers of this process.
+        """Restore the run's position, and choose the random numbers of this process.
 
         Args:
             step: updates so far.
@@ -173,7 +173,7 @@ class ExactState(TrainerCallback):
             processes: how many train together.
 
         Returns:
-            What to go on with; None for a new run.
+            Where the run continues; None for a new run.
         """
         self.position = Position()
         if self.loaded is None:

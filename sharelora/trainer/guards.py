@@ -1,4 +1,4 @@
-"""What stops a run before it goes wrong silently: losses and gradients that are not finite, processes that disagree."""
+"""Guards against runs that go wrong silently: losses and gradients that are not finite, processes that disagree."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class NonFinite(TrainerCallback):
             parameter.grad = None
 
     def clear(self) -> bool:
-        """Whether the update in progress was left out; asked once at its end."""
+        """Whether the update in progress was left out; to be called once, at its end."""
         bad, self.bad = self.bad is not None, None
         return bad
 
@@ -182,7 +182,7 @@ def require_agreement(digests: Sequence[str], step: int, last_good: Any) -> None
         raise UserError(
             f"after update {step} process {', '.join(map(str, others))} of {len(digests)} holds other weights than "
             f"process 0; need the same bit by bit; the last good checkpoint is {last_good or 'none'}; start again to "
-            "go on from it, with the same machine, driver and packages for all processes"
+            "resume from it, with the same machine, driver and packages for all processes"
         )
 
 

@@ -39,7 +39,7 @@ def deepspeed(engine: Engine) -> bool:
 
 @dataclass(frozen=True)
 class Setup:
-    """What engines care about in a run.
+    """The facts about a run that decide whether an engine can do it.
 
     Attributes:
         engine: the one that a launcher chose.

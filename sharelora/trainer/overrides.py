@@ -93,11 +93,9 @@ OVERRIDES = (
         "trial, num_train_samples, start_time",
     ),
 )
-# What the Trainers of tasks override besides.
+# The Trainers of tasks override these too.
 TASK_OVERRIDES = (
-    Override(
-        "compute_loss", "a task has a loss of its own", "model, inputs, return_outputs=False, num_items_in_batch=None"
-    ),
+    Override("compute_loss", "a task has its own loss", "model, inputs, return_outputs=False, num_items_in_batch=None"),
     Override("_get_num_items_in_batch", "it counts tokens, not examples", "batch_samples, device"),
     Override(
         "prediction_step",

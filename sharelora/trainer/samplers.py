@@ -19,7 +19,7 @@ Epoch = Callable[[], int]  # returns the current epoch, when an epoch begins
 class LengthGrouped(Sampler[int]):
     """Examples of similar length together, in an order that depends on the seed and the epoch alone.
 
-    The Trainer's own sampler draws from the global generator: a run that resumes would go on in another order, and
+    The Trainer's own sampler draws from the global generator: a run that resumes would continue in another order, and
     processes would disagree once their generators do.
 
     Args:

@@ -1,4 +1,4 @@
-"""Signals to a run: stop after the update in progress with a checkpoint, or save a checkpoint and go on."""
+"""Signals to a run: stop after the update in progress with a checkpoint, or save a checkpoint and continue."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stopped(number: int, what: str = NOTHING_LOST) -> Stopped:
 
     Args:
         number: of the signal.
-        what: what was saved, and how to go on.
+        what: what was saved, and how to continue.
     """
     return Stopped(f"stopped by {signal.Signals(number).name}; {what}", CODES[signal.Signals(number)])
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 
@@ -134,7 +135,18 @@ class AdapterTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
         """Make the schedule, on the optimizer with whole states: the last moment to put it in."""
         self.optimizer = self.engine_optimizer.wrap(self.accelerator, self.optimizer)
+        factor = self.learning_rate_factor(num_training_steps)
+        if factor is not None and self.lr_scheduler is None:
+            self.lr_scheduler, self._created_lr_scheduler = LambdaLR(optimizer or self.optimizer, factor), True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def learning_rate_factor(self, num_training_steps: int) -> Callable[[int], float] | None:
+        """Return a task's own schedule: update -> factor of the learning rate; None for the schedule that flags name.
+
+        Args:
+            num_training_steps: updates of the whole run.
+        """
+        return None
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         # Whole matrices can be loaded into a whole model only: before it is sharded.
@@ -215,7 +227,7 @@ class AdapterTrainer(Trainer):
 
     def _saved_and_stopped(self, stop: int) -> Stopped:
         path = self.folder / f"checkpoint-{self.state.global_step}"
-        return stopped(stop, f"{path} has everything; start the same command again to go on")
+        return stopped(stop, f"{path} has everything; start the same command again to continue")
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Training draws the same random numbers however often it is evaluated.
@@ -332,7 +344,7 @@ class AdapterTrainer(Trainer):
         """Find the best checkpoint so far in the folder of this run, which may have been moved.
 
         Raises:
-            UserError: its weights are wanted in the end, and it is damaged or gone.
+            UserError: its weights are to be loaded at the end, and it is damaged or gone.
         """
         if self.state.best_global_step and self.args.load_best_model_at_end:
             require_whole(self.folder / f"checkpoint-{self.state.best_global_step}")

@@ -62,7 +62,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """A parsed command line; a task adds a field for each group of its own options.
+    """A parsed command line; a task adds a field for each group of its options.
 
     Attributes:
         model, run: the flags by what they are about.
@@ -143,7 +143,7 @@ def adapter_evaluates(flags: argparse.Namespace, given: Collection[str], notices
     """Train nothing where an adapter is given, unless --do_train says so."""
     if flags.adapter is not None and "do_train" not in given:
         flags.do_train = False
-        notices.append("an adapter is given, so nothing is trained; --do_train goes on training it")
+        notices.append("an adapter is given, so nothing is trained; --do_train continues its training")
     return {}
 
 
@@ -204,7 +204,7 @@ class CommandLine(Generic[A]):
         return get_type_hints(self.arguments)
 
     def parse(self, argv: Sequence[str] | None = None) -> A:
-        """Read the command line; None means the process's own. A single JSON file stands for its settings.
+        """Read the command line; None means the process's own. A single JSON file is read as --config.
 
         Raises:
             UserError: an unknown, refused or malformed flag, here or in the configuration file, or flags that
@@ -250,7 +250,7 @@ def with_config(words: list[str], parser: Parser, rules: Mapping[str, Rule] = RU
         rules: old flags, which a file may have as well.
 
     Raises:
-        UserError: the file is missing or no mapping, or it has a key that is no flag; the nearest one is named.
+        UserError: the file is missing or not a mapping, or has a key that is not a flag; the nearest one is named.
     """
     first = Parser(parser.prog, add_help=False)
     first.add_argument(CONFIG)
@@ -280,7 +280,7 @@ def setting_words(
         where: the settings come from, for messages.
 
     Raises:
-        UserError: a key that is no flag; the nearest one is named.
+        UserError: a key that is not a flag; the nearest one is named.
     """
     words: list[str] = []
     for key, value in settings.items():

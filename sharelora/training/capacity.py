@@ -82,13 +82,13 @@ def look_at(
 
 
 def known_optimizer(train: Mapping[str, Any]) -> str:
-    """Return the optimizer that will be used; AdamW stands for one that the estimate does not know."""
+    """Return the optimizer that will be used; AdamW in place of one that the estimate does not know."""
     optimizer, _ = choose_optimizer(train["optim"], train["use_cpu"])
     return optimizer if optimizer in (*STATES, FACTORED) else "adamw_torch"
 
 
 def require_capacity(outlook: Outlook, anyway: bool) -> None:
-    """Refuse a run that this machine has not enough memory or disk for.
+    """Refuse a run for which this machine lacks memory or disk.
 
     Args:
         outlook: the outlook.
@@ -123,7 +123,7 @@ def explained(outlook: Outlook | None, names: FlagNames) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         advice = outlook.advice() if outlook is not None else ""
         need = f"need about {outlook.need.describe()}" if outlook is not None else "need less"
-        raise UserError(f"memory ran out ({said}); {need}; {advice or names.general()}") from error
+        raise UserError(f"memory ran out ({reason}); {need}; {advice or names.general()}") from error

@@ -1,4 +1,4 @@
-"""A job: what a task says of itself, so that there is one way to run it (`sharelora.training.runner`)."""
+"""A job: the description of a task, which `sharelora.training.runner` runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ D = TypeVar("D", bound=Data)
 
 
 class Job(Generic[A, D]):
-    """A task, as the runner asks about it. What is written here suits a language model whose loss is per token.
+    """The description of a task for the runner. The defaults here suit a language model whose loss is per token.
 
     Attributes:
         command: the command line.
@@ -65,7 +65,7 @@ class Job(Generic[A, D]):
         """Refuse what cannot work before anything is looked for.
 
         Raises:
-            UserError: a package that --report_to needs is missing, or the engine cannot do what is asked for.
+            UserError: a package that --report_to needs is missing, or the engine cannot do what is requested.
         """
         check_reporters(args.train["report_to"])
         refuse_engine(self.engine(args))
@@ -93,7 +93,7 @@ class Job(Generic[A, D]):
         """Return the folder of an adapter that is named on the command line.
 
         Raises:
-            UserError: there is none.
+            UserError: it does not exist.
         """
         return resolve_adapter(source)
 
@@ -208,7 +208,7 @@ class Job(Generic[A, D]):
         """Return the folder of what is evaluated or trained on; None for the bare base."""
         return run.trained
 
-    # What is measured, and what is left.
+    # Measurements and results.
 
     def count(self, session: Session[A, D]) -> object:
         """Count the model's elements; returns what says so."""

@@ -28,10 +28,10 @@ SAMPLE_SEED = 0  # the groups must not differ between runs of different seeds
 
 
 def group_on_texts(run: Run[Any]) -> Run[Any]:
-    """See to it that the similarities which `--share_groups auto` means are in the output folder.
+    """Make sure that the similarities that `--share_groups auto` means are in the output folder.
 
-    They are measured once, on texts, with the base loaded as the run loads it: a run that goes on finds them there, and
-    with them the groups that it began with.
+    They are measured once, on texts, with the base loaded as the run loads it: a resumed run finds them there, and
+    with them its first groups.
 
     Returns:
         The run with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
@@ -54,7 +54,7 @@ def with_measured(
     """Do `group_on_texts` for a sample of any kind.
 
     Args:
-        run: an adapter to start from has groups of its own.
+        run: must not start from an adapter, which has its own groups.
         read: reads the sample, which has a `digest`.
         compare: measures the layers on it.
         max_length: most tokens of a part of the sample.

@@ -67,7 +67,7 @@ class Count:
 
 
 def count(model: nn.Module) -> Count:
-    """Count elements: shared ones once, packed 4-bit weights by the shape they stand for.
+    """Count elements: shared ones once, packed 4-bit weights by their unpacked shape.
 
     A 4-bit weight is stored as bytes of two elements; QLoRA's own count halves the trainable ones, which are not
     packed, and leaves the packed ones as they are.

@@ -42,7 +42,7 @@ class BaseArguments:
 
     def devices(self, use_cpu: bool) -> dict[str, Any]:
         """Return where the base goes, as options of `from_pretrained`: one GPU, if there is any."""
-        from sharelora.trainer.devices import on_gpu  # torch takes seconds to load, and a parser needs none of it
+        from sharelora.trainer.devices import on_gpu  # torch takes seconds to load, and parsers do not need it
 
         return {"device_map": {"": 0}} if on_gpu(use_cpu) else {}
 
@@ -53,7 +53,8 @@ class ModelArguments(BaseArguments):
 
     model_name_or_path: str = help_field("EleutherAI/pythia-12b", "folder or hub id of the base model")
     adapter: str | None = help_field(
-        None, "an adapter to evaluate or predict with, or with --do_train to go on from; `none` is the bare base model"
+        None,
+        "an adapter to evaluate or predict with, or with --do_train to train on; `none` is the bare base model",
     )
     full_finetune: bool = help_field(False, "train every weight of the base instead of adapters; needs 16 or 32 bits")
     bits: Literal[4, 8, 16, 32] = help_field(4, "precision of the base: 16 is bf16, or fp16 with --fp16")
@@ -85,7 +86,8 @@ class RunArguments:
         False, "start from the beginning: remove checkpoints and results of an earlier run"
     )
     resume_anyway: bool = help_field(
-        False, "go on from a checkpoint, or evaluate what was trained, though settings that decide the result changed"
+        False,
+        "continue from a checkpoint, or evaluate what was trained, although settings that decide the result changed",
     )
     on_nan: Literal["stop", "skip"] = help_field(
         "stop", "what to do where a loss or gradient is NaN or infinite: stop, or skip the update and count it"

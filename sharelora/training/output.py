@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 COMPLETED = "completed"
 SETTINGS = "settings.json"
-SELECTED = "selected.safetensors"  # the best weights so far, beside those of a GLUE checkpoint
-# How the rows of an update are dealt to processes; the product says how many there are.
+SELECTED = "selected.safetensors"  # the best weights so far, in a GLUE checkpoint
+# How the rows of an update are dealt to processes; their product is the number of rows.
 _DEALT = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
 _WRITTEN = (
     COMPLETED,
@@ -61,13 +61,13 @@ class Earlier:
 
 
 def look(folder: Path, settings: Mapping[str, Any], training: bool, anyway: bool = False) -> Earlier:
-    """See what an earlier run left, and refuse to go on from a run with other settings.
+    """Find what an earlier run left, and refuse to continue a run with other settings.
 
     Args:
         folder: the output folder, which may not exist yet.
         settings: everything that decides what is trained.
         training: whether this run means to train.
-        anyway: go on with other settings all the same.
+        anyway: continue with other settings all the same.
 
     Raises:
         UserError: the earlier run had other settings; the message names all of them.
@@ -91,10 +91,10 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], an
     words = "; ".join(f"{name} {before.get(name)}, this one has {now[name]}" for name in changed)
     if not anyway:
         raise UserError(
-            f"{folder} holds a run with {words}; choose another --output_dir, --overwrite_output_dir to start anew, or "
-            "--resume_anyway to go on from it with what is new"
+            f"{folder} holds a run with {words}; choose another --output_dir, --overwrite_output_dir to start "
+            "again, or --resume_anyway to continue with the new settings"
         )
-    logger.warning("going on with other settings: %s holds a run with %s", folder, words)
+    logger.warning("continuing with other settings: %s holds a run with %s", folder, words)
 
 
 def _dealt_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -107,11 +107,13 @@ def _trained(folder: Path, marker: Mapping[str, Any]) -> Path:
     name = str(marker.get("trained", ADAPTER))
     if name not in (ADAPTER, MODEL):  # the marker is a file, which could name any folder
         raise UserError(
-            f"{folder / COMPLETED} names {name}; need {ADAPTER} or {MODEL}; --overwrite_output_dir starts anew"
+            f"{folder / COMPLETED} names {name}; need {ADAPTER} or {MODEL}; --overwrite_output_dir starts again"
         )
     trained = folder / name
     if not trained.is_dir():
-        raise UserError(f"{folder} is marked as finished but has no {trained.name}; --overwrite_output_dir starts anew")
+        raise UserError(
+            f"{folder} is marked as finished but has no {trained.name}; --overwrite_output_dir starts again"
+        )
     return trained
 
 
@@ -126,7 +128,7 @@ def open_folder(
     writes: bool,
     adapter_flag: str,
 ) -> Earlier:
-    """See to it that a run can write into its folder, and see what an earlier run left there.
+    """Make sure that a run can write into its folder, and find what an earlier run left there.
 
     Args:
         folder: the output folder.
@@ -134,7 +136,7 @@ def open_folder(
         training: whether this run means to train.
         lock: keeps other runs out from now on.
         overwrite: remove what an earlier run wrote.
-        anyway: go on from a run with other settings all the same.
+        anyway: continue a run with other settings all the same.
         writes: False for a run that only checks.
         adapter_flag: the flag that takes an adapter, for messages.
 
@@ -158,7 +160,7 @@ def open_folder(
 
 
 def resume_point(folder: Path, requested: str | None, earlier: Earlier) -> Path | None:
-    """Return the checkpoint to go on from, or None.
+    """Return the checkpoint to resume from, or None.
 
     Args:
         folder: the output folder.
@@ -166,17 +168,17 @@ def resume_point(folder: Path, requested: str | None, earlier: Earlier) -> Path 
         earlier: what is in the output folder.
 
     Raises:
-        UserError: there is none where one is asked for, it is incomplete, or its weights were altered.
+        UserError: one was requested and is missing, it is incomplete, or its weights were altered.
     """
     word = str(requested).lower()
     if word == "false" and earlier.checkpoint is not None:
-        raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts anew")
+        raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts again")
     for path, problem in earlier.damaged:
         logger.warning("%s is incomplete or damaged: %s; it is left out", path, problem)
     if earlier.damaged and earlier.checkpoint is None and word in ("none", "true"):
         path, problem = earlier.damaged[0]
         raise UserError(
-            f"{path} is incomplete or damaged: {problem}; {folder} has no good one; --overwrite_output_dir starts anew"
+            f"{path} is incomplete or damaged: {problem}; {folder} has no good one; --overwrite_output_dir starts again"
         )
     if word == "true" and earlier.checkpoint is None:
         raise UserError(f"found --resume_from_checkpoint but {folder} has no checkpoint; drop the flag")
@@ -210,7 +212,7 @@ def _resumable(checkpoint: Path) -> Path:
 def _is_state(state: Any) -> bool:
     if not isinstance(state, dict) or not state.keys() <= {field.name for field in fields(TrainerState)}:
         return False
-    # Folders are called after these.
+    # Folders are named after these.
     return all(type(state.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
 
 
@@ -225,7 +227,7 @@ def finish(folder: Path, trained: Path, steps: int) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run of ours writes, and nothing else."""
+    """Remove what a run of this project writes, and nothing else."""
     for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
         logger.info("removing %s", path)
         remove(path)

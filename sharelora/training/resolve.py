@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.find import DATA_FOLDER
+from sharelora.evaluation.subject import data_root
 from sharelora.flags.parser import NO_ADAPTER
 from sharelora.support.errors import UserError
-from sharelora.tiny import tiny_data
 from sharelora.trainer.devices import choose_precision, on_gpu
 from sharelora.trainer.lock import Lock
 from sharelora.trainer.unsupported import refuse_engine
@@ -19,7 +17,6 @@ from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import require_capacity
 from sharelora.training.job import Job
 from sharelora.training.model import base_name
-from sharelora.training.options import RunArguments
 from sharelora.training.output import open_folder, resume_point
 from sharelora.training.run import Run
 from sharelora.tuner.quantization import has_bitsandbytes
@@ -64,7 +61,7 @@ def resolve(job: Job[Any, Any], args: Arguments, lock: Lock, workspace: Path) ->
         trained=trained,
         base=base,
         base_name=base_name(args, base),
-        data_root=data_root(args.run),
+        data_root=data_root(None, args.run.tiny),
         workspace=workspace,
     )
     rows = job.read(run)
@@ -104,8 +101,3 @@ def _what_to_do(job: Job[Any, Any], args: Arguments, lock: Lock) -> tuple[bool, 
     if source is None:
         logger.info("no adapter is given, so this is the base model")
     return False, None, trained
-
-
-def data_root(run: RunArguments) -> Path | None:
-    """Return the folder of local data; None leaves it to SHARELORA_DATA and the hub."""
-    return Path(tiny_data()) if run.tiny and not os.environ.get(DATA_FOLDER) else None

@@ -1,4 +1,4 @@
-"""What a run leaves besides checkpoints: what was trained, result.json, and every number in a file of its own."""
+"""The results of a run: what was trained, and files with every number."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, An
         The new folder in it.
 
     Raises:
-        UserError: it cannot be written; then there is no such folder, and the checkpoints stay.
+        UserError: it cannot be written; then the folder does not exist, and the checkpoints stay.
     """
     adapted = isinstance(model, PeftModel)
     path = folder / (ADAPTER if adapted else MODEL)

@@ -28,7 +28,7 @@ class Run(Generic[A]):
         adapter: what is adapted and shared, as it is used: of the base, with measured groups.
         precision: of the base and the computation.
         training: train; False for a finished run, and for evaluation and prediction only.
-        resume: the checkpoint to go on from.
+        resume: the checkpoint to resume from.
         trained: the adapter (or full model) to start from, or to evaluate.
         base: the base model's folder or hub id.
         base_name: its name as files record it.
@@ -57,7 +57,7 @@ class Run(Generic[A]):
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a run as the Trainer takes them; a task adds fields of its own.
+    """The rows of a run as the Trainer takes them; a task may add fields.
 
     Attributes:
         tokenizer: the base's.

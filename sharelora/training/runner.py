@@ -41,7 +41,7 @@ def run_job(
     watch: Sequence[TrainerCallback] = (),
     prepare: Callable[[Any], None] | None = None,
 ) -> Session[A, D] | None:
-    """Do what a command line asks for.
+    """Do what a command line requests.
 
     Args:
         job: the task.
@@ -50,7 +50,7 @@ def run_job(
         prepare: called with the model before anything is trained or evaluated, for experiments that change its start.
 
     Returns:
-        The model and all that belongs to it, for whoever goes on measuring; None after a dry run.
+        The model and all that belongs to it, for further measurements; None after a dry run.
 
     Raises:
         UserError: anything that a person can put right.
@@ -138,7 +138,7 @@ def _train(job: Job[A, D], session: Session[A, D]) -> None:
     if session.writes:
         begin(run.folder, job.deciding(run.args))
     if run.resume is not None:
-        logger.info("going on from %s", run.resume)
+        logger.info("resuming from %s", run.resume)
     done = fit(trainer, run.resume)
     session.metrics.update(
         train_loss=done.training_loss,
@@ -154,7 +154,7 @@ def _train(job: Job[A, D], session: Session[A, D]) -> None:
     if session.writes:
         session.trained = job.save(session, weights)
         write_history(run.folder, job.history(session))
-        # Before the run counts as finished: what fails after it must not leave a finished run without a result.
+        # Before the run counts as finished: a failure here must not leave a finished run without a result.
         _report(job, session)
         finish(run.folder, session.trained, done.global_step)
     trainer.accelerator.wait_for_everyone()

@@ -15,7 +15,7 @@ from sharelora.trainer.devices import Precision, choose_optimizer, processes
 from sharelora.trainer.launch import deepspeed, engine_of
 from sharelora.training.arguments import Arguments
 
-# The package that a place to report to needs; of the first ones either will do.
+# Reporter -> the packages that it needs, any one of them.
 _REPORTERS: Mapping[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "wandb": ("wandb",),
@@ -81,7 +81,7 @@ def trainer_settings(args: Arguments, precision: Precision) -> tuple[TrainingArg
     """
     values = dict(args.train)
     without_gpu = values["use_cpu"] or not torch.accelerator.is_available()
-    # Told to use CPUs, accelerate would leave DeepSpeed away, which uses them by itself where there are no GPUs.
+    # With use_cpu accelerate would drop DeepSpeed, which uses CPUs by itself where there are no GPUs.
     use_cpu = without_gpu and not deepspeed(engine_of())
     values["optim"], notice = choose_optimizer(values["optim"], use_cpu)
     values.update(
@@ -112,7 +112,7 @@ def checkpointing(text: str | None) -> dict[str, Any]:
     """Read the options of checkpointing; non-reentrant unless the user says otherwise.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: it is not JSON.
     """
     try:
         options = json.loads(text) if text else {}

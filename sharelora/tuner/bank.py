@@ -95,7 +95,7 @@ def _padding(entries: tuple[Entry, ...], side: str, index: int) -> Padding:
 
 
 def deposit(bank: nn.ParameterDict, weight: nn.Parameter, view: MatrixView) -> None:
-    """Put newly initialised matrices into the bank; those that it has already stay.
+    """Put newly initialised matrices into the bank; those already there stay.
 
     So the first site that uses a matrix gives its initial value, as in the authors' code.
 

@@ -22,8 +22,8 @@ UNSUPPORTED = {
     "target_parameters": "sites are linear layers",
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
-    "alora_invocation_tokens": "aLoRA needs a forward of its own",
-    "velora_config": "VeLoRA needs a forward of its own",
+    "alora_invocation_tokens": "aLoRA needs its own forward",
+    "velora_config": "VeLoRA needs its own forward",
     "monteclora_config": "MonteCLoRA samples per layer",
     "kasa_config": "KaSA truncates the base weight per layer",
     "use_bdlora": "BD-LoRA needs block-diagonal matrices",
@@ -131,7 +131,7 @@ class ShareLoraConfig(LoraConfig):
         """Refuse, for a plan that shares or cuts fused modules, an initialisation that makes A and B fit each other.
 
         Raises:
-            UserError: such an initialisation, e.g. PiSSA: each layer would need an A and a B of its own.
+            UserError: such an initialisation, e.g. PiSSA: each layer would need its own A and B.
         """
         if self.init_lora_weights not in SHAREABLE_INIT:
             raise UserError(

@@ -156,7 +156,7 @@ class ShareLayer(_LoraLayer):
         if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
-        # A variant, such as DoRA, has a forward of its own.
+        # A variant, such as DoRA, has its own forward.
         return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:
@@ -229,7 +229,7 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
     layer_class = LAYER_CLASSES.get(type(base))
     dense = type(base) in (nn.Linear, Conv1D)
     if layer_class is None or (dense and type(base.weight.data) is not Tensor):
-        # Weights of another tensor class (torchao, tensor parallelism) have dispatchers of their own in PEFT.
+        # Weights of another tensor class (torchao, tensor parallelism) have their own dispatchers in PEFT.
         return None
     if type(base) is Conv1D:
         kwargs["is_target_conv_1d_layer"] = True

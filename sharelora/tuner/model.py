@@ -162,7 +162,7 @@ class ShareLoraModel(LoraModel):
         """Combine adapters as PEFT does, where no matrix is shared.
 
         Raises:
-            UserError: an adapter shares matrices: the combination of two layers would need one of its own.
+            UserError: an adapter shares matrices: a combination of two layers would need its own matrix.
         """
         sharing = [name for name in adapters if name in self.plans and self.plans[name].shares]
         if sharing:
@@ -258,13 +258,11 @@ def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dor
     """
     pattern = re.compile(rf".*\b{BANK}\.(.+)")
     stored = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
-    names = stored.keys() | plan.matrices.keys()
-    wrong = sorted(name for name in names if stored.get(name) != plan.matrices.get(name))
-    if wrong:
+    difference = plan.difference(stored)
+    if difference:
         raise UserError(
-            f"the adapter file does not hold the matrices of its plan: {len(wrong)} differ, first {wrong[0]}: found "
-            f"{stored.get(wrong[0], 'none')}, need {plan.matrices.get(wrong[0], 'none')}; copy the folder again from "
-            "its source"
+            f"the adapter file does not hold the matrices of its plan: {difference}; copy the folder again from its "
+            "source"
         )
     suffix = ".lora_magnitude_vector"
     scaled = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}

@@ -1,4 +1,4 @@
-"""What happens when PEFT is imported, whoever imports it: it learns of the adapters, and bitsandbytes is quiet.
+"""A hook on the import of PEFT, whoever imports it: it learns of the adapters, and bitsandbytes stays quiet.
 
 Nothing heavy is imported here, so that `import sharelora` takes no time where no model is needed.
 """

@@ -136,8 +136,8 @@ def test_layers_below_the_first_adapter_keep_nothing() -> None:
 def test_shapes_are_read_from_the_configuration() -> None:
     shape = shape_of(llama())
     assert (shape.layers, shape.hidden, shape.mlp, shape.vocab, shape.gated) == (L, 64, 176, 512, True)
-    assert (shape_of(gpt2()).mlp, shape_of(gpt2()).kept, shape_of(gpt2()).gated) == (256, 4, False)
-    assert (shape_of(roberta()).vocab, shape_of(roberta()).kept) == (0, 1)
+    assert (shape_of(gpt2()).mlp, shape_of(gpt2()).activation_tensors, shape_of(gpt2()).gated) == (256, 4, False)
+    assert (shape_of(roberta()).vocab, shape_of(roberta()).activation_tensors) == (0, 1)
 
 
 @pytest.mark.parametrize("family", SAME_INPUT, ids="-".join)

@@ -289,7 +289,7 @@ def test_the_guard_counts_layers(folder: Path) -> None:
     assert quantization.protect_4bit(load_base(str(folder))) == 0
 
 
-@pytest.mark.parametrize("module", ["models.known", "memory.estimate", "tuner.files", "plan.budget"])
+@pytest.mark.parametrize("module", ["models.known", "memory.estimator", "tuner.files", "plan.budget"])
 def test_what_parsers_read_loads_no_torch(module: str) -> None:
     heavy = "('torch', 'peft', 'transformers', 'huggingface_hub')"
     code = f"import sys, sharelora.{module}; print([name for name in {heavy} if name in sys.modules])"

@@ -222,6 +222,6 @@ def test_a_signal_to_a_launcher_and_all_its_processes_saves_once(words: list[str
             if line.startswith("step 8/"):
                 for process in (psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)):
                     process.send_signal(signal.SIGTERM)
-    assert "has everything; start the same command again to go on" in "".join(said), "".join(said[-30:])
+    assert "has everything; start the same command again to continue" in "".join(said), "".join(said[-30:])
     assert last_step(out) >= 8
     nothing_damaged(out)

@@ -161,7 +161,7 @@ def test_without_matplotlib_it_is_said(
     tune(model, finished, "--share", "a", "--report", str(tmp_path))
     assert "no heat map: matplotlib is not installed" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["continual.md"]
-    assert "There is no heat map" in (tmp_path / "continual.md").read_text()
+    assert "No heat map: matplotlib was not installed" in (tmp_path / "continual.md").read_text()
 
 
 # What is gone on from

@@ -41,7 +41,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     ended = worker.run([*words, "--output_dir", str(out)])
     assert ended.code == 0, ended.log
     assert f"{out}/checkpoint-12 is incomplete or damaged: training_state.safetensors is altered" in ended.log
-    assert f"going on from {out}/checkpoint-10" in ended.log
+    assert f"resuming from {out}/checkpoint-10" in ended.log
     same_end(whole, out)
 
 
@@ -90,7 +90,7 @@ def test_a_clock_that_jumps_changes_nothing(worker: Worker, words: list[str], wh
     for age, path in enumerate(checkpoints(out)):
         os.utime(path, (10**9 - age, 10**9 - age))
     ended = worker.run([*words, "--output_dir", str(out)], clock=True)
-    assert ended.code == 0 and f"going on from {out}/checkpoint-12" in ended.log, ended.log
+    assert ended.code == 0 and f"resuming from {out}/checkpoint-12" in ended.log, ended.log
     assert [path.name for path in checkpoints(out)] == ["checkpoint-12", "checkpoint-14"]
     nothing_damaged(out)
     same_end(whole, out)

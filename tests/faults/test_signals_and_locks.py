@@ -32,7 +32,7 @@ def test_a_signal_stops_after_the_update_and_nothing_changes(
     assert f"stopped by {signal.Signals(number).name}; {tmp_path}/out/checkpoint-{step} has everything" in ended.log
     assert "start the same command again" in ended.log
     again = worker.run(command)
-    assert again.code == 0 and f"going on from {tmp_path}/out/checkpoint-{step}" in again.log, again.log
+    assert again.code == 0 and f"resuming from {tmp_path}/out/checkpoint-{step}" in again.log, again.log
     same_end(whole, tmp_path / "out")
 
 
@@ -86,5 +86,5 @@ def test_two_runs_do_not_share_a_folder(worker: Worker, words: list[str], whole:
     os.kill(first, signal.SIGKILL)
     assert worker.wait(first).code == KILLED
     third = worker.run(command)
-    assert third.code == 0 and "going on from" in third.log, third.log
+    assert third.code == 0 and "resuming from" in third.log, third.log
     same_end(whole, out)

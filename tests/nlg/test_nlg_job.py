@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_gpt2 import Job, ids_of, write_rows, write_tokenizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from sharelora.data.nlg.convert import encode
 from sharelora.support.errors import UserError
+from sharelora.trainer.engines import EngineOptimizer
 from sharelora.training.nlg.job import NlgArguments
 
 LONG = "--max_step 24 --save_interval 24 --lora_dropout 0".split()
@@ -73,7 +75,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             job("--work_dir", broken, *more)
     with caplog.at_level(logging.INFO, "sharelora"):
         job("--work_dir", broken, *more)
-    assert f"going on from {broken}/checkpoint-5" in caplog.text
+    assert f"resuming from {broken}/checkpoint-5" in caplog.text
     assert same(Path(whole) / "adapter_model", Path(broken) / "adapter_model")
 
 
@@ -131,6 +133,30 @@ def test_nothing_but_the_adapter_has_dropout(job: Job, monkeypatch: pytest.Monke
     others = {name: rate for name, rate in rates.items() if "lora_" not in name}
     assert set(adapters.values()) == {0.1} and set(others.values()) == {0.0}
     assert len(adapters) == 2 and len(others) >= 5
+
+
+def test_the_schedule_is_on_the_optimizer_that_the_engine_gives(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules: list[LambdaLR] = []
+    used: list[Any] = []
+
+    def replace(self: EngineOptimizer, accelerator: Any, optimizer: Any) -> Any:
+        return torch.optim.SGD(optimizer.param_groups, lr=5e-3)
+
+    def look(model: Any, optimizer: Any) -> None:
+        used.append(optimizer)
+        raise KeyboardInterrupt
+
+    def note(optimizer: Any, factor: Any) -> Any:
+        schedules.append(LambdaLR(optimizer, factor))
+        return schedules[-1]
+
+    monkeypatch.setattr(EngineOptimizer, "wrap", replace)
+    monkeypatch.setattr("sharelora.trainer.trainer.LambdaLR", note)
+    monkeypatch.setattr("sharelora.trainer.trainer.require_engine", look)
+    with pytest.raises(KeyboardInterrupt):
+        job("--scheduler", "cosine", "--warmup_step", "2")
+    assert isinstance(used[0], torch.optim.SGD) and [schedule.optimizer for schedule in schedules] == used
+    assert schedules[0].lr_lambdas[0](1) == 0.5
 
 
 def test_files_of_ids_train_as_their_text_does(job: Job, rows_file: Path, tmp_path: Path) -> None:

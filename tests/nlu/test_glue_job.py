@@ -218,7 +218,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert not (broken / "completed").exists()
     with caplog.at_level(logging.INFO, "sharelora"):
         found = job("--output_dir", str(broken), *more)
-    assert f"going on from {broken}/checkpoint-14" in caplog.text
+    assert f"resuming from {broken}/checkpoint-14" in caplog.text
     assert same(trained(whole, method), trained(broken, method))
     assert found["course"] == expected["course"] and found["selected_epoch"] == expected["selected_epoch"]
 

@@ -280,7 +280,7 @@ def test_an_interrupted_run_can_be_trained_on(command: Command, tmp_path: Path) 
             file.unlink()
         path.rmdir()
     outcome = command(save_steps="1")
-    assert outcome.code == 0 and "going on from" in outcome.log and "checkpoint-1" in outcome.log
+    assert outcome.code == 0 and "resuming from" in outcome.log and "checkpoint-1" in outcome.log
     state = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2 and [line["step"] for line in state["log_history"]][:2] == [1, 2]
 

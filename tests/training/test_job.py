@@ -97,7 +97,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert not (Path(broken) / "completed").exists()
     with caplog.at_level(logging.INFO, "sharelora"):
         args = job("--output_dir", broken, *more)
-    assert f"going on from {broken}/checkpoint-5" in caplog.text
+    assert f"resuming from {broken}/checkpoint-5" in caplog.text
     assert same(Path(whole) / "adapter_model", Path(broken) / "adapter_model")
     assert result(args)["metrics"]["eval_loss_before"] > 0
 

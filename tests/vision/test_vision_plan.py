@@ -64,9 +64,9 @@ def test_the_commands_count_the_language_model_alone(
     assert "adapter" in capsys.readouterr().out
 
 
-def test_a_pattern_is_taken_whole_and_one_that_is_none_is_refused() -> None:
+def test_a_pattern_is_taken_whole_and_an_invalid_one_is_refused() -> None:
     assert parse_modules(r"re:a\.(b|c),d") == r"a\.(b|c),d"
-    with pytest.raises(UserError, match=r"found the pattern '\(', which is none"):
+    with pytest.raises(UserError, match=r"found 're:\(', an invalid pattern: missing \)"):
         parse_modules("re:(")
 
 

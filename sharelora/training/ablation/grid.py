@@ -5,12 +5,12 @@ flags:                       # of every run, as on the command line of qlora_sha
   dataset: alpaca
 seeds: [0, 1, 2]             # 0 if absent
 metric: eval_loss            # the number that the tables show
-evaluate:                    # after every training; {model}, {adapter} and {folder} stand for the run's
+evaluate:                    # after every training; {model}, {adapter} and {folder} are the run's
   - eval/commonsense.py --model {model} --adapter {adapter} --output {folder}/commonsense
 ablations:
   rank:                      # every combination of these values
     lora_r: [2, 4, 8, 16]
-  modules:                   # values with names of their own
+  modules:                   # values with names
     lora_modules: {Q: q_proj, K: k_proj, all five: "q_proj,k_proj,v_proj,up_proj,down_proj"}
   threshold:                 # or settings one by one
     - {label: 0.80, share_groups: "0-3,4-7", lora_r: 9}

@@ -21,7 +21,7 @@ from sharelora.training.model import locate_base
 
 ENDED = "ablation_run.json"
 LOG = "ablation_run.log"
-WORKER = "sharelora.training.instructions.job"  # one training, in a process of its own
+WORKER = "sharelora.training.instructions.job"  # one training, in its own process
 # Rows of a training by epochs, whose data are not looked at: all that counts is that more epochs cost more.
 ROWS_OF_AN_EPOCH = 10_000
 
@@ -125,7 +125,7 @@ def is_done(run: Run) -> bool:
 
 
 def execute(words: Sequence[str], log: Path) -> None:
-    """Run Python with these words in a process of its own, and keep what it says.
+    """Run Python with these words in its own process, and keep its output.
 
     Raises:
         UserError: it failed; the message ends with its last line.
@@ -138,7 +138,7 @@ def execute(words: Sequence[str], log: Path) -> None:
 
 
 def do(run: Run, execute: Execute = execute) -> None:
-    """Train and evaluate; both go on where an interrupted run has stopped."""
+    """Train and evaluate; both continue where an interrupted run stopped."""
     execute(["-m", WORKER, *run.words], run.folder / LOG)
     for number, command in enumerate(run.commands):
         execute(command, run.folder / f"evaluate{number}.log")
@@ -155,7 +155,7 @@ def do_all(runs: Sequence[Run], execute: Execute = execute) -> None:
     """Do what is not done yet, with a line for each run that ends.
 
     Raises:
-        UserError: a run failed; those that have ended stay, and the same command goes on from there.
+        UserError: a run failed; those that have ended stay, and the same command continues from there.
     """
     todo = [run for run in runs if not is_done(run)]
     print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done before", flush=True)

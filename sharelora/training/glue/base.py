@@ -52,7 +52,7 @@ def sequence_length(args: GlueArguments, config: Any, recorded: int | None = Non
         recorded: what an adapter was trained with, which holds where the command line says nothing.
 
     Raises:
-        UserError: more are asked for than the model takes.
+        UserError: more were requested than the model takes.
     """
     limit, length = max_input_length(config), args.data.max_seq_length
     if recorded is not None and "max_seq_length" not in args.given:
@@ -69,7 +69,7 @@ def encoder_config(args: GlueArguments, source: str, task: GlueTask) -> Any:
     """Return the encoder's configuration for a task: labels, kind of loss, and the head's dropout.
 
     Raises:
-        UserError: there is none, or the model has no dropout that --cls_dropout could set.
+        UserError: the model is missing, or has no dropout that --cls_dropout could set.
     """
     config = read_config(args.model, source)
     config.num_labels = task.num_labels
@@ -124,7 +124,7 @@ def load_encoder(args: GlueArguments, source: str, task: GlueTask, own_head: boo
     """
     before = named_labels(read_config(args.model, source))
     config, model = encoder_config(args, source, task), args.model
-    meta_classifier(config)  # says so where there is none
+    meta_classifier(config)  # refuses a model without one
     report: dict[str, Any] = {}
     options: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
     options |= {"config": config, "ignore_mismatched_sizes": True}

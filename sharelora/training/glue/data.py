@@ -71,7 +71,7 @@ class TaskData(Data):
         rows: as read.
         tokens: split -> tokens.
         max_length: most tokens of a row.
-        start: trained weights to go on from or to evaluate; None for the bare encoder.
+        start: trained weights to continue from or to evaluate; None for the bare encoder.
     """
 
     rows: TaskRows

@@ -80,7 +80,7 @@ def misfits(need: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
 
 
 def head_of_other_shape(where: str, wrong: Sequence[str]) -> UserError:
-    """Say that a head is of another task, and how to go on without it."""
+    """Say that a head is of another task, and how to continue without it."""
     return UserError(
         f"the head in {where} is of another task ({wrong[0]}); pass --new_head to train a new one, or give one of "
         "this task"

@@ -56,7 +56,7 @@ class Source:
 
     Attributes:
         rows: of the task.
-        start: trained weights to go on from or to evaluate; None for the bare encoder.
+        start: trained weights to continue from or to evaluate; None for the bare encoder.
     """
 
     rows: TaskRows
@@ -92,7 +92,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
     # Before anything is loaded.
 
     def surroundings(self, args: GlueArguments) -> AbstractContextManager[None]:
-        """Refuse operations whose result may differ, if that is asked for."""
+        """Refuse operations whose result may differ, on request."""
         return deterministic(args.how.use_deterministic_algorithms)
 
     def check(self, args: GlueArguments) -> None:
@@ -124,7 +124,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
         if settings.modules is not None or args.method.sharing is None:
             return settings
         config = read_config(args.model, base)
-        meta_classifier(config)  # says so where there is none
+        meta_classifier(config)  # refuses a model without one
         return settings.with_modules(parse_modules(default_modules(config.model_type)))
 
     def read(self, run: Run[GlueArguments]) -> Source:

@@ -139,7 +139,7 @@ class Method:
         learning_rate: the default, where the command line has none.
         build: turn a base into the model that trains.
         storage: what trained weights are saved as.
-        sharing: the sharing flags that the name stands for; None where nothing is low-rank.
+        sharing: the sharing flags that the name means; None where nothing is low-rank.
         settings: flags that are needed to build it again.
     """
 
@@ -183,7 +183,7 @@ EVERY = (
     ),
 )  # fmt: skip
 METHODS: Mapping[str, Method] = {method.name: method for method in EVERY}
-# A plan that none of the rows stands for.
+# A plan that no row describes.
 OTHER_SHARING = _shared("share", "what the sharing flags say")
 
 
@@ -197,7 +197,7 @@ LOW_RANK_FLAGS = (
 
 
 def method_of(sharing: Mapping[str, Any]) -> Method:
-    """Return the row that sharing flags stand for, or the one for any other plan.
+    """Return the row that sharing flags mean, or the one for any other plan.
 
     Args:
         sharing: flag -> value, those that are given; without any, A is shared.
@@ -210,7 +210,7 @@ def find_method(name: str) -> Method:
     """Return a method by its name.
 
     Raises:
-        UserError: there is none; the nearest one is named.
+        UserError: it does not exist; the nearest one is named.
     """
     if name in METHODS:
         return METHODS[name]

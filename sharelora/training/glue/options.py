@@ -177,7 +177,7 @@ def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[
     method = choose_method(flags, given)
     vars(flags).update(method.sharing or {})
     if flags.do_train is None:
-        # LoRA's script does only what it is told. Told nothing, it is not asked to do nothing.
+        # LoRA's script does only what flags name; without any of them a run trains and evaluates.
         flags.do_train = not (flags.do_eval or flags.do_predict or flags.lora_path)
         if not flags.do_train:
             notices.append("without --do_train nothing is trained")

@@ -1,4 +1,4 @@
-"""What a GLUE run leaves besides the common: the trained weights with their record, evaluations, and predictions."""
+"""The results that only a GLUE run has: the trained weights with their record, evaluations, and predictions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save_trained(run: Run[Any], trainer: GlueTrainer, tokenizer: Any, epoch: flo
         The new folder in the run's folder.
 
     Raises:
-        UserError: it cannot be written; then there is no such folder, and the checkpoints stay.
+        UserError: it cannot be written; then the folder does not exist, and the checkpoints stay.
     """
     model, storage = trainer.model, trainer.storage
     path = run.folder / storage.folder

@@ -91,7 +91,7 @@ def read_evaluations(history: Iterable[Mapping[str, Any]], rows: TaskRows) -> li
     """Return the evaluations in a Trainer's log, first to last.
 
     Args:
-        history: the log, one mapping per line; each split has a line of its own.
+        history: the log, one mapping per line; each split has its own line.
         rows: says which splits and metrics there are.
 
     Returns:

@@ -30,7 +30,7 @@ _FIELDS = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora"
 
 @dataclass(frozen=True)
 class Start:
-    """Trained weights to go on from or to evaluate.
+    """Trained weights to continue from or to evaluate.
 
     Attributes:
         folder: where they are, in a form of this project.
@@ -53,7 +53,7 @@ def find_start(run: Run[GlueArguments], source: str) -> Start:
         source: folder, file or hub id.
 
     Raises:
-        UserError: there is none, it is damaged, or it is of another kind than the command line says.
+        UserError: it is missing, damaged, or of another kind than the command line says.
     """
     args, path = run.args, Path(source).expanduser()
     if path.is_file():
@@ -115,7 +115,7 @@ def _chosen(args: GlueArguments) -> bool:
 
 
 def _sharing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sharing flags that an adapter's configuration stands for; defaults are left out."""
+    """The sharing flags that mean an adapter's configuration; defaults are left out."""
     if config.get("share_plan") is not None:
         return {"share_plan": "a plan"}
     groups = config.get("share_groups")

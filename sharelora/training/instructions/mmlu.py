@@ -36,7 +36,7 @@ def mmlu_exam(
         trust_remote_code: read a configuration that comes with code.
 
     Raises:
-        UserError: there is no MMLU data, or no question fits into --mmlu_source_max_len.
+        UserError: MMLU's data is missing, or no question fits into --mmlu_source_max_len.
     """
     context = context_length(model_config(base, trust_remote_code))
     return load_exam(

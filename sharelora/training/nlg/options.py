@@ -1,4 +1,4 @@
-"""What this job can be told beyond sharing and the Trainer's own settings; names and defaults of LoRA's script."""
+"""The flags of data-to-text beyond sharing and the Trainer's; names and defaults of LoRA's script."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _UNUSED = "LoRA's script reads it and never uses it"
 _LAUNCH = "torchrun or accelerate launch says it in the environment"
 
 
-# Old flags that stand for what has no flag here.
+# Flags of LoRA's script without a counterpart here.
 _ELSEWHERE = ("adam8bit", "adafactor", "adapter_order", "predict_with_generate")
 
 

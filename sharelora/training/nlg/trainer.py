@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import EvalLoopOutput
 
 from sharelora.data.token_rows import IGNORED
@@ -18,7 +17,7 @@ from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
 from sharelora.training.trainer import ShareTrainer
 
-MOST = 700.0  # exp of more is no float any more
+MOST = 700.0  # exp of more overflows a float
 
 
 def text_loss(smoothing: float) -> Callable[..., Tensor]:
@@ -107,20 +106,12 @@ class NlgTrainer(ShareTrainer):
         names = [name for name, _ in model.named_parameters()]
         return [name for name in names if not (self.options.no_decay_bias and "bias" in name)]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Make the schedule that the options name."""
-        if self.lr_scheduler is None:
-            optimizer = optimizer or self.optimizer
-            assert optimizer is not None, "the Trainer makes the optimizer first"
-            self.lr_scheduler = LambdaLR(optimizer, self._factor(num_training_steps))
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _factor(self, total: int) -> Factor:
+    def learning_rate_factor(self, num_training_steps: int) -> Factor:
+        """Return the schedule that the options name: update -> factor of the learning rate."""
         options = self.options
         if options.scheduler == "cycle":
             return cycle(read_cycle(options.i_steps, options.i_lrs), self.args.learning_rate)
-        return SCHEDULES[options.scheduler](self.args.get_warmup_steps(total), total)
+        return SCHEDULES[options.scheduler](self.args.get_warmup_steps(num_training_steps), num_training_steps)
 
     def evaluation_loop(
         self,

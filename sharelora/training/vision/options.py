@@ -1,4 +1,4 @@
-"""What this job can be told beyond sharing and the Trainer's own settings; names of LLaVA's training script."""
+"""The flags of images and text beyond sharing and the Trainer's; names of LLaVA's training script."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class _Up(Function):
 
 
 class _Add(Function):
-    """A site whose base has a forward and backward of its own (quantised): y + s B h."""
+    """A site whose base has its own forward and backward (quantised): y + s B h."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, h: Tensor, b: Tensor, scale: float) -> Tensor:
