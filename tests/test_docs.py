@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,11 +135,12 @@ def flags(subcommands: list[str]) -> set[str]:
     """Every flag of every command of this project, read from its `--help`."""
     files = sorted(path for folder in ("qlora_share", "NLU", "NLG", "eval") for path in (ROOT / folder).glob("*.py"))
     assert len(subcommands) > 10 and len(files) > 12
-    texts = [help_of("-m", "sharelora", name) for name in subcommands] + [help_of(str(file)) for file in files]
-    figures = help_of("-m", "sharelora", "figures")
-    kinds = re.search(r"\{([\w,]+)\}", figures)
+    kinds = re.search(r"\{([\w,]+)\}", help_of("-m", "sharelora", "figures"))
     assert kinds is not None
-    texts += [help_of("-m", "sharelora", "figures", kind) for kind in kinds[1].split(",")]
+    commands = [["-m", "sharelora", name] for name in subcommands] + [[str(file)] for file in files]
+    commands += [["-m", "sharelora", "figures", kind] for kind in kinds[1].split(",")]
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda words: help_of(*words), commands))
     return set(_FLAG.findall("\n".join(texts)))
 
 
@@ -195,3 +197,10 @@ def test_messages_that_are_quoted_are_those_of_the_library(name: str) -> None:
         parts = [part.strip() for part in _VALUE.split(match[1])]
         assert [part for part in parts if part and part not in source] == [], match[1]
         assert max(map(len, parts)) > 7, f"{match[1]} could be any message"
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "new-task.md"])
+def test_files_of_the_library_that_are_named_exist(name: str) -> None:
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", (ROOT / "docs" / name).read_text("utf-8"))
+    homes = (ROOT, ROOT / "sharelora", ROOT / "docs")
+    assert [path for path in named if not any((home / path).is_file() for home in homes)] == []
