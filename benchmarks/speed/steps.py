@@ -144,7 +144,7 @@ class DecoderCell(Cell):
     def __post_init__(self) -> None:
         _check_sizes(self.hidden, layers=self.layers, rank=self.rank, batch=self.batch, vocab=self.vocab)
         if self.tokens < 2:
-            raise UserError(f"found tokens {self.tokens}; need at least 2, as half are predicted")
+            raise UserError(f"found tokens {self.tokens}; need at least 2 tokens, as half are predicted")
         _check_dropout(self.dropout)
 
     def title(self) -> str:

@@ -23,24 +23,24 @@ def outcomes(grid: Grid, runs: Mapping[Key, Run]) -> dict[str, list[Experiment]]
     Raises:
         UserError: a result that cannot be read.
     """
-    found: dict[str, list[Experiment]] = {}
+    experiments: dict[str, list[Experiment]] = {}
     for name, settings in grid.ablations.items():
-        found[name] = []
+        experiments[name] = []
         for setting in settings:
             ended = [run for run in (runs[name, setting.label, seed] for seed in grid.seeds) if is_done(run)]
             rows = tuple(joined(read_results(run.folder))[0] for run in ended)
-            found[name].append(Experiment(setting.label, rows))
-    return found
+            experiments[name].append(Experiment(setting.label, rows))
+    return experiments
 
 
-def table(name: str, found: Sequence[Experiment], metric: str, markdown: bool = False) -> str:
+def table(name: str, experiments: Sequence[Experiment], metric: str, markdown: bool = False) -> str:
     """Return a line per setting: trained parameters, mean and deviation; a dash where no run has ended.
 
     Raises:
         UserError: a run without the metric.
     """
     rows = [(name, "seeds", "trainable", metric)]
-    for one in found:
+    for one in experiments:
         numbers = ("-", "-")
         if one.rows:
             numbers = (f"{one.values('trainable')[0]:,.0f}", mean_text(one.values(metric)))
@@ -48,9 +48,9 @@ def table(name: str, found: Sequence[Experiment], metric: str, markdown: bool = 
     return layout(rows, markdown)
 
 
-def draw(found: Mapping[str, Sequence[Experiment]], metric: str) -> Any:
+def draw(experiments: Mapping[str, Sequence[Experiment]], metric: str) -> Any:
     """Draw a panel per ablation: a line over the values if they are numbers, else a point for each name."""
-    shown = {name: [one for one in settings if one.rows] for name, settings in found.items()}
+    shown = {name: [one for one in settings if one.rows] for name, settings in experiments.items()}
     shown = {name: settings for name, settings in shown.items() if settings}
     figure = new_figure(0.6 + 3.4 * len(shown), 3.2)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
@@ -83,12 +83,12 @@ def _numbers(labels: Sequence[str]) -> list[float] | None:
         return None
 
 
-def write_report(root: Path, found: Mapping[str, Sequence[Experiment]], metric: str) -> list[Path]:
+def write_report(root: Path, experiments: Mapping[str, Sequence[Experiment]], metric: str) -> list[Path]:
     """Write the tables and the picture into the grid's folder, and return the files."""
-    tables = [table(name, settings, metric, markdown=True) for name, settings in found.items()]
+    tables = [table(name, settings, metric, markdown=True) for name, settings in experiments.items()]
     write_text(root / "ablation.md", "\n\n".join([*tables, NOTE]) + "\n")
-    drawn = any(one.rows for settings in found.values() for one in settings)
-    return [root / "ablation.md", *(save_figure(draw(found, metric), root / "ablation") if drawn else [])]
+    drawn = any(one.rows for settings in experiments.values() for one in settings)
+    return [root / "ablation.md", *(save_figure(draw(experiments, metric), root / "ablation") if drawn else [])]
 
 
 def ablate(grid_file: str | Path, output: str | Path, only: str | None = None, execute: Execute = execute) -> None:
@@ -116,6 +116,6 @@ def ablate(grid_file: str | Path, output: str | Path, only: str | None = None, e
     if only is None:
         require_writable(root)
         do_all(order, execute)
-    found = outcomes(grid, runs)
-    print("\n\n".join([*(table(name, settings, grid.metric) for name, settings in found.items()), NOTE]))
-    print(f"wrote {', '.join(map(str, write_report(root, found, grid.metric)))}")
+    experiments = outcomes(grid, runs)
+    print("\n\n".join([*(table(name, settings, grid.metric) for name, settings in experiments.items()), NOTE]))
+    print(f"wrote {', '.join(map(str, write_report(root, experiments, grid.metric)))}")

@@ -123,23 +123,23 @@ def _without_own(flags: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _settings(value: Any, where: str) -> tuple[Setting, ...]:
-    found = _listed(value, where) if isinstance(value, list) else _combined(_mapping(value, where), where)
-    labels = [setting.label for setting in found]
-    if not found:
+    settings = _listed(value, where) if isinstance(value, list) else _combined(_mapping(value, where), where)
+    labels = [setting.label for setting in settings]
+    if not settings:
         raise UserError(f"{where} is empty; need at least one value, such as lora_r: [4, 8]")
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"{where} has {twice!r} twice; name each setting once, with a {LABEL} of its own")
-    return found
+    return settings
 
 
 def _listed(rows: Sequence[Any], where: str) -> tuple[Setting, ...]:
-    found = []
+    settings = []
     for row in (_mapping(row, where) for row in rows):
         flags = {name: value for name, value in row.items() if name != LABEL}
         named = ", ".join(f"{name} {value}" for name, value in flags.items())
-        found.append(Setting(str(row.get(LABEL, named)), _without_own(flags, where)))
-    return tuple(found)
+        settings.append(Setting(str(row.get(LABEL, named)), _without_own(flags, where)))
+    return tuple(settings)
 
 
 def _combined(flags: Mapping[str, Any], where: str) -> tuple[Setting, ...]:

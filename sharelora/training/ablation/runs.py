@@ -59,7 +59,7 @@ def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
     Raises:
         UserError: an unknown flag, or flags that do not fit each other or the model.
     """
-    found: dict[Key, Run] = {}
+    runs: dict[Key, Run] = {}
     known: dict[tuple[str, ...], Run] = {}
     parser = build_parser()
     for name, settings in grid.ablations.items():
@@ -71,17 +71,17 @@ def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
                 if words not in known:
                     folder = root / folder_name(name) / folder_name(setting.label) / f"seed{seed}"
                     known[words] = _run(grid, folder, words)
-                found[name, setting.label, seed] = known[words]
-    return found
+                runs[name, setting.label, seed] = known[words]
+    return runs
 
 
 def _run(grid: Grid, folder: Path, words: Sequence[str]) -> Run:
     words = (*words, "--output_dir", str(folder))
     args = parse(words)
-    place = locate_base(args)
-    fill = {"model": place, "adapter": folder / ADAPTER, "folder": folder}
+    base_model = locate_base(args)
+    fill = {"model": base_model, "adapter": folder / ADAPTER, "folder": folder}
     commands = tuple(_filled(command, fill) for command in grid.evaluate)
-    return Run(folder, tuple(words), commands, _cost(args, place))
+    return Run(folder, tuple(words), commands, _cost(args, base_model))
 
 
 def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
@@ -96,9 +96,9 @@ def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
     return words
 
 
-def _cost(args: InstructionArguments, place: str) -> float:
+def _cost(args: InstructionArguments, base_model: str) -> float:
     """Return operations of a training: 4 per token and weight of the frozen base, 6 per weight of an adapter."""
-    model = meta_model(place, args.model.trust_remote_code)
+    model = meta_model(base_model, args.model.trust_remote_code)
     plan = args.adapter_settings.plan(model)
     base = sum(parameter.numel() for parameter in model.parameters())
     train = args.train
