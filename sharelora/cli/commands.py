@@ -54,17 +54,17 @@ COMMANDS = {
     "inspect": Command(
         "adapters",
         "look into an adapter: plan, sizes, norms, and whether it is complete",
-        "sharelora inspect runs/alpaca/adapter",
+        "sharelora inspect runs/share/alpaca_llama3_8b_full",
     ),
     "export": Command(
         "adapters",
         "write an adapter as a plain PEFT LoRA, which stock PEFT and servers read",
-        "sharelora export runs/alpaca/adapter plain_lora",
+        "sharelora export runs/share/alpaca_llama3_8b_full plain_lora",
     ),
     "merge": Command(
         "adapters",
         "write a plain model: the base with the adapter in its weights",
-        "sharelora merge models/llama3-8b runs/alpaca/adapter merged",
+        "sharelora merge models/llama3-8b runs/share/alpaca_llama3_8b_full merged",
     ),
     "import": Command(
         "adapters",

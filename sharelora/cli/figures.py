@@ -93,7 +93,7 @@ FIGURES = {
     ),
     "adapters": Figure(
         "singular values of adapters layer by layer, with effective rank",
-        "sharelora figures adapters runs/lora/adapter runs/share/adapter --names LoRA ShareA --out values",
+        "sharelora figures adapters runs/lora/alpaca runs/share/alpaca --names LoRA ShareA --out values",
         _adapter_flags,
         _adapters,
     ),

@@ -134,7 +134,7 @@ def test_the_plan_of_runs_trains_nothing(grid: Any, tmp_path: Path, capsys: pyte
     pretend = Pretend()
     ablate(grid(), tmp_path / "out", only="plan", execute=pretend)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and "100.0% of the dearest" in lines[-1]
+    assert len(lines) == 10 and "100.0% of the most expensive" in lines[-1]
     assert pretend.commands == [] and not (tmp_path / "out").exists()
 
 

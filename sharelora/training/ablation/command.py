@@ -111,7 +111,7 @@ def ablate(grid_file: str | Path, output: str | Path, only: str | None = None, e
     if only == "plan":
         most = max(run.cost for run in order)
         for run in order:
-            print(f"{run.cost / most:6.1%} of the dearest  {run.folder}{'  done' if is_done(run) else ''}")
+            print(f"{run.cost / most:6.1%} of the most expensive  {run.folder}{'  done' if is_done(run) else ''}")
         return
     if only is None:
         require_writable(root)
