@@ -67,9 +67,14 @@ def test_the_face_is_light() -> None:
     [
         "import sharelora; import peft",
         "import peft; import sharelora",
-        "import sharelora; from peft import PeftModel",
-        "import sharelora.tuner.layer; import peft",
-        "import importlib.util, sharelora; importlib.util.find_spec('peft'); import peft.utils",
+        *(
+            pytest.param(lines, marks=pytest.mark.slow)
+            for lines in (
+                "import sharelora; from peft import PeftModel",
+                "import sharelora.tuner.layer; import peft",
+                "import importlib.util, sharelora; importlib.util.find_spec('peft'); import peft.utils",
+            )
+        ),
     ],
 )
 def test_peft_knows_the_adapters_whatever_is_imported_first(adapter: Path, imports: str) -> None:

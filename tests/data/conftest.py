@@ -11,6 +11,12 @@ import pytest
 from small_data import byte_tokenizer
 
 
+@pytest.fixture(autouse=True)
+def data_folder_of_the_machine_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that wants a folder of data names one; otherwise the hub would never be asked."""
+    monkeypatch.delenv("SHARELORA_DATA", raising=False)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return byte_tokenizer()
