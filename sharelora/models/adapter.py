@@ -13,6 +13,7 @@ import sharelora.tuner.model  # noqa: F401 - registers this project's type of ad
 from sharelora.support import hub
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
+from sharelora.support.lazy import moved_functions
 from sharelora.tuner.files import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 
 
@@ -117,3 +118,6 @@ def _require_all_loaded(model: PeftModel, stored: set[str], folder: Path) -> Non
             f"adapter {folder} does not fit this model: {what}, first {(missing or unused)[0]}; "
             "need the base it was trained on; check --model"
         )
+
+
+__getattr__ = moved_functions(__name__)

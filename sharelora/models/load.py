@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from sharelora.support import hub
 from sharelora.support.errors import UserError
+from sharelora.support.lazy import moved_functions
 from sharelora.support.text import one_line
 from sharelora.tuner.files import CONFIG_FILE as ADAPTER_CONFIG
 from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, release_file
@@ -244,3 +245,6 @@ def _resolve_tokenizer(name: str, revision: str | None, token: str | bool | None
         raise hub.unreachable(name, "model")
     hub.repository_files(name, revision, token)
     return name
+
+
+__getattr__ = moved_functions(__name__)

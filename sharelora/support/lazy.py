@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.abc import InspectLoader, Loader, MetaPathFinder
@@ -13,6 +13,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, cast
+
+from sharelora.support.old_names import OLD_FUNCTIONS
 
 
 def make_lazy(package: str) -> None:
@@ -45,6 +47,24 @@ def make_lazy(package: str) -> None:
 
     module.__getattr__ = get  # type: ignore[method-assign]
     module.__dir__ = lambda: sorted({*vars(module), *names()})  # type: ignore[method-assign]
+
+
+def moved_functions(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose functions have another name or module now (PEP 562).
+
+    Args:
+        module: its `__name__`.
+    """
+
+    def get(name: str) -> Any:
+        moved = OLD_FUNCTIONS[module.removeprefix("sharelora.")]
+        if name not in moved:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        room, new = moved[name]
+        warnings.warn(f"{module}.{name} is now sharelora.{room}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(f"sharelora.{room}"), new)
+
+    return get
 
 
 class MovedModules(MetaPathFinder, Loader):

@@ -50,6 +50,7 @@ OLD_NAMES: Mapping[str, str] = {
     "environment": "reporting.environment",
     "errors": "support.errors",
     "evaluation.continual": "continual",
+    "evaluation.encoding": "evaluation.tokens",
     "evaluation.sandbox": "sandbox",
     "figures": "reporting.figures",
     "figures.command": "cli.figures",
@@ -99,4 +100,18 @@ OLD_NAMES: Mapping[str, str] = {
     "tiny.vision_tasks": "tiny.vision",
     "units": "support.text",
     "vision": "models.vision",
+}
+
+# Module -> old name -> the module and the name that it has now, without `sharelora.`.
+OLD_FUNCTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "models.adapter": {
+        "attach_adapter": ("models.adapter", "load_adapter"),
+        "locate_adapter": ("models.adapter", "resolve_adapter"),
+    },
+    "models.load": {"locate_model": ("models.load", "resolve_model")},
+    "training.arguments": {
+        "build_parser": ("training.instructions.job", "build_parser"),
+        "parse": ("training.instructions.job", "parse"),
+    },
+    "training.job": {"run": ("training.instructions.job", "run")},
 }

@@ -21,6 +21,7 @@ from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.trainer_fields import trainer_fields
 from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
+from sharelora.support.lazy import moved_functions
 from sharelora.training.options import BaseArguments, RunArguments
 
 CONFIG = "--config"
@@ -295,3 +296,6 @@ def _values(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [json.dumps(value)]
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+__getattr__ = moved_functions(__name__)

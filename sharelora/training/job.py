@@ -16,6 +16,7 @@ from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import meta_model
 from sharelora.reporting.history import CSV
 from sharelora.support.errors import hide
+from sharelora.support.lazy import moved_functions
 from sharelora.trainer.devices import on_gpu
 from sharelora.trainer.launch import Setup, setup
 from sharelora.trainer.trainer import AdapterTrainer
@@ -256,3 +257,6 @@ class Job(Generic[A, D]):
         run = session.run
         name = hide(run.args.train["run_name"] or str(run.folder))
         write_numbers(run.folder / METRICS, session.metrics, add=not run.training, run_name=name)
+
+
+__getattr__ = moved_functions(__name__)

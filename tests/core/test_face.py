@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sharelora
-from sharelora.support.old_names import OLD_NAMES
+from sharelora.support.old_names import OLD_FUNCTIONS, OLD_NAMES
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "datasets", "huggingface_hub", "yaml", "PIL", "matplotlib")
 # Packages with names that are imported on first use.
@@ -119,6 +119,16 @@ def test_old_names_of_modules_are_the_new_modules(old: str, new: str) -> None:
     assert module.__name__ == module.__spec__.name == f"sharelora.{new}"  # type: ignore[union-attr]
     messages = [str(warning.message) for warning in caught if warning.category is DeprecationWarning]
     assert f"sharelora.{old} is now sharelora.{new}; import it from there" in messages
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in OLD_FUNCTIONS.items() for name in names]
+)
+def test_old_names_of_functions_are_the_new_functions(module: str, name: str) -> None:
+    room, new = OLD_FUNCTIONS[module][name]
+    with pytest.warns(DeprecationWarning, match=rf"sharelora\.{module}\.{name} is now sharelora\.{room}\.{new}"):
+        function = getattr(importlib.import_module(f"sharelora.{module}"), name)
+    assert function == getattr(importlib.import_module(f"sharelora.{room}"), new)
 
 
 def test_the_warning_names_the_line_that_imports(tmp_path: Path) -> None:
