@@ -13,6 +13,7 @@ from benchmarks.speed.bases import random_batch, twin
 from benchmarks.speed.steps import DecoderCell
 from benchmarks.speed.timing import Sample, Spread, TrainStep, measure_in_turn, ratio
 from benchmarks.speed.variants import Adapter
+from sharelora.data.token_rows import IGNORED
 from sharelora.models.known import model_config
 
 C_ATTN = "c_attn"
@@ -41,7 +42,7 @@ def build_decoder(cell: DecoderCell, device: torch.device) -> GPT2LMHeadModel:
 def rows(cell: DecoderCell, device: torch.device) -> dict[str, Tensor]:
     """Return a batch of `random_batch` of whose labels, (B, T), the second half counts."""
     batch = random_batch(decoder_config(cell), cell.batch, cell.tokens, device)
-    batch["labels"][:, : cell.tokens // 2] = -100
+    batch["labels"][:, : cell.tokens // 2] = IGNORED
     return batch
 
 

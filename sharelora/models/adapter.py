@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
@@ -120,4 +121,5 @@ def _require_all_loaded(model: PeftModel, stored: set[str], folder: Path) -> Non
         )
 
 
-__getattr__ = moved_functions(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = moved_functions(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -247,4 +247,5 @@ def _resolve_tokenizer(name: str, revision: str | None, token: str | bool | None
     return name
 
 
-__getattr__ = moved_functions(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = moved_functions(__name__)

@@ -64,6 +64,11 @@ def nearest(word: str, known: Iterable[str], n: int = 1, cutoff: float = 0.5) ->
     return difflib.get_close_matches(word, list(known), n=n, cutoff=cutoff)
 
 
-def one_line(error: BaseException, length: int = 300) -> str:
-    """Return the message of another library's error on one line, cut to so many characters; its type if it has none."""
+def one_line(error: BaseException, length: int | None = 300) -> str:
+    """Return the message of another library's error on one line; its type if it has none.
+
+    Args:
+        error: what was raised.
+        length: most characters; None for all of them.
+    """
     return " ".join(str(error).split())[:length] or type(error).__name__

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 import yaml
 
@@ -22,6 +22,7 @@ from sharelora.flags.trainer_fields import trainer_fields
 from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
 from sharelora.support.lazy import moved_functions
+from sharelora.support.text import one_line
 from sharelora.training.options import BaseArguments, RunArguments
 
 CONFIG = "--config"
@@ -262,7 +263,7 @@ def with_config(words: list[str], parser: Parser, rules: Mapping[str, Rule] = RU
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, None)
         raise UserError(f"cannot read the configuration {path}: {reason}; check the file") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds {type(settings).__name__}; need a YAML mapping of flags to values; see --help")
@@ -298,4 +299,5 @@ def _values(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-__getattr__ = moved_functions(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = moved_functions(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 from transformers import TrainerCallback
@@ -259,4 +259,5 @@ class Job(Generic[A, D]):
         write_numbers(run.folder / METRICS, session.metrics, add=not run.training, run_name=name)
 
 
-__getattr__ = moved_functions(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = moved_functions(__name__)

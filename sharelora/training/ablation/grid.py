@@ -19,7 +19,6 @@ ablations:
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any
 import yaml
 
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest, one_line
 
 FIELDS = ("flags", "seeds", "metric", "evaluate", "ablations")
 LABEL = "label"
@@ -73,11 +73,11 @@ def read_grid(path: str | Path) -> Grid:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the grid {path}: {' '.join(str(error).split())}; check the file") from error
+        raise UserError(f"cannot read the grid {path}: {one_line(error, None)}; check the file") from error
     fields = _mapping(data, str(path))
     for name in fields:
         if name not in FIELDS:
-            near = difflib.get_close_matches(str(name), FIELDS, 1)
+            near = nearest(str(name), FIELDS, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"{path}: found field {name!r}; need one of {', '.join(FIELDS)}{hint}")
     flags = _mapping(fields.get("flags") or {}, f"{path}: flags")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from sharelora.flags import grouping
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.support.errors import UserError
+from sharelora.support.text import nearest
 from sharelora.training.arguments import ADAPTER, MODEL
 
 # The parser reads this table: imports inside functions load torch and PEFT, which takes seconds.
@@ -214,7 +214,7 @@ def find_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
+    near = nearest(name, METHODS)
     hint = f"did you mean {near[0]}?" if near else "change --method"
     raise UserError(f"found --method {name}; need one of {', '.join(METHODS)}; {hint}")
 
