@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.optim import AdamW
 
+from sharelora.trainer.token_loss import logits_losses, mean_per_target
 from sharelora.training.nlg.schedule import constant, cosine, cycle, linear, read_cycle
-from sharelora.training.nlg.trainer import UncorrectedAdamW, text_loss
+from sharelora.training.nlg.trainer import UncorrectedAdamW
 
 
 def test_linear_rises_from_zero_and_falls_to_zero() -> None:
@@ -79,7 +79,7 @@ def test_the_loss_is_loras(smoothing: float) -> None:
             if target != -100:
                 likely = (1 - smoothing) * log_p[row, place, target] + smoothing * log_p[row, place].mean()
                 total, count = total - likely.item(), count + 1
-    outputs = SimpleNamespace(logits=logits)
-    assert count == 5
-    assert text_loss(smoothing)(outputs, labels).item() == pytest.approx(total / count, rel=1e-5)
-    assert text_loss(smoothing)(outputs, labels, torch.tensor(50)).item() == pytest.approx(total / 50, rel=1e-5)
+    losses = logits_losses(logits, labels, smoothing)
+    assert count == len(losses) == 5
+    assert mean_per_target(losses, labels, None).item() == pytest.approx(total / count, rel=1e-5)
+    assert mean_per_target(losses, labels, torch.tensor(50)).item() == pytest.approx(total / 50, rel=1e-5)

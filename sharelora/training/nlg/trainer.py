@@ -8,37 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from transformers.trainer_utils import EvalLoopOutput
 
-from sharelora.data.token_rows import IGNORED
 from sharelora.training.nlg.options import NlgOptions
 from sharelora.training.nlg.schedule import SCHEDULES, Factor, cycle, read_cycle
 from sharelora.training.trainer import ShareTrainer
 
 MOST = 700.0  # exp of more overflows a float
-
-
-def text_loss(smoothing: float) -> Callable[..., Tensor]:
-    """Make the loss per target token.
-
-    Args:
-        smoothing: weight of the mean of -log p over the whole vocabulary, in addition to that of the target.
-
-    Returns:
-        A function of the model's output, labels of shape (B, T) and the number of targets of the whole update.
-    """
-
-    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        targets = labels[:, 1:]
-        counted = targets != IGNORED
-        # Only the positions that count become fp32: the vocabulary is wide, and inputs are half of all tokens.
-        logits = outputs.logits[:, :-1][counted].float()
-        total = F.cross_entropy(logits, targets[counted], label_smoothing=smoothing, reduction="sum")
-        return total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
-
-    return loss
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -97,7 +74,6 @@ class NlgTrainer(ShareTrainer):
         if not options.correct_bias:
             adam = {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": settings.adam_epsilon}
             kwargs["optimizer_cls_and_kwargs"] = (UncorrectedAdamW, {"lr": settings.learning_rate, **adam})
-        kwargs["compute_loss_func"] = text_loss(settings.label_smoothing_factor)
         super().__init__(*args, **kwargs)
         self.options = options
 
