@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from sharelora.evaluation.batching import no_memory
 from sharelora.memory.machine import out_of_memory
+from sharelora.models.head import head_on, last_position, no_position
 
 logger = logging.getLogger(__name__)
 
@@ -44,45 +44,28 @@ class PromptReader:
         self.accepted = set(inspect.signature(type(base).forward).parameters)
         self.device = model.get_input_embeddings().weight.device
 
-    def call(self, ids: Tensor, mask: Tensor, positions: Tensor, ends: Tensor | None = None, **options: Any) -> Any:
+    def call(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        wanted: Callable[[Tensor], Tensor | None] = last_position,
+        **options: Any,
+    ) -> Any:
         """Run the model, leaving out what it does not take.
 
         Args:
             ids: (B, T).
             mask: (B, cached tokens + T), 0 for padding.
             positions: (B or 1, T).
-            ends: (B,), the column of each row whose logits are wanted; None for the last column.
+            wanted: hidden states (B, T, D_in) to those whose logits are wanted, (N, D_in); None for all of them.
             options: other arguments of the model.
         """
-        known = {"position_ids": positions, **({"logits_to_keep": 1} if ends is None else {}), **options}
+        # `logits_to_keep` alone would not do: it takes the same positions of every row.
+        known = {"position_ids": positions, **({"logits_to_keep": 1} if wanted is last_position else {}), **options}
         chosen = {name: value for name, value in known.items() if name in self.accepted}
-        with nullcontext() if ends is None else self._head_at(ends, ids.shape):
+        with head_on(self.model, wanted):
             return self.model(input_ids=ids, attention_mask=mask, **chosen)
-
-    @contextmanager
-    def _head_at(self, ends: Tensor, shape: torch.Size) -> Iterator[None]:
-        """Apply the model's head to one position of each row: logits of all would take more memory than anything else.
-
-        `logits_to_keep` would not do: it takes the same positions of every row. A head that is not called as a module
-        is applied to all positions.
-        """
-        head = getattr(self.model, "get_output_embeddings", lambda: None)()
-        if head is None:
-            yield
-            return
-
-        def at_ends(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            hidden = inputs[0] if inputs else None
-            if hidden is None or hidden.shape[:2] != shape:
-                return None
-            rows = torch.arange(len(hidden), device=hidden.device)
-            return hidden[rows, ends.to(hidden.device)][:, None], *inputs[1:]
-
-        handle = head.register_forward_pre_hook(at_ends)
-        try:
-            yield
-        finally:
-            handle.remove()
 
     @torch.no_grad()
     def prefix(self, ids: Sequence[int]) -> Any:
@@ -100,7 +83,7 @@ class PromptReader:
         row = torch.tensor([list(ids)], device=self.device)
         positions = torch.arange(len(ids), device=self.device)[None]
         try:
-            return self.call(row, torch.ones_like(row), positions, use_cache=True).past_key_values
+            return self.call(row, torch.ones_like(row), positions, no_position, use_cache=True).past_key_values
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -127,8 +110,14 @@ class PromptReader:
         real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
         ends = torch.tensor(sizes, device=self.device) - 1
+
+        def at_ends(hidden: Tensor) -> Tensor | None:
+            if hidden.shape[:2] != ids.shape:
+                return None
+            return hidden[torch.arange(len(rows), device=hidden.device), ends.to(hidden.device)]
+
         options = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
-        logits = self.call(ids, mask, length + columns, ends, use_cache=cache is not None, **options).logits
+        logits = self.call(ids, mask, length + columns, at_ends, use_cache=cache is not None, **options).logits
         if logits.shape[1] == 1:
             return logits[:, 0].float()
         # Counted from the end: an adapter may put virtual tokens before the first column.

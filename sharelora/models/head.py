@@ -9,7 +9,8 @@ Letters: N positions, V vocabulary, D_in hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -84,6 +85,51 @@ def output_head(model: nn.Module) -> nn.Module | None:
     """Return the module that makes the logits of a language model, adapted or not; None for other models."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return head if isinstance(head, nn.Module) else None
+
+
+@contextmanager
+def head_on(model: nn.Module, select: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Let the head read some positions alone, as rows of two dimensions.
+
+    torch multiplies three dimensions by a frozen weight in a batch, for which it copies the weight once per row where
+    the rows are a slice of a longer tensor: with a large vocabulary that takes longer than the whole model.
+
+    Args:
+        model: a language model; one whose head is no module, or is not called as one, makes all logits.
+        select: hidden states (B, T, D_in) to those that are wanted, (N, D_in); None for all of them. The logits
+            come out as (N, 1, V).
+    """
+    head = output_head(model)
+    if head is None:
+        yield
+        return
+    selected = False
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        nonlocal selected
+        rows = select(inputs[0]) if inputs and inputs[0].dim() == 3 else None
+        selected = rows is not None
+        return (rows, *inputs[1:]) if selected else None
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> Tensor | None:
+        return logits[:, None] if selected else None
+
+    handles = [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def last_position(hidden: Tensor) -> Tensor:
+    """Return the hidden state of each row's last position, (B, D_in)."""
+    return hidden[:, -1]
+
+
+def no_position(hidden: Tensor) -> Tensor:
+    """Return no hidden state, (0, D_in): for a pass whose keys and values alone are wanted."""
+    return hidden[:0, -1]
 
 
 def chunk_rows(vocab: int) -> int:

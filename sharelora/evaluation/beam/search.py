@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.evaluation.key_value_cache import RowCache
+from sharelora.models.head import head_on, last_position
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,22 @@ class _Search:
         return self.sequences.shape[1] - self.prompt
 
     def read_prompts(self) -> Any:
-        return self.model(input_ids=self.sequences, **{**self.model_kwargs, "use_cache": True, "logits_to_keep": 1})
+        options = {**self.model_kwargs, "use_cache": True, "logits_to_keep": 1}
+        with head_on(self.model, last_position):
+            return self.model(input_ids=self.sequences, **options)
 
     def read_tokens(self, cache: RowCache) -> Any:
         """Let the model read the last token of every live beam."""
         self.tokens += len(self.sequences)
         beam = self.search.beam
-        return self.model(
-            input_ids=self.sequences[:, -1:],
-            attention_mask=None if self.mask is None else self.mask.repeat_interleave(beam, dim=0),
-            position_ids=self.position.repeat_interleave(beam, dim=0),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with head_on(self.model, last_position):
+            return self.model(
+                input_ids=self.sequences[:, -1:],
+                attention_mask=None if self.mask is None else self.mask.repeat_interleave(beam, dim=0),
+                position_ids=self.position.repeat_interleave(beam, dim=0),
+                past_key_values=cache,
+                use_cache=True,
+            )
 
     def advance(self, logits: Tensor) -> Tensor:
         """Take one step.
