@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sharelora.convert.adapter_file import MODEL_PREFIX, Adapter, new_folder, read_adapter
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.tuner.config import SHAREABLE_INIT
+from sharelora.tuner.config import BESIDE_MATRICES, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
@@ -42,12 +42,18 @@ class ExportedLoralib:
     alpha: float
 
 
-def refuse_rewritten_base(adapter: Adapter) -> None:
-    """Refuse an initialisation that also changed the base: A and B alone do not say what was learned.
+def refuse_more_than_matrices(adapter: Adapter) -> None:
+    """Refuse an adapter of which A and B alone do not say what was learned.
 
     Raises:
-        UserError: PiSSA, OLoRA and their kin.
+        UserError: an initialisation that also changed the base (PiSSA, OLoRA and their kin), or a variant that keeps
+            something for every layer besides.
     """
+    for name, what in BESIDE_MATRICES.items():
+        if adapter.config.get(name):
+            raise UserError(
+                f"{adapter.folder} has {name}: {what}; a plain LoRA and a merged weight lack that; load it with peft"
+            )
     init = adapter.config.get("init_lora_weights", True)
     if init not in SHAREABLE_INIT:
         raise UserError(
@@ -70,7 +76,7 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path) -> Exported:
         UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, or a folder in the way.
     """
     adapter = read_adapter(adapter_folder)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     paths = adapter.plan.by_path
     rank = max(sum(entry.r for entry in entries) for entries in paths.values())
     tensors: dict[str, Tensor] = {}
@@ -110,7 +116,7 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> Exported
         UserError: no complete ShareLoRA adapter there, one that loralib cannot express, or a file in the way.
     """
     adapter, file = read_adapter(adapter_folder), Path(out_file)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     if file.exists() or file.suffix != ".safetensors":
         raise UserError(f"found {file}; need the name of a new .safetensors file; choose another")
     if adapter.config.get("use_dora"):

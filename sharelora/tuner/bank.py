@@ -33,12 +33,20 @@ class MatrixView(nn.Module):
         entries: those of the module: one, or one per adapted slice of a fused module.
         side: A or B.
         base_layer: the view's weight appears on the device of this layer.
+        bias: of this layer's map, which it alone has, (rows,).
     """
 
     _bank: nn.ParameterDict
     _base_layer: nn.Module
 
-    def __init__(self, bank: nn.ParameterDict, entries: tuple[Entry, ...], side: str, base_layer: nn.Module) -> None:
+    def __init__(
+        self,
+        bank: nn.ParameterDict,
+        entries: tuple[Entry, ...],
+        side: str,
+        base_layer: nn.Module,
+        bias: nn.Parameter | None = None,
+    ) -> None:
         super().__init__()
         # Around nn.Module, which would register the matrices and the base layer as parts of this view, too.
         object.__setattr__(self, "_bank", bank)
@@ -47,14 +55,14 @@ class MatrixView(nn.Module):
         rank, site = sum(entry.r for entry in entries), entries[0].site
         rows, columns = (rank, site.d_in) if side == "A" else (site.d_out * site.parts, rank)
         # PEFT reads these three of a linear layer.
-        self.out_features, self.in_features, self.bias = rows, columns, None
+        self.out_features, self.in_features, self.bias = rows, columns, bias
         # For each matrix; None where one matrix is all of the view.
         self.paddings = None if site.part is None else [_padding(entries, side, i) for i in range(len(entries))]
 
     @property
     def weight(self) -> Tensor:
         """The matrix, (rows, columns): the bank's own parameter where that is on the layer's device."""
-        matrices = [self._on_device(matrix) for matrix in self.parameters()]
+        matrices = [self._on_device(matrix) for matrix in self.matrices()]
         if self.paddings is None:
             return matrices[0]
         # Padded to full size and summed, so that autograd passes each matrix its own block of the gradient.
@@ -63,7 +71,7 @@ class MatrixView(nn.Module):
     @property
     def version(self) -> int:
         """A number that grows with every write to a matrix of this view."""
-        return sum(version(matrix) for matrix in self.parameters())
+        return sum(version(matrix) for matrix in self.matrices())
 
     def _on_device(self, matrix: Tensor) -> Tensor:
         base = getattr(self._base_layer, "weight", None)
@@ -72,12 +80,17 @@ class MatrixView(nn.Module):
         return matrix.to(base.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` times the matrix, (..., rows)."""
-        return F.linear(x, self.weight.to(x))
+        """Return `x` times the matrix, and the bias if there is one, (..., rows)."""
+        return F.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+
+    def matrices(self) -> Iterator[nn.Parameter]:
+        """Yield the matrices of this view."""
+        return (self._bank[name] for name in self.names)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield the matrices of this view, although the bank owns them: PEFT freezes and thaws adapters through it."""
-        return (self._bank[name] for name in self.names)
+        """Yield also the matrices, although the bank owns them: PEFT freezes and thaws adapters through it."""
+        yield from self.matrices()
+        yield from super().parameters(recurse)
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features} of {', '.join(self.names)}"

@@ -156,8 +156,9 @@ class ShareLayer(_LoraLayer):
         if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
-        # A variant, such as DoRA, has its own forward.
-        return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
+        # A variant, such as DoRA, has its own forward; the kernels know no bias of B.
+        plain = len(active) == 1 and active[0] not in self.lora_variant and not self.lora_bias[active[0]]
+        return active[0] if plain else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:
         """The paper's formula, for a compiler to fuse."""

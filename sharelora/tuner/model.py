@@ -130,7 +130,7 @@ class ShareLoraModel(LoraModel):
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
         bank = self.bank(adapter_name)
         for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
-            view = MatrixView(bank, entries, side, layer.get_base_layer())
+            view = MatrixView(bank, entries, side, layer.get_base_layer(), matrices[adapter_name].bias)
             deposit(bank, matrices[adapter_name].weight, view)
             matrices[adapter_name] = view
         if lora_config.use_dora and not lora_config.init_lora_weights:
