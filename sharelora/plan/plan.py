@@ -17,7 +17,7 @@ from math import prod
 from typing import Any
 
 from sharelora.plan.rule import ANY, OUTSIDE, SharingRule
-from sharelora.plan.site import Site, matches, parent
+from sharelora.plan.site import Site, matches, owner
 from sharelora.support.errors import UserError
 from sharelora.support.text import columns
 
@@ -139,7 +139,7 @@ class SharingPlan:
 
     def owner(self, path: str) -> str:
         """Return the module that is adapted for a path of the plan: its own, or the attention that it is inside of."""
-        return parent(path) if parent(path) in self.by_path else path
+        return owner(path, self.by_path)
 
     @property
     def num_parameters(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,11 @@ class Site:
         """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank."""
         return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight that is adapted; embeddings and GPT-2 store it transposed."""
+        return (self.d_out * self.parts, self.d_in // self.groups, *self.kernel)
+
     def to_json(self) -> dict[str, Any]:
         """Return the site as plain JSON data; what only convolutions and embeddings have is left out elsewhere."""
         data = vars(self) | {"kernel": list(self.kernel)}
@@ -79,6 +84,14 @@ OPTIONAL = ("kernel", "groups", "embedding")
 def parent(path: str) -> str:
     """Return the path of the module that holds another one."""
     return path.rpartition(".")[0]
+
+
+def owner(path: str, paths: Container[str]) -> str:
+    """Return the module of `paths` that is adapted for a path: its own, or the attention that it is inside of.
+
+    PEFT adapts the output projection of a MultiheadAttention with the whole.
+    """
+    return parent(path) if parent(path) in paths else path
 
 
 def matches(site: Site, name: str) -> bool:

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
-from sharelora.plan.site import parent
+from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.bank import MatrixView, deposit, matrices_of
 from sharelora.tuner.config import ShareLoraConfig
@@ -84,10 +84,10 @@ class ShareLoraModel(LoraModel):
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
             # PEFT gives what is inside of an attention the rank of the whole.
-            owners = {site.path: site.path if site.path in paths else parent(site.path) for site in sites}
+            owners = {site.path: owner(site.path, paths) for site in sites}
             ranks = {
-                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, owner), config.r)
-                for path, owner in owners.items()
+                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, whole), config.r)
+                for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
         if config.plan is not None:
