@@ -5,5 +5,5 @@
 - `plugin`: what is loaded into pytest: it replaces the configuration and writes down what became of each test;
 - `session`: runs pytest, once with LoRA and then with each way to share;
 - `verdict`: compares the two: passed, refused with a reason, failed;
-- `document`: the table, and `command` all of it in one.
+- `document`: the table; `suite`: the command that does all of it.
 """

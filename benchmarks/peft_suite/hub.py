@@ -78,8 +78,8 @@ STANDS = (
         "max_position_embeddings": 100,
     }, ("peft-internal-testing/opt-125m", "facebook/opt-125m", "facebook/opt-350m")),
     Stand("GPT2LMHeadModel", "GPT2Config", {**_GPT, "n_positions": 512}, (
-        "gpt2", "openai-community/gpt2", "peft-internal-testing/tiny-random-gpt2", "hf-internal-testing/tiny-random-gpt2",
-        "peft-internal-testing/tiny-random-GPT2LMHeadModel",
+        "gpt2", "openai-community/gpt2", "hf-internal-testing/tiny-random-gpt2",
+        "peft-internal-testing/tiny-random-gpt2", "peft-internal-testing/tiny-random-GPT2LMHeadModel",
     )),
     Stand("GPTJForCausalLM", "GPTJConfig", {**_GPT, "rotary_dim": 4, "n_positions": 512}, (
         "peft-internal-testing/tiny-random-GPTJForCausalLM",
@@ -101,7 +101,9 @@ STANDS = (
     Stand("Qwen2ForCausalLM", "Qwen2Config", {**_GROUPED, "hidden_size": 8, "tie_word_embeddings": True}, (
         "peft-internal-testing/tiny-dummy-qwen2",
     )),
-    Stand("Qwen3ForCausalLM", "Qwen3Config", {**_LLAMA, "head_dim": 4}, ("trl-internal-testing/tiny-Qwen3ForCausalLM",)),
+    Stand("Qwen3ForCausalLM", "Qwen3Config", {**_LLAMA, "head_dim": 4}, (
+        "trl-internal-testing/tiny-Qwen3ForCausalLM",
+    )),
     Stand("Gemma3ForCausalLM", "Gemma3TextConfig", {**_GROUPED, "head_dim": 8, "sliding_window": 32}, (
         "hf-internal-testing/tiny-random-Gemma3ForCausalLM",
     )),
@@ -224,7 +226,7 @@ def _tokenizer() -> Any:
 
 def _text() -> Iterator[str]:
     for number in range(20):
-        yield f"the quick brown fox jumps over the lazy dog {number} times; hello world, this is a test of my dog and cat"
+        yield f"the quick brown fox jumps over the lazy dog {number} times; hello world, this is a test"
 
 
 def _publish(hub: Path, name: str, model: Any, tokenizer: Any) -> None:

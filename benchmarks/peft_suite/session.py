@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.report import ROOT
 from benchmarks.peft_suite.source import prepare_packages, prepare_tests
@@ -23,6 +24,7 @@ MODULES = (
     "token_classification_qa", "hub_features", "poly",
 )  # fmt: skip
 SECONDS = 300  # for one test
+LORA = "lora"  # the run that the others are compared with
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ class Session:
         """Return the file of the outcomes of a run."""
         return self.folder / f"outcomes-{name}.jsonl"
 
-    def run(
-        self, name: str, share: str, across: str, modules: Sequence[str], only: Iterable[str] | None = None
-    ) -> list[Outcome]:
-        """Run the tests and return what became of them.
+    def has(self, name: str) -> bool:
+        """Return whether a run has left its outcomes."""
+        return self.file(name).is_file()
+
+    def run(self, name: str, across: str, modules: Sequence[str], only: Iterable[str] | None = None) -> None:
+        """Run the tests; the outcomes of an earlier run of that name are replaced.
 
         Args:
-            name: of the run; what an earlier run of that name left is replaced.
-            share: `lora` or a value of `ShareLoraConfig.share`.
+            name: `lora` or a value of `ShareLoraConfig.share`.
             across: a value of `ShareLoraConfig.share_across`.
             modules: names of test modules.
             only: the tests to run; all unless given.
@@ -79,7 +82,7 @@ class Session:
         """
         partial = self.file(name).with_suffix(".part")
         partial.unlink(missing_ok=True)
-        flags = ["--share", share, "--across", across, "--outcomes", str(partial)]
+        flags = ["--share", name, "--across", across, "--outcomes", str(partial)]
         if only is not None:
             names = self.folder / f"only-{name}.txt"
             names.write_text("\n".join(only), encoding="utf-8")
@@ -90,10 +93,15 @@ class Session:
         if done.returncode not in (0, 1) or not partial.is_file():
             raise UserError(f"pytest ended with {done.returncode}; need a whole run; see {log.name}")
         partial.replace(self.file(name))
-        return self.read(name)
 
     def read(self, name: str) -> list[Outcome]:
-        """Return what an earlier run left."""
+        """Return what an earlier run left.
+
+        Raises:
+            UserError: there was none.
+        """
+        if not self.has(name):
+            raise UserError(f"found no outcomes of {name} in {self.folder}; need a run; leave out --judge")
         with self.file(name).open(encoding="utf-8") as lines:
             return outcomes(lines)
 
@@ -111,17 +119,17 @@ class Session:
 
 def outcomes(lines: Iterable[str]) -> list[Outcome]:
     """Join the phases of each test: it passed if all did, and failed if one did."""
-    phases: dict[str, list[dict[str, object]]] = {}
+    phases: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         row = json.loads(line)
         phases.setdefault(row["test"], []).append(row)
     return [_joined(test, rows) for test, rows in phases.items()]
 
 
-def _joined(test: str, rows: list[dict[str, object]]) -> Outcome:
+def _joined(test: str, rows: list[dict[str, Any]]) -> Outcome:
     results = [str(row["outcome"]) for row in rows]
     result = next((r for r in ("failed", "expected", "skipped") if r in results), "passed")
-    errors: Iterable[Sequence[str]] = next((r["errors"] for r in rows if r["outcome"] == "failed"), ())  # type: ignore
-    seconds = sum(float(row["seconds"]) for row in rows)  # type: ignore[arg-type]
+    errors = next((row.get("errors", ()) for row in rows if row["outcome"] == "failed"), ())
+    seconds = sum(row["seconds"] for row in rows)
     about = any(bool(row.get("about_lora")) for row in rows)
     return Outcome(test, result, about, round(seconds, 3), tuple((e[0], e[1]) for e in errors))

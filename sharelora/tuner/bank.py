@@ -88,7 +88,7 @@ class MatrixView(nn.Module):
         return matrix.to(base.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` times the matrix, and the bias if there is one, (..., rows), of a convolution (..., rows, *positions)."""
+        """Return `x` times the matrix plus the bias, (..., rows), for a convolution (..., rows, *positions)."""
         steps: dict[str, Any] = {"groups": self.groups} if self.dimensions else {}
         if self.moves:
             steps |= {"stride": self._base_layer.stride, "padding": self._base_layer.padding}
