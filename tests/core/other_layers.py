@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -101,9 +100,9 @@ def ours(net: str, base: nn.Module | None = None, **settings: Any) -> PeftModel:
     return get_peft_model(base, ShareLoraConfig(**options)).eval()
 
 
-def theirs(net: str, **settings: Any) -> PeftModel:
+def theirs(net: str, base: nn.Module | None = None, **settings: Any) -> PeftModel:
     """A LoRA of PEFT with the same settings."""
-    base = built(net)
+    base = built(net) if base is None else base
     torch.manual_seed(7)
     return get_peft_model(
         base, LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": NETS[net][1], **settings})
@@ -149,8 +148,3 @@ def shaken(model: PeftModel, seed: int = 5) -> PeftModel:
         if "lora_" in name:
             value.data.add_(torch.randn(value.shape, generator=generator) * 0.3)
     return model
-
-
-def independent(model: PeftModel) -> PeftModel:
-    """A copy that shares nothing with the original."""
-    return copy.deepcopy(model)
