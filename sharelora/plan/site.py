@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
 # Modules of one layer that usually read the same input, in the names of the common architectures. Their names alone do
@@ -29,6 +31,9 @@ class Site:
         d_out: D_out, output features of this site (of the slice, for a fused module).
         part: which equal slice of a fused module's outputs this is, None if the site is the whole module.
         parts: how many slices the fused module has.
+        kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
+        groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
+        embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
     """
 
     path: str
@@ -38,11 +43,55 @@ class Site:
     d_out: int
     part: int | None = None
     parts: int = 1
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    embedding: bool = False
 
     @property
     def name(self) -> str:
         """The path, with the slice's index for a fused module."""
         return self.path if self.part is None else f"{self.path}[{self.part}]"
+
+    def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank."""
+        return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight that is adapted; embeddings and GPT-2 store it transposed."""
+        return (self.d_out * self.parts, self.d_in // self.groups, *self.kernel)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the site as plain JSON data; what only convolutions and embeddings have is left out elsewhere."""
+        data = vars(self) | {"kernel": list(self.kernel)}
+        return {name: value for name, value in data.items() if name not in OPTIONAL or value not in ([], 1, False)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Site:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            KeyError: a field is missing.
+        """
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
+        return cls(**values | {"kernel": tuple(values.get("kernel", ()))})
+
+
+# Fields that a plan of linear layers does not have.
+OPTIONAL = ("kernel", "groups", "embedding")
+
+
+def parent(path: str) -> str:
+    """Return the path of the module that holds another one."""
+    return path.rpartition(".")[0]
+
+
+def owner(path: str, paths: Container[str]) -> str:
+    """Return the module of `paths` that is adapted for a path: its own, or the attention that it is inside of.
+
+    PEFT adapts the output projection of a MultiheadAttention with the whole.
+    """
+    return parent(path) if parent(path) in paths else path
 
 
 def matches(site: Site, name: str) -> bool:

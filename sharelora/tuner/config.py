@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256, write_json
@@ -157,13 +158,36 @@ class ShareLoraConfig(LoraConfig):
         if self.trained_on is None or isinstance(self.trained_on, FilledText):
             self.trained_on = FilledText(precision)
 
-    def check_init(self) -> None:
-        """Refuse, for a plan that shares or cuts fused modules, an initialisation that makes A and B fit each other.
+    def check(self, plan: SharingPlan) -> None:
+        """Refuse what the modules of a plan, or its sharing, do not go with.
 
         Raises:
-            UserError: such an initialisation, e.g. PiSSA: each layer would need its own A and B.
+            UserError: an initialisation that makes A and B fit each other, e.g. PiSSA, of matrices that are shared, of
+                slices, or of modules for which PEFT has none; DoRA of an attention.
         """
-        if self.init_lora_weights not in SHAREABLE_INIT:
+        if self.use_dora and (inner := next((path for path in plan.by_path if plan.owner(path) != path), None)):
+            raise UserError(
+                f"use_dora does not go with {plan.owner(inner)}: PEFT has no DoRA for MultiheadAttention; leave out one"
+            )
+        init = self.init_lora_weights
+        if init in SHAREABLE_INIT:
+            return
+        sites = [entry.site for entry in plan.entries]
+        # PEFT gives embeddings their usual beginning, whatever is asked for, but for LoftQ.
+        odd = next(
+            (
+                site.path
+                for site in sites
+                if site.kernel or plan.owner(site.path) != site.path or (site.embedding and init == "loftq")
+            ),
+            None,
+        )
+        if odd is not None:
+            raise UserError(
+                f"init_lora_weights={init!r} is for linear layers, which {plan.owner(odd)} is not; use true or "
+                "'gaussian'"
+            )
+        if plan.shares or any(site.part is not None for site in sites):
             raise UserError(
                 f"init_lora_weights={self.init_lora_weights!r} computes A and B of each layer for each other, so "
                 "layers cannot share one and slices cannot have their own; use true or 'gaussian', or share='none' "
