@@ -37,6 +37,19 @@ UNSUPPORTED_INIT = ("eva", "corda", "lora_ga", "mica")
 SHAREABLE_INIT = (True, False, "gaussian")
 
 
+class FilledPlan(dict[str, Any]):
+    """A plan that an adapter wrote into its configuration when it was made.
+
+    PEFT needs the caller's own configuration object, and the caller may use it for another model. So a plan that was
+    filled in says nothing about the next model, unlike one that was read from a file, which a model has to fit. The
+    type goes along with every copy of the configuration, and not into its file.
+    """
+
+
+class FilledText(str):
+    """A text that an adapter wrote into its configuration when it was made, as `FilledPlan`."""
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide how an adapter is read."""
     names = ("sharelora", "peft", "transformers", "torch")
@@ -57,7 +70,7 @@ class ShareLoraConfig(LoraConfig):
         share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
             fields above.
         enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
-        plan: the plan in full, filled in when the adapter is made.
+        plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         weights_sha256: checksum of the saved weights, checked on loading.
         versions: libraries that saved the adapter.
@@ -127,6 +140,23 @@ class ShareLoraConfig(LoraConfig):
             self.share_across,
             tuple(tuple(group) for group in groups) if isinstance(groups, list | tuple) else groups,
         )
+
+    @property
+    def saved_plan(self) -> dict[str, Any] | None:
+        """The plan that a model has to fit: one that was read or given, not one that making an adapter filled in."""
+        return None if isinstance(self.plan, FilledPlan) else self.plan
+
+    def fill_in(self, plan: dict[str, Any], precision: str) -> None:
+        """Write down what the adapter of one model is; what was read from a file or given stays.
+
+        Args:
+            plan: the adapter's plan, as plain data.
+            precision: that of the base, as in `trained_on`.
+        """
+        if self.saved_plan is None:
+            self.plan = FilledPlan(plan)
+        if self.trained_on is None or isinstance(self.trained_on, FilledText):
+            self.trained_on = FilledText(precision)
 
     def check(self, plan: SharingPlan) -> None:
         """Refuse what the modules of a plan, or its sharing, do not go with.

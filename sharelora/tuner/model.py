@@ -59,13 +59,12 @@ class ShareLoraModel(LoraModel):
             UserError: the plan does not fit the model, or is another than the one the adapter was saved with.
         """
         protect_4bit(model)
-        # PEFT and the plan write into the config; the caller may use the object again for another model.
-        config: Any = copy.copy(self.peft_config[adapter_name])
-        self.peft_config[adapter_name] = config
-        plan = self._plan(model, config)
+        # The caller's own object: PEFT goes on to write into that which the caller has given it.
+        config: Any = self.peft_config[adapter_name]
+        # A copy, so that a refused configuration is as it was.
+        plan = self._plan(model, copy.copy(config))
         config.check(plan)
-        config.plan = plan.to_json()
-        config.trained_on = config.trained_on or precision(model)
+        config.fill_in(plan.to_json(), precision(model))
         self.plans[adapter_name] = plan
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
@@ -90,8 +89,8 @@ class ShareLoraModel(LoraModel):
                 for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        if config.plan is not None:
-            _compare_with_saved(plan, SharingPlan.from_json(config.plan))
+        if config.saved_plan is not None:
+            _compare_with_saved(plan, SharingPlan.from_json(config.saved_plan))
         return plan
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
@@ -221,6 +220,17 @@ class ShareLoraModel(LoraModel):
                 "matrices that layers share do not train in several processes with re-entrant gradient checkpointing; "
                 'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
+
+    # BaseTuner._get_adapter_state_dict selects what is saved; PEFT then writes the configuration.
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        tuner = next((module for module in model.modules() if isinstance(module, cls)), None)
+        if tuner is not None:
+            # Another model may have been made with the same object since.
+            config.fill_in(tuner.plans[adapter_name].to_json(), precision(tuner.model))
+        return super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
 
     # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
     # missing or left over PEFT only warns afterwards.
