@@ -101,8 +101,9 @@ def test_a_bf16_base_keeps_its_matrices_in_fp32(net: str) -> None:
     mine = shaken(ours(net, built(net).bfloat16(), share="a"))
     assert {matrix.dtype for matrix in bank(mine).values()} == {torch.float32}
     other = copy_matrices(theirs(net, built(net).bfloat16()), mine)
-    assert mine(ids()).dtype == torch.bfloat16
-    torch.testing.assert_close(mine(ids()), other(ids()), rtol=0, atol=0)
+    found = mine(ids())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, other(ids()), rtol=0, atol=0)
 
 
 def slow(entry: Any, matrices: nn.ParameterDict, weight: Tensor, scaling: float) -> Tensor:
