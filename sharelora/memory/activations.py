@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sharelora.plan.plan import Entry, SharingPlan
-from sharelora.plan.site import SAME_INPUT, Site
+from sharelora.plan.site import Site, input_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,14 +122,12 @@ def base_layer(shape: Shape, load: Workload) -> int:
     return load.count * (norms + attention + mlp + dropped)
 
 
-def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
+def _readers(sites: Iterable[Site]) -> dict[tuple[str, ...], list[Site]]:
     """Group the modules of a layer by the input that they read, which adapters of a group keep once."""
-    groups: dict[str, list[Site]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Site]] = defaultdict(list)
     # The slices of a fused module are several sites of one path.
     for site in {site.path: site for site in sites}.values():
-        parent, _, name = site.path.rpartition(".")
-        family = next((i for i, names in enumerate(SAME_INPUT) if name in names), None)
-        groups[site.path if family is None else f"{parent}/{family}"].append(site)
+        groups[input_of(site.path, site.d_in)].append(site)
     return groups
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
-# Modules of one layer that read the same input, in the names of the common architectures. The estimate of memory relies
-# on it; the layers themselves check at each call whether they do read the same tensor.
+# Modules of one layer that usually read the same input, in the names of the common architectures. Their names alone do
+# not prove it: see `input_of`.
 SAME_INPUT = (
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),
@@ -64,7 +64,7 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Return the site as plain JSON data; what only convolutions and embeddings have is left out elsewhere."""
         data = vars(self) | {"kernel": list(self.kernel)}
-        return {name: value for name, value in data.items() if name not in OPTIONAL or value not in ([], 1, False)}
+        return {name: value for name, value in data.items() if name not in OPTIONAL or value != OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Site:
@@ -77,8 +77,8 @@ class Site:
         return cls(**values | {"kernel": tuple(values.get("kernel", ()))})
 
 
-# Fields that a plan of linear layers does not have.
-OPTIONAL = ("kernel", "groups", "embedding")
+# Fields that a plan of linear layers does not have, with what they are there.
+OPTIONAL: Mapping[str, Any] = {"kernel": [], "groups": 1, "embedding": False}
 
 
 def parent(path: str) -> str:
@@ -98,3 +98,19 @@ def matches(site: Site, name: str) -> bool:
     """Whether a module name given by a user means this site: `q_proj`, `self_attn.q_proj`, `c_attn`, `c_attn[0]`."""
     whole = site.kind.rsplit("[", 1)[0] if site.part is not None else site.kind
     return any(kind == name or kind.endswith(f".{name}") for kind in (site.kind, whole)) or name == site.path
+
+
+def input_of(path: str, d_in: int) -> tuple[str, ...]:
+    """Return a key of what a module reads: modules with equal keys usually read the same tensor.
+
+    The key has the parent, the row of `SAME_INPUT` and the width, since q, k and v of cross-attention, and the two maps
+    of RWKV's channel mixing, read inputs of different width. It is a guess: the layers compare the tensors at each
+    call, and the estimate of memory, which sees no tensor, relies on it.
+
+    Args:
+        path: of the module.
+        d_in: D_in, its input features.
+    """
+    parent, _, name = path.rpartition(".")
+    family = next((row for row, names in enumerate(SAME_INPUT) if name in names), None)
+    return (path,) if family is None else (parent, str(family), str(d_in))
