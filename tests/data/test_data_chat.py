@@ -45,7 +45,7 @@ def test_a_missing_template_is_refused() -> None:
     ("template", "message"),
     [
         ("{{ raise_exception('only one turn') }}", "refuses a conversation: only one turn"),
-        ("{% if", "refuses a conversation"),
+        ("{% if", "the chat template has an error in line 1: unexpected"),
         ("{% if add_generation_prompt %}now{% else %}later{% endif %}", "does not keep its own prompt"),
     ],
 )
