@@ -111,7 +111,7 @@ def test_what_datasets_saved(tmp_path: Path) -> None:
     found = load_splits(DataArguments(dataset=str(tmp_path / "every")))
     assert [row["output"] for row in found.train] == ["x", "x"] and len(found.eval) == len(found.test) == 1
     next((tmp_path / "one").glob("*.arrow")).unlink()
-    with pytest.raises(UserError, match="was saved by `datasets` but cannot be read .*; need all of its files"):
+    with pytest.raises(UserError, match=r"was saved by `datasets` but cannot be read .*; need all of its files"):
         folder_splits(tmp_path / "one")
 
 
@@ -145,5 +145,5 @@ def test_data_to_text_reads_the_same_folders(tmp_path: Path) -> None:
         for split, word in (("train", "train"), ("valid", "validation"), ("test", "test")):
             assert load_nlg(folder, split) == [Record(f"name : {word}", f"{word} .")]
     (tmp_path / "hub" / "data" / "validation.csv").unlink()
-    with pytest.raises(UserError, match="has no file for valid; need one such as valid.jsonl"):
+    with pytest.raises(UserError, match=r"has no file for valid; need one such as valid\.jsonl"):
         load_nlg(tmp_path / "hub", "valid")

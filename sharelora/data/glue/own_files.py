@@ -69,7 +69,10 @@ def _text_columns(columns: Sequence[str], file: Path) -> tuple[str, ...]:
         raise UserError(f"{file} has the columns {', '.join(columns)}; need one or two with text besides; add them")
     if len(texts) > 2:
         logger.warning(
-            "warning: the texts are the columns %s; %s of %s are not used", " and ".join(texts[:2]), texts[2:], file
+            "warning: the texts are the columns %s; %s of %s are not used",
+            " and ".join(texts[:2]),
+            ", ".join(texts[2:]),
+            file,
         )
     return texts[:2]
 
