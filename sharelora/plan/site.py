@@ -64,7 +64,7 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Return the site as plain JSON data; what only convolutions and embeddings have is left out elsewhere."""
         data = vars(self) | {"kernel": list(self.kernel)}
-        return {name: value for name, value in data.items() if name not in OPTIONAL or value not in ([], 1, False)}
+        return {name: value for name, value in data.items() if name not in OPTIONAL or value != OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Site:
@@ -77,8 +77,8 @@ class Site:
         return cls(**values | {"kernel": tuple(values.get("kernel", ()))})
 
 
-# Fields that a plan of linear layers does not have.
-OPTIONAL = ("kernel", "groups", "embedding")
+# Fields that a plan of linear layers does not have, with what they are there.
+OPTIONAL: Mapping[str, Any] = {"kernel": [], "groups": 1, "embedding": False}
 
 
 def parent(path: str) -> str:
