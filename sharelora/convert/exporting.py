@@ -17,7 +17,7 @@ from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, ne
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.tuner.config import BESIDE_MATRICES, SHAREABLE_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
@@ -51,10 +51,11 @@ def refuse_more_than_matrices(adapter: Adapter) -> None:
         UserError: an initialisation that also changed the base (PiSSA, OLoRA and their kin), or a variant that keeps
             something for every layer besides.
     """
-    for name, what in BESIDE_MATRICES.items():
+    for name, what in BEYOND_EXPORT.items():
         if adapter.config.get(name):
             raise UserError(
-                f"{adapter.folder} has {name}: {what}; a plain LoRA and a merged weight lack that; load it with peft"
+                f"{adapter.folder} has {name}: {what}; exports and merges of files know A and B of layers alone; "
+                "load it with peft"
             )
     init = adapter.config.get("init_lora_weights", True)
     if init not in SHAREABLE_INIT:

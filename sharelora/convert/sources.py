@@ -30,7 +30,7 @@ from sharelora.models.known import is_encoder, meta_classifier, meta_model, mode
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
-from sharelora.tuner.config import BESIDE_MATRICES, SHAREABLE_INIT, UNSUPPORTED
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT, UNSUPPORTED
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 from sharelora.tuner.register import NAME
 
@@ -111,7 +111,7 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
         raise UserError(f"{folder} is of type {peft_type!r}; need plain LORA; no other adapter is a sharing plan")
     if init not in (*SHAREABLE_INIT, "orthogonal"):
         raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
-    for name, reason in (UNSUPPORTED | BESIDE_MATRICES).items():
+    for name, reason in (UNSUPPORTED | BEYOND_EXPORT).items():
         if config.get(name):
             raise UserError(f"{folder} has {name}, which is more than A and B: {reason}; need a LoRA without it")
     pairs, others = _pairs_and_others(str(folder), load_tensors(folder / WEIGHTS_FILE))

@@ -34,6 +34,7 @@ class Site:
         kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
         groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
         embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
+        experts: how many maps one parameter holds, each of which has r rows of A and r columns of B.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Site:
     kernel: tuple[int, ...] = ()
     groups: int = 1
     embedding: bool = False
+    experts: int = 1
 
     @property
     def name(self) -> str:
@@ -53,7 +55,11 @@ class Site:
         return self.path if self.part is None else f"{self.path}[{self.part}]"
 
     def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank."""
+        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank.
+
+        With several experts, r is the rank of each.
+        """
+        r *= self.experts
         return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
 
     @property

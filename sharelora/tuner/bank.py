@@ -58,7 +58,7 @@ class MatrixView(nn.Module):
         object.__setattr__(self, "_bank", bank)
         object.__setattr__(self, "_base_layer", base_layer)
         self.names = tuple(entry.a if side == "A" else entry.b for entry in entries)
-        rank, site = sum(entry.r for entry in entries), entries[0].site
+        rank, site = sum(entry.r * entry.site.experts for entry in entries), entries[0].site
         rows, columns = (rank, site.d_in) if side == "A" else (site.d_out * site.parts, rank)
         # PEFT reads these three of a linear layer.
         self.out_features, self.in_features, self.bias = rows, columns, bias

@@ -19,16 +19,16 @@ from sharelora.tuner.register import peft_type
 
 # Fields of LoRA that a bank cannot serve.
 UNSUPPORTED = {
-    "target_parameters": "sites are linear layers",
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
     "use_bdlora": "BD-LoRA needs block-diagonal matrices",
     "use_qalora": "QA-LoRA pools the inputs of A",
     "ensure_weight_tying": "it ties to the embeddings, which are not sites",
 }
-# Variants that compute with the matrices of the bank and keep something for each layer besides: what it is. The file
-# has it beside the bank; a plain LoRA or a merged weight would lack it.
-BESIDE_MATRICES = {
+# What goes with a bank, and what it makes of an adapter beyond an A and a B for each of some layers. The file of the
+# adapter holds it; those of a plain LoRA and of a merged base, as they are written here, would not.
+BEYOND_EXPORT = {
+    "target_parameters": "matrices of parameters that no layer holds",
     "lora_bias": "a bias of every layer",
     "alora_invocation_tokens": "tokens from which on it acts",
     "velora_config": "a projection of every layer's inputs",

@@ -260,8 +260,13 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     layer_class = LAYER_CLASSES.get(type(base))
     dense = type(base) in (nn.Linear, Conv1D)
-    if layer_class is None or (dense and type(base.weight.data) is not Tensor):
-        # Weights of another tensor class (torchao, tensor parallelism) have their own dispatchers in PEFT.
+    if (
+        layer_class is None
+        or kwargs.get("parameter_name") is not None
+        or (dense and type(base.weight.data) is not Tensor)
+    ):
+        # PEFT has its own dispatchers for single parameters, and for weights of another tensor class (torchao, tensor
+        # parallelism).
         return None
     if type(base) is Conv1D:
         kwargs["is_target_conv_1d_layer"] = True

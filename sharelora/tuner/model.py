@@ -25,7 +25,7 @@ from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import OUT_PROJ, refuse_unmatched, sites_of
+from sharelora.tuner.sites import OUT_PROJ, parameter_sites, refuse_unmatched, sites_of
 
 BANK = "lora_bank"
 
@@ -77,8 +77,10 @@ class ShareLoraModel(LoraModel):
 
     def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
         paths = self._target_paths(model, config)
-        refuse_unmatched(model, config.target_modules or (), paths)
-        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
+        parameters = parameter_sites(model, config.target_parameters or ())
+        if paths or not parameters:
+            refuse_unmatched(model, config.target_modules or (), paths)
+        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora) + parameters
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
@@ -128,6 +130,8 @@ class ShareLoraModel(LoraModel):
             parameter_name=parameter_name,
         )
         layer = getattr(parent, target_name)
+        if parameter_name is not None and getattr(layer, "parameter_name", None) != parameter_name:
+            layer = target  # another adapter has wrapped the parameter before
         if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
             # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))

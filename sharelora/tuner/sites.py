@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
@@ -107,6 +108,43 @@ def sites_of(
             site = Site(inner, kind, layer, **features)
             sites.extend(_slices(site, enable_lora or {}, linear=_is_linear(base_of(module))))
     return sites
+
+
+def parameter_sites(model: nn.Module, names: Iterable[str]) -> list[Site]:
+    """Describe parameters, such as the stacked weights of experts, as sites.
+
+    Args:
+        model: the base model, perhaps with other adapters on it.
+        names: ends of the parameters' paths, as PEFT's `target_parameters`.
+
+    Raises:
+        UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
+    """
+    names = list(names)
+    # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
+    inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
+    sites = {}
+    for module_path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            path = f"{module_path}.{name}".replace(".base_layer", "")
+            if f"{module_path}.{name}".startswith(inside) or not any(f".{path}".endswith(f".{n}") for n in names):
+                continue
+            _, layer, kind = split_path(path)
+            sites[path] = Site(path, kind, layer, **_stacked(path, parameter, getattr(module, "is_transposed", False)))
+    if names and not sites:
+        raise UserError(f"target_parameters {', '.join(names)} match no parameter of the model; name some that it has")
+    return list(sites.values())
+
+
+def _stacked(path: str, parameter: nn.Parameter, transposed: bool) -> dict[str, int]:
+    """Return what `Site` says of a matrix, (D_out, D_in), or a stack, (experts, D_out, D_in), or transposed."""
+    if parameter.ndim == 2:
+        return {"d_in": parameter.shape[1], "d_out": parameter.shape[0]}
+    if parameter.ndim != 3:
+        raise UserError(f"{path} has {parameter.ndim} dimensions; need 2 or 3; leave it out of target_parameters")
+    experts, rows, columns = parameter.shape
+    d_in, d_out = (rows, columns) if transposed else (columns, rows)
+    return {"d_in": d_in, "d_out": d_out, "experts": experts}
 
 
 def base_of(module: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import nn
 from toy_models import adapted, bank, gpt2, llama
 
 from sharelora import ShareLoraConfig, UserError, find_sites
-from sharelora.tuner.config import BESIDE_MATRICES, UNSUPPORTED, UNSUPPORTED_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, UNSUPPORTED, UNSUPPORTED_INIT
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -103,7 +103,6 @@ def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any]
 
 
 VALUES: dict[str, Any] = {
-    "target_parameters": ["w"],
     "layer_replication": [(0, 2)],
     "arrow_config": object(),
     "use_bdlora": object(),
@@ -137,7 +136,7 @@ def test_every_field_of_peft_is_accounted_for() -> None:
         "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
         "qalora_group_size",
     }  # fmt: skip
-    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED) | set(BESIDE_MATRICES)
+    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED) | set(BEYOND_EXPORT)
 
 
 def test_rank_and_alpha_patterns_are_those_of_peft() -> None:
