@@ -35,6 +35,7 @@ class Site:
         groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
         embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
         experts: how many maps one parameter holds, each of which has r rows of A and r columns of B.
+        blocks: of how many blocks on the diagonal A and B consist; (1, 1) are dense matrices.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Site:
     groups: int = 1
     embedding: bool = False
     experts: int = 1
+    blocks: tuple[int, int] = (1, 1)
 
     @property
     def name(self) -> str:
@@ -57,10 +59,12 @@ class Site:
     def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank.
 
-        With several experts, r is the rank of each.
+        With several experts, r is the rank of each. Of block-diagonal matrices the blocks are kept, one below the other.
         """
         r *= self.experts
-        return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
+        blocks_a, blocks_b = self.blocks
+        columns = r // (self.groups * blocks_b)
+        return (r, self.d_in // blocks_a, *self.kernel), (self.d_out, columns, *(1 for _ in self.kernel))
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -80,7 +84,9 @@ class Site:
             KeyError: a field is missing.
         """
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
-        return cls(**values | {"kernel": tuple(values.get("kernel", ()))})
+        return cls(
+            **values | {"kernel": tuple(values.get("kernel", ())), "blocks": tuple(values.get("blocks", (1, 1)))}
+        )
 
 
 # Fields that a plan of linear layers does not have, with what they are there.

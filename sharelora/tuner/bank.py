@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,7 +54,7 @@ class MatrixView(nn.Module):
         base_layer: nn.Module,
         bias: nn.Parameter | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # a subclass has PEFT's own constructor behind it
         # Around nn.Module, which would register the matrices and the base layer as parts of this view, too.
         object.__setattr__(self, "_bank", bank)
         object.__setattr__(self, "_base_layer", base_layer)
@@ -106,6 +107,24 @@ class MatrixView(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features} of {', '.join(self.names)}"
+
+
+class BlockView(MatrixView, BlockDiagonalLinear):
+    """A view of a matrix that consists of blocks on its diagonal; it multiplies as PEFT's module does.
+
+    Args:
+        nblocks: how many blocks.
+        parts: the arguments of `MatrixView`.
+    """
+
+    def __init__(self, nblocks: int, *parts: Any) -> None:
+        MatrixView.__init__(self, *parts)
+        self.nblocks = nblocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` times the matrix, (..., rows)."""
+        product: Tensor = BlockDiagonalLinear.forward(self, x)
+        return product
 
 
 class EmbeddingViews(nn.ParameterDict):

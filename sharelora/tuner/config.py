@@ -21,7 +21,6 @@ from sharelora.tuner.register import peft_type
 UNSUPPORTED = {
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
-    "use_bdlora": "BD-LoRA needs block-diagonal matrices",
     "use_qalora": "QA-LoRA pools the inputs of A",
     "ensure_weight_tying": "it ties to the embeddings, which are not sites",
 }
@@ -29,6 +28,7 @@ UNSUPPORTED = {
 # adapter holds it; those of a plain LoRA and of a merged base, as they are written here, would not.
 BEYOND_EXPORT = {
     "target_parameters": "matrices of parameters that no layer holds",
+    "use_bdlora": "block-diagonal matrices",
     "lora_bias": "a bias of every layer",
     "alora_invocation_tokens": "tokens from which on it acts",
     "velora_config": "a projection of every layer's inputs",

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.lora import LoraModel
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -20,12 +21,12 @@ from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.bank import MatrixView, deposit, matrices_of
+from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import OUT_PROJ, parameter_sites, refuse_unmatched, sites_of
+from sharelora.tuner.sites import OUT_PROJ, parameter_sites, refuse_unmatched, sites_of, with_blocks
 
 BANK = "lora_bank"
 
@@ -81,6 +82,8 @@ class ShareLoraModel(LoraModel):
         if paths or not parameters:
             refuse_unmatched(model, config.target_modules or (), paths)
         sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora) + parameters
+        if config.use_bdlora:
+            sites = [with_blocks(site, config.use_bdlora) for site in sites]
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
@@ -148,7 +151,9 @@ class ShareLoraModel(LoraModel):
         bank = self.bank(adapter_name)
         for side, matrices in matrices_of(layer, adapter_name).items():
             made = matrices[adapter_name]
-            view = MatrixView(bank, entries, side, layer.get_base_layer(), getattr(made, "bias", None))
+            parts = (bank, entries, side, layer.get_base_layer(), getattr(made, "bias", None))
+            blocks = isinstance(made, BlockDiagonalLinear)
+            view = BlockView(made.nblocks, *parts) if blocks else MatrixView(*parts)
             # An embedding's matrices are parameters, those of other layers modules with one.
             deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
             matrices[adapter_name] = view

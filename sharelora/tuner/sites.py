@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peft.tuners.lora import LoraLayer
@@ -145,6 +146,20 @@ def _stacked(path: str, parameter: nn.Parameter, transposed: bool) -> dict[str, 
     experts, rows, columns = parameter.shape
     d_in, d_out = (rows, columns) if transposed else (columns, rows)
     return {"d_in": d_in, "d_out": d_out, "experts": experts}
+
+
+def with_blocks(site: Site, settings: Any) -> Site:
+    """Return a site whose A or B is block-diagonal where PEFT makes it so.
+
+    Args:
+        site: of a linear layer.
+        settings: PEFT's `BdLoraConfig`, or its fields as read from a file.
+    """
+    fields = settings if isinstance(settings, Mapping) else vars(settings)
+    named = [fields.get(f"target_modules_bd_{side}") or () for side in "ab"]
+    counts = [fields["nblocks"] if any(name in site.path for name in names) else 1 for names in named]
+    # PEFT refuses a module that is named for both.
+    return replace(site, blocks=(counts[0], counts[1]))
 
 
 def base_of(module: nn.Module) -> nn.Module:

@@ -105,7 +105,6 @@ def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any]
 VALUES: dict[str, Any] = {
     "layer_replication": [(0, 2)],
     "arrow_config": object(),
-    "use_bdlora": object(),
     "use_qalora": True,
     "ensure_weight_tying": True,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import KasaConfig, LoraConfig, MontecloraConfig, PeftModel, VeloraConfig, get_peft_model
+from peft import BdLoraConfig, KasaConfig, LoraConfig, MontecloraConfig, PeftModel, VeloraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from toy_models import (
@@ -34,6 +34,10 @@ BESIDE: dict[str, tuple[dict[str, Any], str]] = {
     "alora": ({"alora_invocation_tokens": [3], "task_type": "CAUSAL_LM"}, ""),
     "velora": ({"velora_config": VeloraConfig(num_groups=4)}, "lora_velora_embed.default"),
     "monteclora": ({"monteclora_config": MontecloraConfig(num_samples=2)}, "lora_monteclora_sampler.default"),
+    "bdlora": (
+        {"use_bdlora": BdLoraConfig(target_modules_bd_a=["q_proj"], target_modules_bd_b=["v_proj"], nblocks=2)},
+        "",
+    ),
     "kasa": ({"kasa_config": KasaConfig()}, "lora_diag.default"),
 }
 LOFTQ = {"loftq_bits": 4, "loftq_iter": 1}
@@ -136,7 +140,7 @@ def test_variants_with_more_than_matrices_are_those_of_peft(share: str, variant:
     torch.testing.assert_close(logits(again, input_ids=tokens()), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["velora", "monteclora", "kasa", "lora_bias"])
+@pytest.mark.parametrize("variant", ["velora", "monteclora", "kasa", "lora_bias", "bdlora"])
 @pytest.mark.filterwarnings("ignore:.*has no bias")
 def test_variants_with_more_than_matrices_train_shared(variant: str) -> None:
     model = adapted(llama(), share="ab", **BESIDE[variant][0])
