@@ -81,8 +81,8 @@ def test_settings_may_be_listed_one_by_one(grid: Any) -> None:
     rows = [{"label": "0.80", "share_groups": "0-1", "lora_r": 9}, {"lora_r": 8}]
     found = read_grid(grid(ablations={"threshold": rows})).ablations["threshold"]
     assert [(one.label, one.flags) for one in found] == [
-        ("0.80", {"share_groups": "0-1", "lora_r": 9}),
-        ("lora_r 8", {"lora_r": 8}),
+        ("0.80", {"share_groups": "0-1", "lora_r": "9"}),
+        ("lora_r 8", {"lora_r": "8"}),
     ]
 
 
