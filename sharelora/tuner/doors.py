@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.optimizers.lorafa import LoraFAOptimizer
-from peft.utils import hotswap
+from peft.utils import hotswap, loftq_utils
 from peft.utils.peft_types import PeftType
 
 from sharelora.support.errors import UserError
@@ -69,6 +69,19 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
         _refuse_pairs(params, f".{bank}.")
         original(optimizer, params, *args, **kwargs)
 
+    def fit(original: Callable[..., None], loader: Any, peft_model: Any, *args: Any, **kwargs: Any) -> None:
+        tuner = tuner_of(peft_model)
+        if tuner is not None and any(
+            plan.shares or any(entry.site.part is not None for entry in plan.entries) for plan in tuner.plans.values()
+        ):
+            raise UserError(
+                "LoftQ computes A and B of each layer for each other, so layers cannot share one; use it with "
+                "share='none' and without enable_lora"
+            )
+        original(loader, peft_model, *args, **kwargs)
+
+    # What `replace_lora_weights_loftq` opens first.
+    _stand_before(loftq_utils._SafetensorLoader, "__init__", fit)
     _stand_before(PeftModel, "save_pretrained", save_pretrained)
     _stand_before(hotswap, "hotswap_adapter_from_state_dict", swap_in)
     _stand_before(hotswap, "_pad_lora_weights", pad)

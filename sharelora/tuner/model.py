@@ -145,10 +145,13 @@ class ShareLoraModel(LoraModel):
             # The magnitude is the norm of W + B A; with a random B it was that of matrices which the bank may not have.
             layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
 
-    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
+    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first, but for the
+    # classes that the caller has registered layers for.
     @staticmethod
     def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
-        new_module = dispatch_share(target, adapter_name, config=lora_config, **kwargs)
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        registered = isinstance(base, tuple(lora_config._custom_modules or ()))
+        new_module = None if registered else dispatch_share(target, adapter_name, config=lora_config, **kwargs)
         if new_module is None:
             new_module = LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
         return new_module
