@@ -69,11 +69,10 @@ class Adapter:
         entries = self.plan.by_path[path]
         a = torch.cat([self.matrices[entry.a].float() for entry in entries])
         site = entries[0].site
-        b = torch.zeros(site.d_out * site.parts, a.shape[0])
+        b = torch.zeros(site.outputs, a.shape[0])
         column = 0
         for entry in entries:
-            row = (entry.site.part or 0) * entry.site.d_out
-            b[row : row + entry.site.d_out, column : column + entry.r] = self.matrices[entry.b].float()
+            b[entry.site.indices, column : column + entry.r] = self.matrices[entry.b].float()
             column += entry.r
         return a, b
 

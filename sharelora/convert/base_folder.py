@@ -89,7 +89,7 @@ class BaseFolder:
         """
         for path, entries in plan.by_path.items():
             site, name = entries[0].site, self.stored(f"{path}.weight")
-            need = (site.d_out * site.parts, site.d_in)
+            need = (site.outputs, site.d_in)
             need = (need[1], need[0]) if self.is_transposed(path) else need
             shape = self.shapes[name] if name else "none"
             if shape != need:

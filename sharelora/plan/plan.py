@@ -80,7 +80,7 @@ class SharingPlan:
             ranks = [entry.r for entry in entries]
             if len(set(ranks)) > 1:
                 raise UserError(
-                    f"the slices of {path} have ranks {', '.join(map(str, ranks))}; they share one scaling, "
+                    f"the parts of {path} have ranks {', '.join(map(str, ranks))}; they share one scaling, "
                     "so give them one rank"
                 )
 
@@ -155,7 +155,7 @@ class SharingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON data that `from_json` reads back."""
-        rows = [{**vars(entry.site), "r": entry.r, "a": entry.a, "b": entry.b} for entry in self.entries]
+        rows = [{**entry.site.to_json(), "r": entry.r, "a": entry.a, "b": entry.b} for entry in self.entries]
         return {"format": FORMAT, "sites": rows}
 
     @classmethod
@@ -170,8 +170,7 @@ class SharingPlan:
             raise UserError(f"the plan has format {version!r}; need {FORMAT!r}; write it again with this version")
         try:
             entries = tuple(
-                Entry(Site(**{f: row[f] for f in Site.__dataclass_fields__}), row["r"], row["a"], row["b"])
-                for row in data["sites"]
+                Entry(Site.from_json(row), row["r"], row["a"], row["b"]) for row in data["sites"]
             )
         except KeyError as error:
             raise UserError(

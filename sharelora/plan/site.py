@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
 # Modules of one layer that usually read the same input, in the names of the common architectures. Their names alone do
@@ -27,8 +29,11 @@ class Site:
         layer: index of the layer, None for a module outside the layers.
         d_in: D_in, input features.
         d_out: D_out, output features of this site (of the slice, for a fused module).
-        part: which equal slice of a fused module's outputs this is, None if the site is the whole module.
-        parts: how many slices the fused module has.
+        part: which part of a fused module's outputs this is, None if the site is the whole module.
+        parts: how many parts the fused module has.
+        rows: where the outputs of the part are, as (first, run, step): of every `step` outputs the `run` from `first`
+            on. None for equal parts one after the other. In GPT-NeoX every head has its q, k and v: with heads of
+            size 64 its k is (64, 64, 192).
     """
 
     path: str
@@ -38,11 +43,48 @@ class Site:
     d_out: int
     part: int | None = None
     parts: int = 1
+    rows: tuple[int, int, int] | None = None
+
+    @property
+    def stripe(self) -> tuple[int, int, int]:
+        """Where the outputs of a part are: `rows`, also for equal parts."""
+        return self.rows or ((self.part or 0) * self.d_out, self.d_out, self.parts * self.d_out)
+
+    @property
+    def outputs(self) -> int:
+        """Output features of the whole module."""
+        _, run, step = self.stripe
+        return self.d_out // run * step
+
+    @property
+    def indices(self) -> list[int]:
+        """The outputs of the module that are this site's, in the order of the rows of its B."""
+        first, run, step = self.stripe
+        return [start + i for start in range(first, self.outputs, step) for i in range(run)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the site as plain JSON data; fields that most sites do not need are left out where they say nothing."""
+        data = {name: value for name, value in vars(self).items() if name not in OPTIONAL or value != OPTIONAL[name]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Site:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            KeyError: a field is missing.
+        """
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def name(self) -> str:
         """The path, with the slice's index for a fused module."""
         return self.path if self.part is None else f"{self.path}[{self.part}]"
+
+
+# Fields that not every plan has, and what it means that they are absent.
+OPTIONAL: Mapping[str, Any] = {"rows": None}
 
 
 def matches(site: Site, name: str) -> bool:

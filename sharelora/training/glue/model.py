@@ -131,7 +131,7 @@ def _check_sites(model: Any, plan: SharingPlan, source: str) -> None:
     for path, entries in plan.by_path.items():
         site, module = entries[0].site, modules.get(path)
         found = tuple(module.weight.shape) if isinstance(module, nn.Linear) else "none"
-        need = (site.d_out * site.parts, site.d_in)
+        need = (site.outputs, site.d_in)
         if found != need:
             raise UserError(
                 f"{source} was made for another model: for {path} it needs a weight of shape {need}, this model has "
