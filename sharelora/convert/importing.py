@@ -157,9 +157,11 @@ def _slices(entries: tuple[Entry, ...], a: Tensor, b: Tensor) -> list[tuple[Tens
     below the other.
     """
     ranks, site = [entry.r for entry in entries], entries[0].site
+    if site.part is None:
+        return [(a, b)] if (tuple(a.shape), tuple(b.shape)) == site.shapes(ranks[0]) else []
     if a.shape != (sum(ranks), site.d_in):
         return []
-    if b.shape == (sum(entry.site.d_out for entry in entries), ranks[0]) and site.rows is None:
+    if b.shape == (sum(entry.site.d_out for entry in entries), ranks[0]) and not any(e.site.rows for e in entries):
         return list(zip(a.split(ranks), b.split(site.d_out), strict=True))
     if b.shape != (site.outputs, sum(ranks)):
         return []

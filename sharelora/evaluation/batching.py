@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from sharelora.memory.machine import out_of_memory
+from sharelora.models.context import context_of
 from sharelora.support.errors import UserError
 
 # The share of free memory that the estimate may use.
@@ -31,10 +32,7 @@ Result = TypeVar("Result")
 
 def context_length(config: Any) -> int | None:
     """How many tokens a model can read, None if its configuration has no such limit."""
-    config = config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    values = (getattr(config, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), None)
+    return context_of(config).tokens
 
 
 @contextmanager

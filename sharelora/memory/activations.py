@@ -137,7 +137,8 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
     per_token = sum(entry.r * s for entry in entries)
     # fp32 matrices are cast to the activations' dtype.
     matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
-    for sites in _readers(entry.site for entry in entries).values():
+    # What an embedding reads are the tokens alone, and it drops none.
+    for sites in _readers(entry.site for entry in entries if not entry.site.embedding).values():
         d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
             # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.

@@ -44,8 +44,8 @@ def on_model(saved: SharingPlan, sites: Sequence[Site]) -> tuple[SharingPlan, di
         if not found:
             site = own[0]
             raise UserError(
-                f"the adapter was made for another model: its plan {saved.hash} has {site.name} ({site.d_in} to "
-                f"{site.d_out}), which this model lacks; load its own base model"
+                f"the adapter was made for another model: this one lacks, of its plan {saved.hash}, {site.name} "
+                f"({site.d_in} to {site.d_out}); load its own base model"
             )
         if len(found) > 1:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,12 @@ class Site:
         d_out: D_out, output features of this site (of the slice, for a fused module).
         part: which part of a fused module's outputs this is, None if the site is the whole module.
         parts: how many parts the fused module has.
-        rows: where the outputs of the part are, as (first, run, step): of every `step` outputs the `run` from `first`
-            on. None for equal parts one after the other. In GPT-NeoX every head has its q, k and v: with heads of
-            size 64 its k is (64, 64, 192).
+        kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
+        groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
+        embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
+        rows: where the outputs of a part are, as (first, run, step): of every `step` outputs the `run` from `first` on.
+            None for equal parts one after the other. In GPT-NeoX every head has its q, k and v: with heads of size 64
+            its k is (64, 64, 192).
     """
 
     path: str
@@ -43,6 +46,9 @@ class Site:
     d_out: int
     part: int | None = None
     parts: int = 1
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    embedding: bool = False
     rows: tuple[int, int, int] | None = None
 
     @property
@@ -62,9 +68,23 @@ class Site:
         first, run, step = self.stripe
         return [start + i for start in range(first, self.outputs, step) for i in range(run)]
 
+    @property
+    def name(self) -> str:
+        """The path, with the part's index for a fused module."""
+        return self.path if self.part is None else f"{self.path}[{self.part}]"
+
+    def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank."""
+        return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight that is adapted; embeddings and GPT-2 store it transposed."""
+        return (self.outputs, self.d_in // self.groups, *self.kernel)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the site as plain JSON data; fields that most sites do not need are left out where they say nothing."""
-        data = {name: value for name, value in vars(self).items() if name not in OPTIONAL or value != OPTIONAL[name]}
+        """Return the site as plain JSON data; what only some kinds of sites have is left out elsewhere."""
+        data = {name: value for name, value in vars(self).items() if OPTIONAL.get(name, ...) != value}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
     @classmethod
@@ -77,14 +97,22 @@ class Site:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
-    @property
-    def name(self) -> str:
-        """The path, with the slice's index for a fused module."""
-        return self.path if self.part is None else f"{self.path}[{self.part}]"
+
+# Fields that a plan of whole linear layers does not have, with what their absence means.
+OPTIONAL: Mapping[str, Any] = {"kernel": (), "groups": 1, "embedding": False, "rows": None}
 
 
-# Fields that not every plan has, and what it means that they are absent.
-OPTIONAL: Mapping[str, Any] = {"rows": None}
+def parent(path: str) -> str:
+    """Return the path of the module that holds another one."""
+    return path.rpartition(".")[0]
+
+
+def owner(path: str, paths: Container[str]) -> str:
+    """Return the module of `paths` that is adapted for a path: its own, or the attention that it is inside of.
+
+    PEFT adapts the output projection of a MultiheadAttention with the whole.
+    """
+    return parent(path) if parent(path) in paths else path
 
 
 def matches(site: Site, name: str) -> bool:

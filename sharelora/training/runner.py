@@ -16,6 +16,7 @@ from transformers.trainer_utils import TrainOutput
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import write_history
 from sharelora.reporting.results import plan_facts, write_result
+from sharelora.support.files import vanishing
 from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.trainer.guards import require_same_start
 from sharelora.trainer.lock import Lock
@@ -24,7 +25,7 @@ from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import explained
 from sharelora.training.job import Job
-from sharelora.training.output import begin, finish
+from sharelora.training.output import SETTINGS, begin, finish
 from sharelora.training.resolve import resolve
 from sharelora.training.run import Data, LastEvaluation, Run, Session
 from sharelora.training.settings import trainer_settings
@@ -58,7 +59,12 @@ def run_job(
     started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    with Lock() as lock, tempfile.TemporaryDirectory() as workspace, job.surroundings(args):
+    with (
+        vanishing(args.output_dir, SETTINGS),
+        Lock() as lock,
+        tempfile.TemporaryDirectory() as workspace,
+        job.surroundings(args),
+    ):
         run, rows = resolve(job, args, lock, Path(workspace))
         if args.run.dry_run:
             job.check_data(run, rows)

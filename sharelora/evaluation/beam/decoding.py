@@ -75,7 +75,7 @@ def decode(
         UserError: prompts that leave no room for a text, a bad batch size, too little memory, an impossible setting.
     """
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
-    _require_room(prompts, settings, context_length(model.config))
+    require_room(prompts, settings, context_length(model.config))
     device = model.get_input_embeddings().weight.device
     tokens = max(map(len, prompts), default=1) + settings.eval_len
     beams = most_rows(model.config, model.dtype, device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
@@ -96,7 +96,17 @@ def decode(
     return Decoded(best, prompt_tokens, runner.tokens - prompt_tokens, runner.largest)
 
 
-def _require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, context: int | None) -> None:
+def require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, context: int | None) -> None:
+    """Refuse prompts without tokens, and those that leave no room for a text.
+
+    Args:
+        prompts: their tokens.
+        settings: of the search.
+        context: most tokens that the model can read; None for no limit.
+
+    Raises:
+        UserError: the first of these, with the longest prompt.
+    """
     if any(not len(prompt) for prompt in prompts):
         raise UserError("found a prompt without tokens; need at least one; check the data")
     longest = max(map(len, prompts), default=0)
