@@ -102,7 +102,7 @@ class SharingPlan:
         for path, entries in self.by_path.items():
             ranks = [entry.r for entry in (*entries, *self.by_path[self.owner(path)])]
             if len(set(ranks)) > 1:
-                what = f"the slices of {path}" if self.owner(path) == path else f"{path} and what holds it"
+                what = f"the parts of {path}" if self.owner(path) == path else f"{path} and what holds it"
                 raise UserError(
                     f"{what} have ranks {', '.join(map(str, dict.fromkeys(ranks)))}; they share one scaling, "
                     "so give them one rank"

@@ -29,11 +29,14 @@ class Site:
         layer: index of the layer, None for a module outside the layers.
         d_in: D_in, input features.
         d_out: D_out, output features of this site (of the slice, for a fused module).
-        part: which equal slice of a fused module's outputs this is, None if the site is the whole module.
-        parts: how many slices the fused module has.
+        part: which part of a fused module's outputs this is, None if the site is the whole module.
+        parts: how many parts the fused module has.
         kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
         groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
         embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
+        rows: where the outputs of a part are, as (first, run, step): of every `step` outputs the `run` from `first` on.
+            None for equal parts one after the other. In GPT-NeoX every head has its q, k and v: with heads of size 64
+            its k is (64, 64, 192).
     """
 
     path: str
@@ -46,10 +49,28 @@ class Site:
     kernel: tuple[int, ...] = ()
     groups: int = 1
     embedding: bool = False
+    rows: tuple[int, int, int] | None = None
+
+    @property
+    def stripe(self) -> tuple[int, int, int]:
+        """Where the outputs of a part are: `rows`, also for equal parts."""
+        return self.rows or ((self.part or 0) * self.d_out, self.d_out, self.parts * self.d_out)
+
+    @property
+    def outputs(self) -> int:
+        """Output features of the whole module."""
+        _, run, step = self.stripe
+        return self.d_out // run * step
+
+    @property
+    def indices(self) -> list[int]:
+        """The outputs of the module that are this site's, in the order of the rows of its B."""
+        first, run, step = self.stripe
+        return [start + i for start in range(first, self.outputs, step) for i in range(run)]
 
     @property
     def name(self) -> str:
-        """The path, with the slice's index for a fused module."""
+        """The path, with the part's index for a fused module."""
         return self.path if self.part is None else f"{self.path}[{self.part}]"
 
     def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -59,12 +80,12 @@ class Site:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """The shape of the weight that is adapted; embeddings and GPT-2 store it transposed."""
-        return (self.d_out * self.parts, self.d_in // self.groups, *self.kernel)
+        return (self.outputs, self.d_in // self.groups, *self.kernel)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the site as plain JSON data; what only convolutions and embeddings have is left out elsewhere."""
-        data = vars(self) | {"kernel": list(self.kernel)}
-        return {name: value for name, value in data.items() if name not in OPTIONAL or value != OPTIONAL[name]}
+        """Return the site as plain JSON data; what only some kinds of sites have is left out elsewhere."""
+        data = {name: value for name, value in vars(self).items() if OPTIONAL.get(name, ...) != value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Site:
@@ -74,11 +95,11 @@ class Site:
             KeyError: a field is missing.
         """
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
-        return cls(**values | {"kernel": tuple(values.get("kernel", ()))})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-# Fields that a plan of linear layers does not have, with what they are there.
-OPTIONAL: Mapping[str, Any] = {"kernel": [], "groups": 1, "embedding": False}
+# Fields that a plan of whole linear layers does not have, with what their absence means.
+OPTIONAL: Mapping[str, Any] = {"kernel": (), "groups": 1, "embedding": False, "rows": None}
 
 
 def parent(path: str) -> str:

@@ -99,7 +99,11 @@ class ShareLoraConfig(LoraConfig):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
+        pattern = self.layers_pattern
+        self.layers_pattern = pattern if self.layers_to_transform is not None else None
         super().__post_init__()
+        self.layers_pattern = pattern
         self.peft_type = peft_type()  # LoraConfig has just set its own
         if isinstance(self.share_plan, str):
             self.share_plan = read_json(self.share_plan)

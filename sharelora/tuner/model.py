@@ -17,17 +17,21 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.bank import MatrixView, deposit, matrices_of
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import load_under_present_names
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import OUT_PROJ, refuse_unmatched, sites_of
+from sharelora.tuner.sites import OUT_PROJ, adaptable, own_modules, refuse_unmatched, sites_of
 
 BANK = "lora_bank"
+# Settings of PEFT that take modules out of those that target_modules names.
+_FILTERS = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
 
 
 class ShareLoraModel(LoraModel):
@@ -38,6 +42,7 @@ class ShareLoraModel(LoraModel):
     Attributes:
         lora_bank: adapter name -> matrix name -> parameter; the only place where matrices are kept.
         plans: adapter name -> plan.
+        now_at: adapter name -> path of a module where the adapter was made -> its path in this model.
     """
 
     # PEFT's `inject_adapter_in_model` then refuses to make layers without this object, which owns the bank.
@@ -51,6 +56,7 @@ class ShareLoraModel(LoraModel):
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.lora_bank = nn.ModuleDict()
         self.plans: dict[str, SharingPlan] = {}
+        self.now_at: dict[str, dict[str, str]] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Plan the adapter, and only then change the model.
@@ -62,10 +68,14 @@ class ShareLoraModel(LoraModel):
         # The caller's own object: PEFT goes on to write into that which the caller has given it.
         config: Any = self.peft_config[adapter_name]
         # A copy, so that a refused configuration is as it was.
-        plan = self._plan(model, copy.copy(config))
+        plan, now_at = self._plan(model, copy.copy(config))
         config.check(plan)
+        if any(old != new for old, new in now_at.items()):
+            # What PEFT adapts, and what will be saved, are the modules of this model.
+            config.plan = plan.to_json()
+            config.target_modules = {plan.owner(path) for path in plan.by_path}
         config.fill_in(plan.to_json(), precision(model))
-        self.plans[adapter_name] = plan
+        self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -75,10 +85,20 @@ class ShareLoraModel(LoraModel):
         paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
 
-    def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
+    def _plan(self, model: nn.Module, config: Any) -> tuple[SharingPlan, dict[str, str]]:
+        """Return the plan of an adapter, and where the modules of a saved one are now, by their paths then."""
         paths = self._target_paths(model, config)
-        refuse_unmatched(model, config.target_modules or (), paths)
-        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
+        saved = None if config.saved_plan is None else SharingPlan.from_json(config.saved_plan)
+        if saved is not None and not paths and (found := _under_other_names(model, config, saved)) is not None:
+            return found
+        filters = {name: getattr(config, name) for name in _FILTERS}
+        refuse_unmatched(model, config.target_modules or (), paths, filters)
+        equally = () if saved is None else _cut_equally(saved, paths)
+        sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally)
+        if saved is not None:
+            own = [entry.site for entry in saved.entries]
+            if sites != own and len(sites) == len(own):
+                return on_model(saved, sites)
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
@@ -89,9 +109,9 @@ class ShareLoraModel(LoraModel):
                 for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        if config.saved_plan is not None:
-            _compare_with_saved(plan, SharingPlan.from_json(config.saved_plan))
-        return plan
+        if saved is not None:
+            _compare_with_saved(plan, saved)
+        return plan, {}
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
         """Return the paths that PEFT will adapt, by the steps of `BaseTuner.inject_adapter`."""
@@ -167,7 +187,7 @@ class ShareLoraModel(LoraModel):
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter with its bank."""
         super().delete_adapter(adapter_name)
-        del self.lora_bank[adapter_name], self.plans[adapter_name]
+        del self.lora_bank[adapter_name], self.plans[adapter_name], self.now_at[adapter_name]
 
     def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
         """Combine adapters as PEFT does, where no matrix is shared.
@@ -243,6 +263,26 @@ class ShareLoraModel(LoraModel):
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
+def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tuple[SharingPlan, dict[str, str]] | None:
+    """Put a saved plan on a model of which its configuration names no module: by whole paths, of before.
+
+    Returns:
+        See `on_model`; None if the model does not have the modules under any names.
+    """
+    paths = [path for path, module in own_modules(model) if adaptable(module)]
+    try:
+        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+    except UserError:
+        return None
+
+
+def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:
+    """Return the fused modules that a saved plan cuts into equal parts, as older versions did with all."""
+    fused = [entry.site for entry in saved.entries if entry.site.part is not None]
+    names = [{site.path.rpartition(".")[2] for site in fused if bool(site.rows) is rows} for rows in (False, True)]
+    return [path for path in paths if path.rpartition(".")[2] in names[0] - names[1]]
+
+
 def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
     """Return the config with which PEFT makes one layer.
 
@@ -297,3 +337,4 @@ def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dor
 
 
 register(ShareLoraConfig, ShareLoraModel)
+load_under_present_names(ShareLoraModel)
