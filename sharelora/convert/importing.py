@@ -157,6 +157,8 @@ def _slices(entries: tuple[Entry, ...], a: Tensor, b: Tensor) -> list[tuple[Tens
     below the other.
     """
     ranks, site = [entry.r for entry in entries], entries[0].site
+    if site.part is None:
+        return [(a, b)] if (tuple(a.shape), tuple(b.shape)) == site.shapes(ranks[0]) else []
     if a.shape != (sum(ranks), site.d_in):
         return []
     if b.shape == (site.d_out * len(entries), ranks[0]):

@@ -18,13 +18,14 @@ from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
+from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.bank import MatrixView, deposit
+from sharelora.tuner.bank import MatrixView, deposit, matrices_of
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import refuse_unmatched, sites_of
+from sharelora.tuner.sites import OUT_PROJ, refuse_unmatched, sites_of
 
 BANK = "lora_bank"
 
@@ -58,14 +59,12 @@ class ShareLoraModel(LoraModel):
             UserError: the plan does not fit the model, or is another than the one the adapter was saved with.
         """
         protect_4bit(model)
-        # PEFT and the plan write into the config; the caller may use the object again for another model.
-        config: Any = copy.copy(self.peft_config[adapter_name])
-        self.peft_config[adapter_name] = config
-        plan = self._plan(model, config)
-        if plan.shares or any(entry.site.part is not None for entry in plan.entries):
-            config.check_init()
-        config.plan = plan.to_json()
-        config.trained_on = config.trained_on or precision(model)
+        # The caller's own object: PEFT goes on to write into that which the caller has given it.
+        config: Any = self.peft_config[adapter_name]
+        # A copy, so that a refused configuration is as it was.
+        plan = self._plan(model, copy.copy(config))
+        config.check(plan)
+        config.fill_in(plan.to_json(), precision(model))
         self.plans[adapter_name] = plan
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
@@ -83,12 +82,15 @@ class ShareLoraModel(LoraModel):
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
+            # PEFT gives what is inside of an attention the rank of the whole.
+            owners = {site.path: owner(site.path, paths) for site in sites}
             ranks = {
-                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, path), config.r) for path in paths
+                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, whole), config.r)
+                for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        if config.plan is not None:
-            _compare_with_saved(plan, SharingPlan.from_json(config.plan))
+        if config.saved_plan is not None:
+            _compare_with_saved(plan, SharingPlan.from_json(config.saved_plan))
         return plan
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
@@ -126,17 +128,26 @@ class ShareLoraModel(LoraModel):
             parameter_name=parameter_name,
         )
         layer = getattr(parent, target_name)
-        if lora_config.init_lora_weights == "gaussian":
+        if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
             # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
-        bank = self.bank(adapter_name)
-        for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
-            view = MatrixView(bank, entries, side, layer.get_base_layer())
-            deposit(bank, matrices[adapter_name].weight, view)
-            matrices[adapter_name] = view
+        self._move_to_bank(adapter_name, layer, entries)
+        inner = self.plans[adapter_name].by_path.get(f"{current_key}.{OUT_PROJ}")
+        if inner:
+            self._move_to_bank(adapter_name, layer.base_layer.out_proj, inner)
         if lora_config.use_dora and not lora_config.init_lora_weights:
             # The magnitude is the norm of W + B A; with a random B it was that of matrices which the bank may not have.
             layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
+
+    def _move_to_bank(self, adapter_name: str, layer: Any, entries: tuple[Entry, ...]) -> None:
+        """Put the matrices of a layer of PEFT into the bank, and views of them into the layer."""
+        bank = self.bank(adapter_name)
+        for side, matrices in matrices_of(layer, adapter_name).items():
+            view = MatrixView(bank, entries, side, layer.get_base_layer())
+            made = matrices[adapter_name]
+            # An embedding's matrices are parameters, those of other layers modules with one.
+            deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
+            matrices[adapter_name] = view
 
     # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
     @staticmethod
@@ -209,6 +220,17 @@ class ShareLoraModel(LoraModel):
                 "matrices that layers share do not train in several processes with re-entrant gradient checkpointing; "
                 'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
+
+    # BaseTuner._get_adapter_state_dict selects what is saved; PEFT then writes the configuration.
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        tuner = next((module for module in model.modules() if isinstance(module, cls)), None)
+        if tuner is not None:
+            # Another model may have been made with the same object since.
+            config.fill_in(tuner.plans[adapter_name].to_json(), precision(tuner.model))
+        return super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
 
     # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
     # missing or left over PEFT only warns afterwards.

@@ -1,4 +1,4 @@
-"""Sites of a model: the linear maps that get an adapter."""
+"""Sites of a model: the linear maps that get an adapter, in linear layers, embeddings, convolutions, attention."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.site import ALL_LINEAR, Site
 from sharelora.support.errors import UserError
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Besides linear layers, what PEFT has a LoRA for.
+OTHER_SITES = (nn.Embedding, *CONVOLUTIONS, nn.MultiheadAttention)
+OUT_PROJ = "out_proj"  # the name of the last linear map of a MultiheadAttention
+_OWN = ("forward", "_conv_forward")
 _INDEXED = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)\.(?P<kind>.+)")
 
 
@@ -39,7 +46,7 @@ def find_sites(
     modules = {path: module for path, module in model.named_modules() if path}
     if target_modules == ALL_LINEAR:
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        paths = [path for path, module in modules.items() if _features(module) and module is not head]
+        paths = [path for path, module in modules.items() if _is_linear(base_of(module)) and module is not head]
     elif isinstance(target_modules, str):
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
@@ -65,16 +72,16 @@ def refuse_unmatched(model: nn.Module, target_modules: str | Iterable[str], path
     every = [f".{path}" for path, _ in model.named_modules()]
     unmatched = sorted(name for name in names if not any(path.endswith(f".{name}") for path in every))
     if unmatched or not paths:
-        linear = sorted({path.rpartition(".")[2] for path, module in model.named_modules() if _features(module)})
+        names = sorted({path.rpartition(".")[2] for path, module in model.named_modules() if adaptable(module)})
         raise UserError(
-            f"modules {', '.join(unmatched) or target_modules} match nothing in the model; it has {', '.join(linear)}"
+            f"modules {', '.join(unmatched) or target_modules} match nothing in the model; it has {', '.join(names)}"
         )
 
 
 def sites_of(
     modules: Iterable[tuple[str, nn.Module]], enable_lora: Mapping[str, Sequence[bool]] | None = None
 ) -> list[Site]:
-    """Describe the given linear modules as sites.
+    """Describe the given modules as sites.
 
     Args:
         modules: paths and modules.
@@ -82,7 +89,7 @@ def sites_of(
             True]}` is q and v of GPT-2, as loralib's MergedLinear.
 
     Raises:
-        UserError: a module that is not linear, a fused module whose outputs do not divide, or a fused module's name
+        UserError: a module that no LoRA adapts, a fused module whose outputs do not divide, or a fused module's name
             that none of the modules has.
     """
     modules = list(modules)
@@ -93,33 +100,88 @@ def sites_of(
     several = len({stack for stack, layer, _ in (split_path(path) for path, _ in modules) if layer is not None}) > 1
     sites: list[Site] = []
     for path, module in modules:
-        stack, layer, kind = split_path(path)
-        features = _features(module)
-        if features is None:
-            raise UserError(f"{path} is {type(module).__name__}, not a linear layer; leave it out of target_modules")
-        if several and layer is not None:
-            kind = f"{stack}.{kind}"
-        sites.extend(_slices(Site(path, kind, layer, *features), enable_lora or {}))
+        for inner, features in _maps(path, module):
+            stack, layer, kind = split_path(inner)
+            if several and layer is not None:
+                kind = f"{stack}.{kind}"
+            site = Site(inner, kind, layer, **features)
+            sites.extend(_slices(site, enable_lora or {}, linear=_is_linear(base_of(module))))
     return sites
 
 
-def _features(module: nn.Module) -> tuple[int, int] | None:
-    """Return D_in and D_out of a linear layer, adapted or not; None for any other module."""
-    # An adapted layer keeps the linear one inside.
-    base: Any = getattr(module, "get_base_layer", lambda: module)()
-    if isinstance(base, nn.Linear):
-        return base.in_features, base.out_features
-    # GPT-2 keeps a transposed weight, of shape (D_in, D_out).
-    if type(base).__name__ == "Conv1D":
-        return base.weight.shape[0], base.weight.shape[1]
-    return None
+def base_of(module: nn.Module) -> nn.Module:
+    """Return the layer itself; an adapted layer keeps it inside."""
+    base: nn.Module = getattr(module, "get_base_layer", lambda: module)()
+    return base
 
 
-def _slices(site: Site, enable_lora: Mapping[str, Sequence[bool]]) -> list[Site]:
+def _maps(path: str, module: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+    """Return the linear maps in a module that is adapted: path -> what `Site` says of it.
+
+    Raises:
+        UserError: a module that no LoRA adapts.
+    """
+    base: Any = base_of(module)
+    if _is_linear(base):
+        transposed = isinstance(base, Conv1D)  # GPT-2 keeps a weight of shape (D_in, D_out)
+        d_in, d_out = base.weight.shape if transposed else (base.in_features, base.out_features)
+        return [(path, {"d_in": d_in, "d_out": d_out})]
+    _refuse_what_peft_computes_otherwise(path, base)
+    if isinstance(base, nn.Embedding):
+        return [(path, {"d_in": base.num_embeddings, "d_out": base.embedding_dim, "embedding": True})]
+    if isinstance(base, nn.MultiheadAttention):
+        # PEFT adapts the output projection with the other three, which are one matrix.
+        size = base.embed_dim
+        inputs, output = {"d_in": size, "d_out": 3 * size}, {"d_in": size, "d_out": size}
+        return [(path, inputs), (f"{path}.{OUT_PROJ}", output)]
+    channels = {"d_in": base.in_channels, "d_out": base.out_channels}
+    return [(path, channels | {"kernel": tuple(base.kernel_size), "groups": base.groups})]
+
+
+def _is_linear(base: nn.Module) -> bool:
+    return isinstance(base, nn.Linear | Conv1D)
+
+
+def adaptable(module: nn.Module) -> bool:
+    """Whether a module, adapted or not, is of a kind that can be a site."""
+    return _is_linear(base_of(module)) or isinstance(base_of(module), OTHER_SITES)
+
+
+def _refuse_what_peft_computes_otherwise(path: str, base: Any) -> None:
+    """Refuse modules for which PEFT has no LoRA, or one that is not the change of a weight.
+
+    Raises:
+        UserError: such a module.
+    """
+    reason = None
+    own = next((sort for sort in OTHER_SITES if isinstance(base, sort)), None)
+    if own is None:
+        reason = "need a linear layer, an embedding, a convolution or MultiheadAttention"
+    elif parametrize.is_parametrized(base):
+        reason = "its weight is computed from others (a parametrization) at each use, so nothing can be added to it"
+    # Embeddings that only multiply their output say by what, and PEFT's LoRA does the same.
+    elif not hasattr(base, "embed_scale") and any(
+        getattr(type(base), name) is not getattr(own, name) for name in _OWN if hasattr(own, name)
+    ):
+        reason = f"it computes in its own way, and PEFT's LoRA knows that of {own.__name__} alone"
+    elif issubclass(own, CONVOLUTIONS) and base.kernel_size != (1,) * len(base.kernel_size):
+        if any(step != 1 for step in base.dilation):
+            reason = f"its dilation is {tuple(base.dilation)}, and PEFT's LoRA of a convolution has none"
+        elif base.padding_mode != "zeros":
+            reason = f"its padding is {base.padding_mode}, and PEFT's LoRA of a convolution pads with zeros"
+    elif own is nn.MultiheadAttention and not base._qkv_same_embed_dim:
+        reason = "query, key and value have different widths, and PEFT's LoRA needs one"
+    if reason:
+        raise UserError(f"{path} is {type(base).__name__}: {reason}; leave it out of target_modules")
+
+
+def _slices(site: Site, enable_lora: Mapping[str, Sequence[bool]], linear: bool) -> list[Site]:
     """Split a fused module into a site per enabled slice; any other module is one site."""
     enabled = next((flags for name, flags in enable_lora.items() if f".{site.path}".endswith(f".{name}")), None)
     if enabled is None:
         return [site]
+    if not linear:
+        raise UserError(f"enable_lora names {site.path}, which is no linear layer; only their outputs can be cut")
     parts = len(enabled)
     if not any(enabled) or site.d_out % parts:
         raise UserError(

@@ -57,7 +57,10 @@ def test_targets_are_peft_targets(settings: dict[str, Any], expected: list[str])
         ),
         ({"target_modules": "nothing.*"}, r"^modules nothing\.\* match nothing"),
         ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, "match nothing"),
-        ({"target_modules": ["embed_tokens"]}, "embed_tokens is Embedding, not a linear layer"),
+        (
+            {"target_modules": ["input_layernorm"]},
+            r"input_layernorm is LlamaRMSNorm: need a linear layer, an e",
+        ),
         ({"target_modules": ["q_proj"], "enable_lora": {"c_attn": [True]}}, "enable_lora names 'c_attn'"),
         ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [True] * 3}}, r"\[True, True, True\] does not fit"),
         ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [False] * 2}}, "does not fit"),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sharelora.data.context import Context
 from sharelora.data.templates import DEFAULT, ChatTemplate, find_template
 from sharelora.data.tokenise import BATCH, Ids, adds_space, token_ids
 from sharelora.data.vision.batches import ImageTextRows
@@ -119,6 +120,8 @@ class EncodingReport:
         left_out: rows with nothing left to learn, or without room for their images.
         without_image: rows of only text.
         longest: of all rows, before any cut.
+        positions: most tokens of a row that the model was made for; None if nothing limits them.
+        beyond_positions: rows that are longer as they are used, which a model with computed positions reads on.
     """
 
     split: str
@@ -128,13 +131,21 @@ class EncodingReport:
     left_out: int
     without_image: int
     longest: int
+    positions: int | None = None
+    beyond_positions: int = 0
 
     def lines(self) -> list[str]:
         """One sentence for each kind of row that is not learnt whole."""
-        lost = f"longer than {self.limit} tokens (longest {self.longest}); raise {_FLAG}"
+        remedy = f"raise {_FLAG}" if self.limit != self.positions else "the model has no more positions"
+        lost = f"longer than {self.limit} tokens (longest {self.longest}); {remedy}"
         counts = [
             (self.cut, f"of {self.rows:,} rows lose their last tokens: {lost}"),
             (self.left_out, f"of {self.rows:,} rows are LEFT OUT, as nothing to learn is left of them: {lost}"),
+            (
+                self.beyond_positions,
+                f"of {self.rows:,} rows are longer than the {self.positions} positions that the model was made for; "
+                f"lower {_FLAG}",
+            ),
             (self.without_image, f"of {self.rows:,} rows have no image"),
         ]
         return [f"{self.split}: {count:,} {text}" for count, text in counts if count]
@@ -145,7 +156,11 @@ class EncodingReport:
 
 
 def encode(
-    writer: ConversationWriter, conversations: Sequence[Conversation], limit: int, split: str
+    writer: ConversationWriter,
+    conversations: Sequence[Conversation],
+    limit: int,
+    split: str,
+    context: Context | None = None,
 ) -> tuple[ImageTextRows, EncodingReport]:
     """Tokenise conversations for training.
 
@@ -154,10 +169,13 @@ def encode(
         conversations: conversations that end with an answer.
         limit: most tokens of a row.
         split: its name in the report.
+        context: what the language model can read; None if that is not known.
 
     Raises:
-        UserError: no row is left.
+        UserError: no row is left, or a token that the model does not know.
     """
+    context = context or Context()
+    limit = context.within(limit)
     rows: list[tuple[Ids, list[bool]]] = []
     # In parts, so that half a million conversations are never all in memory as text.
     for start in range(0, len(conversations), BATCH):
@@ -175,11 +193,24 @@ def encode(
         left_out=len(conversations) - len(usable),
         without_image=sum(not conversation.images for conversation in conversations),
         longest=max(lengths, default=0),
+        positions=context.tokens,
+        beyond_positions=sum(context.too_long(min(lengths[index], limit)) for index, _ in usable),
     )
     if not usable:
         raise UserError(f"found no {split} row that fits into {limit} tokens; need some; raise {_FLAG}")
     tokens, learnt = [ids for _, (ids, _) in usable], [marks for _, (_, marks) in usable]
+    require_embeddings(writer, tokens, context, f"{len(tokens):,} {split} rows")
     return ImageTextRows(writer.reader, [conversations[index] for index, _ in usable], tokens, learnt), report
+
+
+def require_embeddings(writer: ConversationWriter, rows: Sequence[Sequence[int]], context: Context, what: str) -> None:
+    """Refuse tokens that the model does not know; an image's is none of its own in some models.
+
+    Raises:
+        UserError: see `Context.require_embeddings`.
+    """
+    texts = ([token for token in row if token != writer.reader.token_id] for row in rows)
+    context.require_embeddings(writer.reader.tokenizer, texts, what)
 
 
 def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) -> list[tuple[Ids, list[bool]]]:
