@@ -72,6 +72,7 @@ class ShareLoraConfig(LoraConfig):
         enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
+        base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
         weights_sha256: checksum of the saved weights, checked on loading.
         versions: libraries that saved the adapter.
 
@@ -87,6 +88,7 @@ class ShareLoraConfig(LoraConfig):
     enable_lora: dict[str, list[bool]] | None = field(default=None)
     plan: dict[str, Any] | None = field(default=None)
     trained_on: str | None = field(default=None)
+    base_model_type: str | None = field(default=None)
     weights_sha256: str | None = field(default=None)
     versions: dict[str, str] | None = field(default=None)
 

@@ -28,6 +28,7 @@ from sharelora.tuner.loading import load_under_present_names
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.sites import OUT_PROJ, adaptable, own_modules, refuse_unmatched, sites_of
+from sharelora.tuner.tied import scale_kept, untie_before_merging, untie_before_unloading
 
 BANK = "lora_bank"
 # Settings of PEFT that take modules out of those that target_modules names.
@@ -75,6 +76,7 @@ class ShareLoraModel(LoraModel):
             config.plan = plan.to_json()
             config.target_modules = {plan.owner(path) for path in plan.by_path}
         config.fill_in(plan.to_json(), precision(model))
+        config.base_model_type = getattr(getattr(model, "config", None), "model_type", None)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
@@ -183,6 +185,17 @@ class ShareLoraModel(LoraModel):
         for matrix in self.bank(adapter_name).values():
             if autocast_adapter_dtype and matrix.dtype in (torch.float16, torch.bfloat16):
                 matrix.data = matrix.data.float()
+
+    # BaseTuner._check_merge_allowed is called before any layer is merged.
+    def _check_merge_allowed(self) -> None:
+        untie_before_merging(self.model)
+        super()._check_merge_allowed()
+
+    # BaseTuner._unload_and_optionally_merge puts merged layers, and trained copies of whole modules, into the model.
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        untie_before_unloading(self.model)
+        with scale_kept(self.model):
+            return super()._unload_and_optionally_merge(*args, **kwargs)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter with its bank."""
