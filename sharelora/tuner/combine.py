@@ -18,6 +18,7 @@ from torch import Tensor
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.tuner.resize import padded
+from sharelora.tuner.sites import layer_at
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def combine(
         parts = []
         for adapter, weight in zip(adapters, weights, strict=True):
             if own := entries[adapter].get(entry.site.name):
-                scaling = float(tuner.model.get_submodule(own.site.path).scaling[adapter])
+                scaling = float(layer_at(tuner.model, own.site.path).scaling[adapter])
                 parts.append(Part(adapter, own.a, own.b, weight, scaling))
         made_of = _made_of(parts, kind)
         for name in (entry.a, entry.b):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from peft.utils.hotswap import _update_scaling
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from sharelora.support.errors import UserError
 from sharelora.tuner.bank import MatrixView
 from sharelora.tuner.config import FilledPlan
 from sharelora.tuner.resize import padded, resized
+from sharelora.tuner.sites import layer_at
 
 EXPORT = "export both as plain LoRA, or load the other one beside it"
 
@@ -58,7 +60,7 @@ def swap(tuner: Any, tensors: Mapping[str, Tensor], adapter: str, config: Any, b
     for path, entries in new.by_path.items():
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, path), config.lora_alpha)
         scalings[path] = alpha / _root(entries[0].r, config)
-        _update_scaling(tuner.model.get_submodule(path), adapter_name=adapter, scaling=scalings[path])
+        _update_scaling(layer_at(tuner.model, path), adapter_name=adapter, scaling=scalings[path])
     _record(tuner, adapter, own, scalings)
 
 
@@ -75,12 +77,13 @@ def pad(tuner: Any, rank: int) -> None:
         if most > rank:
             raise UserError(f"adapter {adapter!r} has rank {most}; give a target_rank of {most} or more")
         new, names = resized(plan, lambda entry: rank)
-        layers = {path: tuner.model.get_submodule(path) for path in new.by_path}
-        plain = all(type(layer.lora_A[adapter]) is MatrixView for layer in layers.values() if adapter in layer.lora_A)
-        if len(set(names.values())) < len(names) or not plain or any(e.site.part is not None for e in plan.entries):
+        layers = {path: layer_at(tuner.model, path) for path in new.by_path}
+        plain = all(isinstance(layer, LoraLayer) and adapter in layer.lora_A for layer in layers.values())
+        one_view = all(entry.site.part is None and entry.site.groups == 1 for entry in plan.entries)
+        if len(set(names.values())) < len(names) or not plain or not one_view:
             raise UserError(
-                f"adapter {adapter!r} has fused modules, embeddings or different ranks in one kind of module, so it "
-                f"has no one rank to raise to {rank}; give its layers one rank, or {EXPORT}"
+                f"adapter {adapter!r} has fused or grouped modules, embeddings, attentions adapted as a whole, or "
+                f"different ranks in one kind of module, which cannot be raised to rank {rank}; {EXPORT}"
             )
         changes[adapter] = new, names, layers
     for adapter, (new, names, layers) in changes.items():
@@ -105,6 +108,8 @@ def _counterparts(new: SharingPlan, own: SharingPlan) -> dict[str, str]:
         raise UserError(f"only one of the two adapters has {site}; {EXPORT}")
     names: dict[str, str] = {}
     for site, entry in there.items():
+        if entry.site.groups > 1 and entry.r != here[site].r:
+            raise UserError(f"{site} works in groups of rank {here[site].r} here and {entry.r} there; {EXPORT}")
         if entry.r > here[site].r:
             raise UserError(
                 f"the adapter has rank {entry.r} at {site}, where there is room for {here[site].r}; call peft's "

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.hotswap import prepare_model_for_compiled_hotswap
+from torch import nn
 from toy_models import QV, adapted, bank, gpt2, language_batch, llama, logits, shake, train
 
 from sharelora import ShareLoraConfig, UserError
+from sharelora.tuner.sites import layer_at
 
 KINDS = {
     "cat": {},
@@ -180,3 +183,60 @@ def test_what_does_not_go_together_is_refused_before_anything_changes() -> None:
         model.add_weighted_adapter(["default", "second"], WEIGHTS, "mix", combination_type="cat")
     assert list(model.peft_config) == list(model.base_model.lora_bank) == ["default", "second"]
     compare(model, "linear")
+
+
+class Mixed(nn.Module):
+    """An embedding, convolutions and an attention."""
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__()
+        self.emb, self.conv = nn.Embedding(10, 8), nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.emb(ids)
+        x = x + self.conv(x.transpose(1, 2)[..., None]).squeeze(-1).transpose(1, 2)
+        return self.attn(x, x, x)[0]
+
+
+def mixed(config: Any, groups: int = 1) -> PeftModel:
+    torch.manual_seed(0)
+    return get_peft_model(Mixed(groups), config)
+
+
+@pytest.mark.parametrize("kind", ["cat", "linear", "svd"])
+def test_embeddings_convolutions_and_attention(kind: str) -> None:
+    ids = torch.tensor([[1, 4, 7, 2]])
+    settings = {"r": 4, "target_modules": ["emb", "conv", "attn"], "lora_alpha": 6}
+    model = mixed(ShareLoraConfig(share="none", **settings))
+    model.add_adapter("second", ShareLoraConfig(share="none", **settings))
+    theirs = mixed(LoraConfig(**settings))
+    theirs.add_adapter("second", LoraConfig(**settings))
+    shake(model)
+    for name in ("default", "second"):
+        for path in model.base_model.plans[name].by_path:
+            layer, other = (layer_at(m.base_model.model, path) for m in (model, theirs))
+            for side in "AB":
+                if name in layer.lora_A:
+                    mine = getattr(layer, f"lora_{side}")[name].weight
+                    getattr(other, f"lora_{side}")[name].weight.data.copy_(mine)
+                else:
+                    mine = getattr(layer, f"lora_embedding_{side}")[name]
+                    getattr(other, f"lora_embedding_{side}")[name].data.copy_(mine)
+    found = []
+    for one in (model.eval(), theirs.eval()):
+        one.add_weighted_adapter(["default", "second"], [0.5, 1.5], "mix", combination_type=kind)
+        one.set_adapter("mix")
+        found.append(one(ids))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer")
+def test_groups_of_convolutions_are_refused() -> None:
+    settings = {"r": 4, "target_modules": ["conv"], "share": "none"}
+    model = mixed(ShareLoraConfig(**settings), groups=2)
+    model.add_adapter("second", ShareLoraConfig(**settings))
+    with pytest.raises(UserError, match="conv works in groups, whose adapters cannot be combined"):
+        model.add_weighted_adapter(["default", "second"], [1.0, 1.0], "mix", combination_type="cat")
+    with pytest.raises(UserError, match="fused or grouped modules"):
+        prepare_model_for_compiled_hotswap(model, target_rank=8)

@@ -137,5 +137,5 @@ def test_there_is_no_room_below_the_own_rank_or_in_fused_modules() -> None:
     with pytest.raises(UserError, match="has rank 4; give a target_rank of 4 or more"):
         prepare_model_for_compiled_hotswap(adapted(llama(), share="a"), target_rank=3)
     fused = adapted(gpt2(), share="a", target_modules=["c_attn"], enable_lora={"c_attn": [True, False, True]})
-    with pytest.raises(UserError, match="has fused modules"):
+    with pytest.raises(UserError, match="has fused or grouped modules"):
         prepare_model_for_compiled_hotswap(fused, target_rank=8)

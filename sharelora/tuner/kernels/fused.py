@@ -127,12 +127,15 @@ class _Down(Function):
         ranks = [a.shape[0] for a in matrices]
         dropped, output = _drop(x, keep)
         ctx.save_for_backward(dropped, keep, *matrices)
+        # A site that was not called has no gradient, rather than one of zeros.
         ctx.set_materialize_grads(False)
         return (output, *(dropped @ _stacked(matrices).t()).split(ranks, dim=1))
 
     @staticmethod
     def backward(ctx: Any, dd: Grad, *grads: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
         dropped, keep, *matrices = ctx.saved_tensors
+        if dd is None and all(grad is None for grad in grads):
+            return (None,) * (2 + len(grads))
         pairs = zip(grads, matrices, strict=True)
         given = [dropped.new_zeros(dropped.shape[0], a.shape[0]) if g is None else g for g, a in pairs]
         gh = given[0] if len(given) == 1 else torch.cat(given, dim=1)
@@ -141,7 +144,8 @@ class _Down(Function):
             dx = _add(gh @ _stacked(matrices), dd)
             if keep is not None:
                 dx.mul_(keep)
-        return (dx, None, *(gh.t() @ dropped).split([a.shape[0] for a in matrices]))
+        da = (gh.t() @ dropped).split([a.shape[0] for a in matrices])
+        return (dx, None, *(None if grad is None else part for grad, part in zip(grads, da, strict=True)))
 
 
 class _Up(Function):
