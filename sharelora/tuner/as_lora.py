@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from peft.utils.peft_types import PeftType
@@ -59,9 +59,9 @@ def warn_of_experts(config: Any, model: nn.Module) -> None:
     loaded = config.saved_plan is not None  # what it adapts is long decided
     if loaded or config.target_modules is None or getattr(getattr(model, "config", None), "model_type", None) is None:
         return
-    lora = as_lora(config)
+    lora, base = as_lora(config), cast(Any, model)
     try:
-        convert_peft_config_for_transformers(lora, model=model, conversions=get_model_conversion_mapping(model))
+        convert_peft_config_for_transformers(lora, model=model, conversions=get_model_conversion_mapping(base))
         experts = sorted(lora.target_parameters or ())
     except ValueError:  # LoRA would refuse half of a fused parameter
         experts = ["some experts"]

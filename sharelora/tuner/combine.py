@@ -33,7 +33,12 @@ class Part:
 
 
 def combine(
-    tuner: Any, adapters: Sequence[str], weights: Sequence[float], plan: SharingPlan, kind: str, **options: Any
+    tuner: Any,
+    adapters: Sequence[str],
+    weights: Sequence[float],
+    plan: SharingPlan,
+    kind: str,
+    options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     """Return the matrices of a combination by name, padded with zeros to the shapes of its plan.
 

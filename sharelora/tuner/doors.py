@@ -109,12 +109,12 @@ def _refuse_pairs(params: Any, bank: str) -> None:
     for group in params:
         if isinstance(group, dict) and "names" in group:
             named += zip(group["names"], group["params"], strict=True)
-    banked = [(*name.partition(bank)[2].split(".", 1), value) for name, value in named if bank in name]
+    banked = [(name.partition(bank)[2], value) for name, value in named if bank in name]
     if not banked:
         return
-    trained = {adapter for adapter, _, value in banked if value.requires_grad}
-    for adapter, name, value in banked:
-        if adapter in trained and name.startswith("lora_A"):
+    trained = tuple(f"{name.partition('.')[0]}.lora_A" for name, value in banked if value.requires_grad)
+    for name, value in banked:
+        if name.startswith(trained):
             value.requires_grad_(True)
     raise UserError(
         "LoRA-FA needs an A and a B of its own for every layer, and ShareLoRA keeps each matrix once; "

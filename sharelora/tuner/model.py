@@ -81,9 +81,8 @@ class ShareLoraModel(LoraModel):
             # What PEFT adapts, and what will be saved, are the modules of this model.
             config.plan = plan.to_json()
             config.target_modules = {plan.owner(path) for path in plan.by_path}
-        config.fill_in(plan.to_json(), precision(model))
-        config.base_model_type = getattr(getattr(model, "config", None), "model_type", None)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
+        self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -92,6 +91,11 @@ class ShareLoraModel(LoraModel):
             matrix.requires_grad_(requires_grad)
         paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
+
+    def _describe(self, config: Any, adapter_name: str) -> None:
+        """Write into a configuration what an adapter of this model is."""
+        config.fill_in(self.plans[adapter_name].to_json(), precision(self.model))
+        config.base_model_type = getattr(getattr(self.model, "config", None), "model_type", None)
 
     def _plan(self, model: nn.Module, config: Any) -> tuple[SharingPlan, dict[str, str]]:
         """Return the plan of an adapter, and where the modules of a saved one are now, by their paths then."""
@@ -242,11 +246,15 @@ class ShareLoraModel(LoraModel):
             # One that is fitted to the base would change the base, and what it draws is replaced.
             **{"plan": None, "init_lora_weights": True},
         )
-        matrices = combine(
-            *(self, adapters, weights, self._plan(self.model, copy.copy(config))[0], kind),
-            **{"density": density, "majority_sign_method": majority_sign_method},
-            **{"svd_clamp": svd_clamp, "svd_full_matrices": svd_full_matrices, "svd_driver": svd_driver},
-        )
+        options = {
+            "density": density,
+            "majority_sign_method": majority_sign_method,
+            "svd_clamp": svd_clamp,
+            "svd_full_matrices": svd_full_matrices,
+            "svd_driver": svd_driver,
+        }
+        plan, _ = self._plan(self.model, copy.copy(config))
+        matrices = combine(self, adapters, weights, plan, kind, options)
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for name, value in matrices.items():
@@ -289,7 +297,7 @@ class ShareLoraModel(LoraModel):
         tuner = next((module for module in model.modules() if isinstance(module, cls)), None)
         if tuner is not None:
             # Another model may have been made with the same object since.
-            config.fill_in(tuner.plans[adapter_name].to_json(), precision(tuner.model))
+            tuner._describe(config, adapter_name)
         found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
         if tuner is not None:
             warn_of_shards(found, tuner.plans[adapter_name], f"{BANK}.{adapter_name}.", adapter_name)

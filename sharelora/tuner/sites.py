@@ -259,7 +259,7 @@ def _parts(site: Site, enabled: Sequence[bool], parts: Sequence[Part] | None) ->
     return [own for own, on in zip(sites, enabled, strict=True) if on]
 
 
-def layer_at(model: nn.Module, path: str) -> nn.Module:
+def layer_at(model: nn.Module, path: str) -> Any:
     """Return the adapted layer of a site.
 
     Args:
