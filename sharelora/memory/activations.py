@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sharelora.plan.plan import Entry, SharingPlan
-from sharelora.plan.site import SAME_INPUT, Site
+from sharelora.plan.site import Site, input_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,14 +165,12 @@ def base_layer(shape: Shape, load: Workload) -> int:
     return load.count * (norms + attention + mlp + dropped + 4 * shape.recurrent)
 
 
-def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
+def _readers(sites: Iterable[Site]) -> dict[tuple[str, ...], list[Site]]:
     """Group the modules of a layer by the input that they read, which adapters of a group keep once."""
-    groups: dict[str, list[Site]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Site]] = defaultdict(list)
     # The slices of a fused module are several sites of one path.
     for site in {site.path: site for site in sites}.values():
-        parent, _, name = site.path.rpartition(".")
-        family = next((i for i, names in enumerate(SAME_INPUT) if name in names), None)
-        groups[site.path if family is None else f"{parent}/{family}"].append(site)
+        groups[input_of(site.path, site.d_in)].append(site)
     return groups
 
 
@@ -182,7 +180,8 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
     per_token = sum(entry.r * s for entry in entries)
     # fp32 matrices are cast to the activations' dtype.
     matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
-    for sites in _readers(entry.site for entry in entries).values():
+    # What an embedding reads are the tokens alone, and it drops none.
+    for sites in _readers(entry.site for entry in entries if not entry.site.embedding).values():
         d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
             # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
