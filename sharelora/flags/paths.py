@@ -38,6 +38,7 @@ PATHS = frozenset(
             "out",
             "json",
         ),
+        *("sample_file", "input_file", "output_ref_file", "output_pred_file", "ref_unique_file", "vocab"),
         # Data
         *("dataset", "data", "data_root", "data_path", "eval_data_path", "image_folder", "train_data", "valid_data"),
         *("train_file", "validation_file", "test_file", "sample", "similarity_sample", "samples_file", "images"),

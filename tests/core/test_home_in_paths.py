@@ -27,8 +27,8 @@ def parsers() -> dict[str, Parser]:
     found = {"continual": continual()}
     for name in TRAINERS:
         options = vars(import_module(f"sharelora.training.{name}.options"))
-        lines = [item for item in options.values() if isinstance(item, arguments.CommandLine)]
-        found |= {name: line.build_parser() for line in lines}
+        line = next(item for item in options.values() if isinstance(item, arguments.CommandLine))
+        found[name] = line.build_parser()
     every = [*vars(commands).values(), *vars(exams).values()]
     found |= {item.name: item.parser() for item in every if isinstance(item, commands.Command)}
     for name, command in COMMANDS.items():
