@@ -17,7 +17,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json, write_text
 from sharelora.training.ablation.grid import Grid, folder_name
 from sharelora.training.arguments import ADAPTER, setting_words
-from sharelora.training.instructions.job import InstructionArguments, build_parser, parse
+from sharelora.training.instructions.job import JOB, InstructionArguments, build_parser, parse
 from sharelora.training.model import locate_base
 
 ENDED = "ablation_run.json"
@@ -79,6 +79,7 @@ def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
 def _run(grid: Grid, folder: Path, words: Sequence[str]) -> Run:
     words = (*words, "--output_dir", str(folder))
     args = parse(words)
+    JOB.check(args)
     base_model = locate_base(args)
     fill = {"model": base_model, "adapter": folder / ADAPTER, "folder": folder}
     commands = tuple(_filled(command, fill) for command in grid.evaluate)
