@@ -75,6 +75,8 @@ class BaseFolder:
     def _spellings(self, name: str) -> tuple[str, ...]:
         """Return a name as it is, without and with the prefix of the base, which some files and adapters leave out."""
         prefix = f"{self.model.base_model_prefix}."
+        if isinstance(self.modules.get(name.removesuffix(".weight")), nn.MultiheadAttention):
+            name = f"{name.removesuffix('.weight')}.in_proj_weight"
         return name, name.removeprefix(prefix), prefix + name
 
     def own(self, name: str) -> str | None:
@@ -99,10 +101,10 @@ class BaseFolder:
         return any(self.modules.get(path.rpartition(".")[0]) is embedding for path in self._spellings(name))
 
     def is_transposed(self, path: str) -> bool:
-        """Whether a module stores its weight as (D_in, D_out), as GPT-2 does."""
+        """Whether a module stores its weight as (D_in, D_out), as GPT-2 and embeddings do."""
         spellings = self._spellings(path)
         module = next((self.modules[spelling] for spelling in spellings if spelling in self.modules), None)
-        return isinstance(module, Conv1D)
+        return isinstance(module, Conv1D | nn.Embedding)
 
     def check(self, plan: SharingPlan) -> None:
         """Compare the plan's sites with the files.
@@ -112,8 +114,7 @@ class BaseFolder:
         """
         for path, entries in plan.by_path.items():
             site, name = entries[0].site, self.stored(f"{path}.weight")
-            need = (site.d_out * site.parts, site.d_in)
-            need = (need[1], need[0]) if self.is_transposed(path) else need
+            need = site.weight_shape[::-1] if self.is_transposed(path) else site.weight_shape
             shape = self.shapes[name] if name else "none"
             if shape != need:
                 raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -14,8 +15,9 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharelora.convert.adapter_file import MODEL_PREFIX, Adapter, new_folder, read_adapter
+from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, new_folder, read_adapter, with_kernel
 from sharelora.convert.read_back import base_without_weights, misread
+from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
 from sharelora.tuner.config import SHAREABLE_INIT
@@ -80,15 +82,21 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
     refuse_rewritten_base(adapter)
     build_base = base_without_weights(adapter, base)
     paths = adapter.plan.by_path
+    groups = math.lcm(*(entry.site.groups for entry in adapter.plan.entries))
     rank = max(sum(entry.r for entry in entries) for entries in paths.values())
+    rank += -rank % groups
     tensors: dict[str, Tensor] = {}
     for path in paths:
         # Servers know one alpha / r for a whole adapter and no ranks per module: the scaling is folded into B, and
         # both matrices are padded with zeros to the common rank.
         a, b = adapter.pair(path)
-        padding = rank - a.shape[0]
-        tensors[f"{MODEL_PREFIX}{path}.lora_A.weight"] = F.pad(a, (0, 0, 0, padding)).contiguous()
-        tensors[f"{MODEL_PREFIX}{path}.lora_B.weight"] = F.pad(b * adapter.scaling(path), (0, padding)).contiguous()
+        site = paths[path][0].site
+        # Each group of a convolution has its own part of the rank.
+        padding = (rank - a.shape[0]) // site.groups
+        rows = F.pad(a.reshape(site.groups, -1, a.shape[1]), (0, 0, 0, padding)).flatten(0, 1)
+        columns = F.pad(b * adapter.scaling(path), (0, padding))
+        names = plain_names(adapter.plan, path)
+        tensors |= {name: t.contiguous() for name, t in zip(names, with_kernel(site, rows, columns), strict=True)}
     with new_folder(out_folder) as folder:
         save_file({**tensors, **adapter.others}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         config = _plain_config(adapter, rank)
@@ -97,6 +105,14 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
             _require_readable(folder, adapter, config, build_base)
     elements = sum(tensor.numel() for tensor in tensors.values())
     return Exported(Path(out_folder), len(paths), rank, elements)
+
+
+def plain_names(plan: SharingPlan, path: str) -> tuple[str, str]:
+    """Return the names that PEFT's LoRA gives A and B of a path in a file."""
+    whole = plan.owner(path)
+    inside = path if whole == path else f"{whole}{BASE_LAYER}{path.rpartition('.')[2]}"
+    form = "lora_embedding_{}" if plan.by_path[path][0].site.embedding else "lora_{}.weight"
+    return f"{MODEL_PREFIX}{inside}.{form.format('A')}", f"{MODEL_PREFIX}{inside}.{form.format('B')}"
 
 
 def _require_readable(
@@ -156,6 +172,10 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> Exported
         raise UserError(f"found {file}; need the name of a new .safetensors file; choose another")
     if adapter.config.get("use_dora"):
         raise UserError(f"{adapter.folder} has DoRA's magnitudes, which loralib does not know; use export without it")
+    odd = next((entry.site for entry in adapter.plan.entries if entry.site.kernel), None)
+    if odd is not None or any(adapter.plan.owner(path) != path for path in adapter.plan.by_path):
+        what = f"the convolution {odd.path}, whose LoRA has other shapes in loralib" if odd else "a MultiheadAttention"
+        raise UserError(f"{adapter.folder} adapts {what}; loralib cannot express it; use export without --loralib")
     alpha = float(adapter.config["lora_alpha"])
     tensors: dict[str, Tensor] = {}
     for path, entries in adapter.plan.by_path.items():

@@ -157,16 +157,17 @@ def _slices(entries: tuple[Entry, ...], a: Tensor, b: Tensor) -> list[tuple[Tens
     below the other.
     """
     ranks, site = [entry.r for entry in entries], entries[0].site
+    if site.part is None:
+        return [(a, b)] if (tuple(a.shape), tuple(b.shape)) == site.shapes(ranks[0]) else []
     if a.shape != (sum(ranks), site.d_in):
         return []
-    if b.shape == (site.d_out * len(entries), ranks[0]):
+    if b.shape == (sum(entry.site.d_out for entry in entries), ranks[0]) and not any(e.site.rows for e in entries):
         return list(zip(a.split(ranks), b.split(site.d_out), strict=True))
-    if b.shape != (site.d_out * site.parts, sum(ranks)):
+    if b.shape != (site.outputs, sum(ranks)):
         return []
     rest, slices, column = b.clone(), [], 0
     for entry in entries:
-        part = entry.site.part or 0
-        rows, columns = slice(part * entry.site.d_out, (part + 1) * entry.site.d_out), slice(column, column + entry.r)
+        rows, columns = entry.site.indices, slice(column, column + entry.r)
         slices.append((a[columns], b[rows, columns]))
         rest[rows, columns] = 0
         column += entry.r

@@ -64,6 +64,7 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
         raise UserError(f"found dtype {dtype!r}; need one of {', '.join(DTYPES)}; change --dtype")
     adapter, base_folder = read_adapter(adapter_folder), read_base(base)
     refuse_rewritten_base(adapter)
+    adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
     base_folder.check(adapter.plan)
     torch_dtype = None if dtype is None else DTYPES[dtype]
     changes = find_changes(base_folder, adapter)
@@ -93,15 +94,16 @@ def merged_weight(weight: Tensor, delta: Tensor, magnitude: Tensor | None, trans
     """Return a base weight with an adapter in it, in fp32.
 
     Args:
-        weight: (D_out, D_in), or (D_in, D_out) if transposed.
+        weight: (D_out, D_in), or (D_in, D_out) if transposed; of a convolution (D_out, D_in, *kernel), which is
+            (D_out, D_in * positions of the kernel) to the others.
         delta: scaling * B A, (D_out, D_in).
         magnitude: DoRA's, (D_out,); the rows of the sum are scaled to it (arXiv 2402.09353, section 4.1).
         transposed: how the weight is stored.
     """
-    merged = (weight.t() if transposed else weight).float() + delta
+    merged = (weight.t() if transposed else weight).float().flatten(1) + delta
     if magnitude is not None:
         merged = merged * (magnitude.float() / merged.norm(dim=1))[:, None]
-    return merged.t() if transposed else merged
+    return merged.t() if transposed else merged.reshape(weight.shape)
 
 
 def _write_weights(

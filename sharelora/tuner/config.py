@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256, write_json
@@ -36,6 +37,19 @@ UNSUPPORTED_INIT = ("eva", "corda", "lora_ga", "mica")
 SHAREABLE_INIT = (True, False, "gaussian")
 
 
+class FilledPlan(dict[str, Any]):
+    """A plan that an adapter wrote into its configuration when it was made.
+
+    PEFT needs the caller's own configuration object, and the caller may use it for another model. So a plan that was
+    filled in says nothing about the next model, unlike one that was read from a file, which a model has to fit. The
+    type goes along with every copy of the configuration, and not into its file.
+    """
+
+
+class FilledText(str):
+    """A text that an adapter wrote into its configuration when it was made, as `FilledPlan`."""
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide how an adapter is read."""
     names = ("sharelora", "peft", "transformers", "torch")
@@ -56,7 +70,7 @@ class ShareLoraConfig(LoraConfig):
         share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
             fields above.
         enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
-        plan: the plan in full, filled in when the adapter is made.
+        plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
         weights_sha256: checksum of the saved weights, checked on loading.
@@ -87,7 +101,11 @@ class ShareLoraConfig(LoraConfig):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
+        pattern = self.layers_pattern
+        self.layers_pattern = pattern if self.layers_to_transform is not None else None
         super().__post_init__()
+        self.layers_pattern = pattern
         self.peft_type = peft_type()  # LoraConfig has just set its own
         if isinstance(self.share_plan, str):
             self.share_plan = read_json(self.share_plan)
@@ -129,13 +147,53 @@ class ShareLoraConfig(LoraConfig):
             tuple(tuple(group) for group in groups) if isinstance(groups, list | tuple) else groups,
         )
 
-    def check_init(self) -> None:
-        """Refuse, for a plan that shares or cuts fused modules, an initialisation that makes A and B fit each other.
+    @property
+    def saved_plan(self) -> dict[str, Any] | None:
+        """The plan that a model has to fit: one that was read or given, not one that making an adapter filled in."""
+        return None if isinstance(self.plan, FilledPlan) else self.plan
+
+    def fill_in(self, plan: dict[str, Any], precision: str) -> None:
+        """Write down what the adapter of one model is; what was read from a file or given stays.
+
+        Args:
+            plan: the adapter's plan, as plain data.
+            precision: that of the base, as in `trained_on`.
+        """
+        if self.saved_plan is None:
+            self.plan = FilledPlan(plan)
+        if self.trained_on is None or isinstance(self.trained_on, FilledText):
+            self.trained_on = FilledText(precision)
+
+    def check(self, plan: SharingPlan) -> None:
+        """Refuse what the modules of a plan, or its sharing, do not go with.
 
         Raises:
-            UserError: such an initialisation, e.g. PiSSA: each layer would need its own A and B.
+            UserError: an initialisation that makes A and B fit each other, e.g. PiSSA, of matrices that are shared, of
+                slices, or of modules for which PEFT has none; DoRA of an attention.
         """
-        if self.init_lora_weights not in SHAREABLE_INIT:
+        if self.use_dora and (inner := next((path for path in plan.by_path if plan.owner(path) != path), None)):
+            raise UserError(
+                f"use_dora does not go with {plan.owner(inner)}: PEFT has no DoRA for MultiheadAttention; leave out one"
+            )
+        init = self.init_lora_weights
+        if init in SHAREABLE_INIT:
+            return
+        sites = [entry.site for entry in plan.entries]
+        # PEFT gives embeddings their usual beginning, whatever is asked for, but for LoftQ.
+        odd = next(
+            (
+                site.path
+                for site in sites
+                if site.kernel or plan.owner(site.path) != site.path or (site.embedding and init == "loftq")
+            ),
+            None,
+        )
+        if odd is not None:
+            raise UserError(
+                f"init_lora_weights={init!r} is for linear layers, which {plan.owner(odd)} is not; use true or "
+                "'gaussian'"
+            )
+        if plan.shares or any(site.part is not None for site in sites):
             raise UserError(
                 f"init_lora_weights={self.init_lora_weights!r} computes A and B of each layer for each other, so "
                 "layers cannot share one and slices cannot have their own; use true or 'gaussian', or share='none' "

@@ -17,17 +17,22 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
+from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.bank import MatrixView, deposit
+from sharelora.tuner.bank import MatrixView, deposit, matrices_of
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import load_under_present_names
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import refuse_unmatched, sites_of
+from sharelora.tuner.sites import OUT_PROJ, adaptable, own_modules, refuse_unmatched, sites_of
 from sharelora.tuner.tied import scale_kept, untie_before_merging, untie_before_unloading
 
 BANK = "lora_bank"
+# Settings of PEFT that take modules out of those that target_modules names.
+_FILTERS = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
 
 
 class ShareLoraModel(LoraModel):
@@ -38,6 +43,7 @@ class ShareLoraModel(LoraModel):
     Attributes:
         lora_bank: adapter name -> matrix name -> parameter; the only place where matrices are kept.
         plans: adapter name -> plan.
+        now_at: adapter name -> path of a module where the adapter was made -> its path in this model.
     """
 
     # PEFT's `inject_adapter_in_model` then refuses to make layers without this object, which owns the bank.
@@ -51,6 +57,7 @@ class ShareLoraModel(LoraModel):
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.lora_bank = nn.ModuleDict()
         self.plans: dict[str, SharingPlan] = {}
+        self.now_at: dict[str, dict[str, str]] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Plan the adapter, and only then change the model.
@@ -59,16 +66,18 @@ class ShareLoraModel(LoraModel):
             UserError: the plan does not fit the model, or is another than the one the adapter was saved with.
         """
         protect_4bit(model)
-        # PEFT and the plan write into the config; the caller may use the object again for another model.
-        config: Any = copy.copy(self.peft_config[adapter_name])
-        self.peft_config[adapter_name] = config
-        plan = self._plan(model, config)
-        if plan.shares or any(entry.site.part is not None for entry in plan.entries):
-            config.check_init()
-        config.plan = plan.to_json()
-        config.trained_on = config.trained_on or precision(model)
+        # The caller's own object: PEFT goes on to write into that which the caller has given it.
+        config: Any = self.peft_config[adapter_name]
+        # A copy, so that a refused configuration is as it was.
+        plan, now_at = self._plan(model, copy.copy(config))
+        config.check(plan)
+        if any(old != new for old, new in now_at.items()):
+            # What PEFT adapts, and what will be saved, are the modules of this model.
+            config.plan = plan.to_json()
+            config.target_modules = {plan.owner(path) for path in plan.by_path}
+        config.fill_in(plan.to_json(), precision(model))
         config.base_model_type = getattr(getattr(model, "config", None), "model_type", None)
-        self.plans[adapter_name] = plan
+        self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -78,20 +87,33 @@ class ShareLoraModel(LoraModel):
         paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
 
-    def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
+    def _plan(self, model: nn.Module, config: Any) -> tuple[SharingPlan, dict[str, str]]:
+        """Return the plan of an adapter, and where the modules of a saved one are now, by their paths then."""
         paths = self._target_paths(model, config)
-        refuse_unmatched(model, config.target_modules or (), paths)
-        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
+        saved = None if config.saved_plan is None else SharingPlan.from_json(config.saved_plan)
+        if saved is not None and not paths and (found := _under_other_names(model, config, saved)) is not None:
+            return found
+        filters = {name: getattr(config, name) for name in _FILTERS}
+        refuse_unmatched(model, config.target_modules or (), paths, filters)
+        equally = () if saved is None else _cut_equally(saved, paths)
+        sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally)
+        if saved is not None:
+            own = [entry.site for entry in saved.entries]
+            if sites != own and len(sites) == len(own):
+                return on_model(saved, sites)
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
+            # PEFT gives what is inside of an attention the rank of the whole.
+            owners = {site.path: owner(site.path, paths) for site in sites}
             ranks = {
-                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, path), config.r) for path in paths
+                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, whole), config.r)
+                for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        if config.plan is not None:
-            _compare_with_saved(plan, SharingPlan.from_json(config.plan))
-        return plan
+        if saved is not None:
+            _compare_with_saved(plan, saved)
+        return plan, {}
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
         """Return the paths that PEFT will adapt, by the steps of `BaseTuner.inject_adapter`."""
@@ -128,17 +150,26 @@ class ShareLoraModel(LoraModel):
             parameter_name=parameter_name,
         )
         layer = getattr(parent, target_name)
-        if lora_config.init_lora_weights == "gaussian":
+        if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
             # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
-        bank = self.bank(adapter_name)
-        for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
-            view = MatrixView(bank, entries, side, layer.get_base_layer())
-            deposit(bank, matrices[adapter_name].weight, view)
-            matrices[adapter_name] = view
+        self._move_to_bank(adapter_name, layer, entries)
+        inner = self.plans[adapter_name].by_path.get(f"{current_key}.{OUT_PROJ}")
+        if inner:
+            self._move_to_bank(adapter_name, layer.base_layer.out_proj, inner)
         if lora_config.use_dora and not lora_config.init_lora_weights:
             # The magnitude is the norm of W + B A; with a random B it was that of matrices which the bank may not have.
             layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
+
+    def _move_to_bank(self, adapter_name: str, layer: Any, entries: tuple[Entry, ...]) -> None:
+        """Put the matrices of a layer of PEFT into the bank, and views of them into the layer."""
+        bank = self.bank(adapter_name)
+        for side, matrices in matrices_of(layer, adapter_name).items():
+            view = MatrixView(bank, entries, side, layer.get_base_layer())
+            made = matrices[adapter_name]
+            # An embedding's matrices are parameters, those of other layers modules with one.
+            deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
+            matrices[adapter_name] = view
 
     # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
     @staticmethod
@@ -169,7 +200,7 @@ class ShareLoraModel(LoraModel):
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter with its bank."""
         super().delete_adapter(adapter_name)
-        del self.lora_bank[adapter_name], self.plans[adapter_name]
+        del self.lora_bank[adapter_name], self.plans[adapter_name], self.now_at[adapter_name]
 
     def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
         """Combine adapters as PEFT does, where no matrix is shared.
@@ -223,6 +254,17 @@ class ShareLoraModel(LoraModel):
                 'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
 
+    # BaseTuner._get_adapter_state_dict selects what is saved; PEFT then writes the configuration.
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        tuner = next((module for module in model.modules() if isinstance(module, cls)), None)
+        if tuner is not None:
+            # Another model may have been made with the same object since.
+            config.fill_in(tuner.plans[adapter_name].to_json(), precision(tuner.model))
+        return super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+
     # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
     # missing or left over PEFT only warns afterwards.
     @classmethod
@@ -232,6 +274,26 @@ class ShareLoraModel(LoraModel):
         if config.plan is not None:
             _compare_with_file(SharingPlan.from_json(config.plan), state_dict, config.use_dora)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tuple[SharingPlan, dict[str, str]] | None:
+    """Put a saved plan on a model of which its configuration names no module: by whole paths, of before.
+
+    Returns:
+        See `on_model`; None if the model does not have the modules under any names.
+    """
+    paths = [path for path, module in own_modules(model) if adaptable(module)]
+    try:
+        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+    except UserError:
+        return None
+
+
+def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:
+    """Return the fused modules that a saved plan cuts into equal parts, as older versions did with all."""
+    fused = [entry.site for entry in saved.entries if entry.site.part is not None]
+    names = [{site.path.rpartition(".")[2] for site in fused if bool(site.rows) is rows} for rows in (False, True)]
+    return [path for path in paths if path.rpartition(".")[2] in names[0] - names[1]]
 
 
 def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
@@ -288,3 +350,4 @@ def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dor
 
 
 register(ShareLoraConfig, ShareLoraModel)
+load_under_present_names(ShareLoraModel)

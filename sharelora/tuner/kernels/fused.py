@@ -102,19 +102,28 @@ class _Down(Function):
         dropped = _drop(x, keep)
         ctx.save_for_backward(dropped, stacked, keep)
         ctx.ranks = ranks
+        # A site that was not called has no gradient, rather than one of zeros.
+        ctx.set_materialize_grads(False)
         return tuple((dropped @ stacked.t()).split(ranks, dim=1))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
         dropped, stacked, keep = ctx.saved_tensors
-        gh = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
+        if all(grad is None for grad in grads):
+            return (None,) * (2 + len(grads))
+        parts = [
+            dropped.new_zeros(dropped.shape[0], rank) if grad is None else grad
+            for grad, rank in zip(grads, ctx.ranks, strict=True)
+        ]
+        gh = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = gh @ stacked
             if keep is not None:
                 dx.mul_(keep)
-        return (dx, None, *(gh.t() @ dropped).split(ctx.ranks))
+        da = (gh.t() @ dropped).split(ctx.ranks)
+        return (dx, None, *(None if grad is None else part for grad, part in zip(grads, da, strict=True)))
 
 
 class _Up(Function):
