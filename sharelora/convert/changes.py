@@ -111,8 +111,17 @@ def _require_shape(base: BaseFolder, name: str, need: Sequence[int | None]) -> s
 
 
 def _indices(config: Mapping[str, Any], path: str) -> Tensor:
-    """Return which tokens of an embedding are trained."""
-    indices = config["trainable_token_indices"]
+    """Return which tokens of an embedding are trained.
+
+    Raises:
+        UserError: the configuration does not say it.
+    """
+    indices = config.get("trainable_token_indices")
     if isinstance(indices, Mapping):
-        indices = next(found for name, found in indices.items() if path.endswith(name))
+        indices = next((found for name, found in indices.items() if path.endswith(name)), None)
+    if indices is None:
+        raise UserError(
+            f"the adapter holds trained tokens of {path}; need trainable_token_indices in its configuration, which say "
+            "which ones; import it again from its source"
+        )
     return torch.tensor(indices)

@@ -51,6 +51,7 @@ def read_back(tmp_path: Path, families: tuple[str, ...]) -> None:
         torch.testing.assert_close(found, logits_, rtol=1e-4, atol=1e-5, msg=family)
 
 
+@pytest.mark.slow
 def test_stock_peft_reads_exports_whose_names_it_translates(tmp_path: Path) -> None:
     read_back(tmp_path, ("deepseek-v3",))
 

@@ -20,6 +20,7 @@ from sharelora.tuner.tied import FLAG
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=True.*", "ignore:.*save_embedding_layers.*")
 CHANGES = ("input trained", "output trained", "both trained", "output adapted", "tokens", "tokens of the output")
+QUICK = ("llama", "bert", "t5", "gemma3 vision")
 # Families whose flag has a second meaning, and so stays.
 KEPT = ("t5",)
 
@@ -76,7 +77,9 @@ def ties(folder: Path) -> list[bool]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("family", TIED)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TIED]
+)
 def test_whatever_is_written_computes_the_same(tmp_path: Path, family: str, change: str) -> None:
     model, batch, expected = trained(family, tmp_path, change)
     base_class = type(model.get_base_model())
