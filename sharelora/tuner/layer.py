@@ -277,7 +277,7 @@ def group_siblings(layers: dict[str, nn.Module]) -> None:
     for path, layer in layers.items():
         if isinstance(layer, ShareLayer):
             layer.siblings = None
-            groups.setdefault(input_of(path, layer.in_features), []).append(layer)
+            groups.setdefault(input_of(path, int(layer.in_features or 0)), []).append(layer)
     for members in groups.values():
         if len(members) > 1:
             group = Siblings(members)
