@@ -68,7 +68,7 @@ class SharingPlan:
 
     Raises:
         UserError: no sites, a site twice, an invalid name of a matrix, one name for matrices of different shapes, or
-            slices of a fused module with different ranks, or a rank that the groups of a convolution do not divide.
+            parts of a fused module with different ranks, or a rank that the groups of a convolution do not divide.
     """
 
     entries: tuple[Entry, ...]

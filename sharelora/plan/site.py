@@ -28,7 +28,7 @@ class Site:
         kind: what the module is in its layer, e.g. `self_attn.q_proj`; the same in all layers.
         layer: index of the layer, None for a module outside the layers.
         d_in: D_in, input features.
-        d_out: D_out, output features of this site (of the slice, for a fused module).
+        d_out: D_out, output features of this site (of the part, for a fused module).
         part: which part of a fused module's outputs this is, None if the site is the whole module.
         parts: how many parts the fused module has.
         kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
@@ -94,8 +94,11 @@ class Site:
         Raises:
             KeyError: a field is missing.
         """
-        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {
+            name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL
+        }
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**values)
 
 
 # Fields that a plan of whole linear layers does not have, with what their absence means.

@@ -69,7 +69,8 @@ class ShareLoraConfig(LoraConfig):
         share_groups: lists of layers that share among themselves, or `odd_even`.
         share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
             fields above.
-        enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
+        enable_lora: for fused modules, which of their parts are adapted: of q, k and v, or gate
+            and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         base_model_type: of the model that it was made on, in transformers' words, such as `llama`.

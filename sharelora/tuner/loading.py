@@ -23,14 +23,15 @@ def load_under_present_names(tuner: type[nn.Module]) -> None:
     Args:
         tuner: class of the models that know where modules are now, as `now_at`.
     """
-    original = peft.peft_model.set_peft_model_state_dict
+    module: Any = peft.peft_model
+    original = module.set_peft_model_state_dict
 
     def load(model: Any, state: dict[str, Tensor], adapter_name: str = "default", **options: Any) -> Any:
         if isinstance(getattr(model, "base_model", None), tuner):
             state = present_names(model.base_model, state, adapter_name)
         return original(model, state, adapter_name=adapter_name, **options)
 
-    peft.peft_model.set_peft_model_state_dict = load
+    module.set_peft_model_state_dict = load
 
 
 def present_names(tuner: Any, state: dict[str, Tensor], adapter: str) -> dict[str, Tensor]:

@@ -163,7 +163,7 @@ class ShareLoraModel(LoraModel):
         )
         layer = getattr(parent, target_name)
         if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
-            # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
+            # PEFT draws with deviation 1 / r, and its r is the sum over the parts of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
         self._move_to_bank(adapter_name, layer, entries)
         inner = self.plans[adapter_name].by_path.get(f"{current_key}.{OUT_PROJ}")
@@ -349,8 +349,8 @@ def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:
 def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
     """Return the config with which PEFT makes one layer.
 
-    A fused module is one LoRA of the slices' summed rank with a block-structured B; alpha grows so that the scaling
-    stays alpha / r of a slice.
+    A fused module is one LoRA of its parts' summed rank with a block-structured B; alpha grows so that the scaling
+    stays alpha / r of a part.
     """
     config = copy.copy(config)
     count = len(entries)

@@ -84,8 +84,8 @@ def refuse_unmatched(
     if not paths:
         given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
         raise UserError(
-            f"target_modules {', '.join(names)} match modules of the model, but {' and '.join(given) or 'PEFT'} "
-            "leaves none of them; name modules that may be adapted"
+            f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
+            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer"
         )
 
 
