@@ -94,8 +94,12 @@ class Site:
         Raises:
             KeyError: a field is missing.
         """
-        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {
+            name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL
+        }
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
 
 # Fields that a plan of whole linear layers does not have, with what their absence means.
