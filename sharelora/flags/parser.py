@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from sharelora.flags.paths import expand_home
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
 
@@ -125,6 +126,12 @@ class Parser(argparse.ArgumentParser):
         """Whether a flag takes several words."""
         action = self._option_string_actions.get(f"--{name}")
         return action is not None and action.nargs in ("+", "*")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the flags that this parser knows; in those that name files, `~` is the home folder."""
+        values, rest = super().parse_known_args(args, namespace)
+        expand_home(values)
+        return values, rest
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Read the command line; None means the process's own.

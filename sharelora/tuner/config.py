@@ -101,6 +101,11 @@ class ShareLoraConfig(LoraConfig):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        if self.init_lora_weights in UNSUPPORTED_INIT:
+            raise UserError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
+                "use true, 'gaussian', 'pissa' or 'olora'"
+            )
         # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
         pattern = self.layers_pattern
         self.layers_pattern = pattern if self.layers_to_transform is not None else None
@@ -114,11 +119,6 @@ class ShareLoraConfig(LoraConfig):
             raise UserError(
                 "use_dora does not go with enable_lora: DoRA rescales all outputs of a module, also of the slices that "
                 "are not enabled; leave out one of them"
-            )
-        if self.init_lora_weights in UNSUPPORTED_INIT:
-            raise UserError(
-                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
-                "use true, 'gaussian', 'pissa' or 'olora'"
             )
 
     def _check_sharing(self) -> None:
