@@ -44,7 +44,7 @@ class Changes:
 
     def count(self) -> int:
         """Return how many weights change."""
-        return sum(map(len, (self.replaced, self.rows, self.trained, self.own_rows, self.paths)))
+        return sum(len(names) for names in (self.replaced, self.rows, self.trained, self.own_rows, self.paths))
 
 
 def find_changes(base: BaseFolder, adapter: Adapter) -> Changes:

@@ -10,7 +10,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -81,7 +81,7 @@ def _untie_what_changes_apart(model: nn.Module, changes: dict[int, int]) -> None
             setattr(owner, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
     for module in model.modules():
         if hasattr(module, "all_tied_weights_keys"):
-            module.all_tied_weights_keys = {}
+            cast(Any, module).all_tied_weights_keys = {}
     for _, config in list(tying_configs(getattr(model, "config", None))):
         setattr(config, FLAG, False)
 
