@@ -75,11 +75,10 @@ class Adapter:
         site = entries[0].site
         if site.part is None:
             return a, self.matrices[entries[0].b].float().flatten(1)
-        b = torch.zeros(site.d_out * site.parts, a.shape[0])
+        b = torch.zeros(site.outputs, a.shape[0])
         column = 0
         for entry in entries:
-            row = (entry.site.part or 0) * entry.site.d_out
-            b[row : row + entry.site.d_out, column : column + entry.r] = self.matrices[entry.b].float()
+            b[entry.site.indices, column : column + entry.r] = self.matrices[entry.b].float()
             column += entry.r
         return a, b
 

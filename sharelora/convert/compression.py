@@ -125,13 +125,13 @@ def split_into_sites(opened: LoraOnBase, enable_lora: EnableLora) -> LoraBySite:
     """
     lora = opened.lora
     found = {path: module for path, module in opened.base.named_modules() if path in lora.pairs}
-    modules = [(path, module) for path, module in found.items() if owner(path, lora.pairs) == path]
+    modules = [path for path in found if owner(path, lora.pairs) == path]
     strange = sorted(lora.pairs.keys() - found.keys())
     if strange:
         raise UserError(
             f"{len(strange)} modules are only in the source, first {strange[0]}; give the source's own --base"
         )
-    ranks, sites = ranks_of(lora, enable_lora), sites_of(modules, enable_lora)
+    ranks, sites = ranks_of(lora, enable_lora), sites_of(opened.base, modules, enable_lora)
     grouped = next((site for site in sites if site.groups > 1), None)
     if grouped is not None:
         raise UserError(

@@ -24,6 +24,7 @@ from sharelora.convert.adapter_file import (
     read_adapter,
     with_kernel,
 )
+from sharelora.convert.changes import ROWS
 from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import is_encoder, meta_classifier, meta_model, model_config
@@ -48,6 +49,7 @@ _CARRIED = (
     "use_dora",
     "bias",
     "modules_to_save",
+    "trainable_token_indices",
     "task_type",
     "base_model_name_or_path",
     "revision",
@@ -263,7 +265,8 @@ def _build_base(lora: PlainLora, name: str) -> Any:
     """Build the base on the meta device: as it was published, or as the classifier that the LoRA was trained in."""
     model = meta_model(name)
     modules, weights = {path for path, _ in model.named_modules()}, model.state_dict()
-    others = {other.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, ".") for other in lora.others}
+    names = [other for other in lora.others if not other.endswith(ROWS)]
+    others = {other.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, ".") for other in names}
     if lora.pairs.keys() <= modules and others <= weights.keys():
         return model
     config = model_config(name)

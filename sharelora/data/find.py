@@ -76,6 +76,7 @@ class SplitSource:
 def data_folder(root: str | Path | None = None) -> Path | None:
     """The folder of local data: the one given, else the environment variable SHARELORA_DATA; None where neither is."""
     folder = root or os.environ.get(DATA_FOLDER)
+    folder = folder and Path(folder).expanduser()
     return Path(folder) if folder else None
 
 

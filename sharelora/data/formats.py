@@ -194,15 +194,12 @@ def format_by_columns(columns: Sequence[str]) -> str:
 
 
 def format_of(rows: Sequence[Row]) -> str:
-    """Choose the format of rows: by the first one, or by the columns of all where it does not have what is needed.
+    """Choose the format of rows by the columns of all of them: the first row may lack a value.
 
     Raises:
         UserError: no format has these columns.
     """
-    try:
-        return format_by_columns(list(rows[0]))
-    except UserError:
-        return format_by_columns(columns_of(rows))
+    return format_by_columns(columns_of(rows))
 
 
 def check_format(name: str) -> str:

@@ -1,7 +1,8 @@
 """The bytes of a table as rows: JSON, JSON Lines, CSV, TSV and Parquet.
 
 What no row can hold is refused here, so that nobody who reads a row has to ask for it: half of a character, a column
-name twice. An empty cell of CSV or TSV is a missing value, None: these files cannot say whether it is an empty text.
+name twice. A cell of CSV or TSV that is empty, or is `nan`, is a missing value, None: such a file has no other way to
+say so, and none to say that a text is empty.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from sharelora.support.text import one_line
 Numbered = tuple[dict[str, Any], int | None]
 
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+# What programs write to these for a value that is missing: pandas nothing, Python's own module nan.
+MISSING = frozenset({"", "nan", "NaN"})
 # The first half of a character beyond 16 bits, or the second, as JSON writes it.
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -142,7 +145,7 @@ def _table(separator: str) -> Callable[[bytes], Iterator[Numbered]]:
                     f"{_SEPARATORS[separator]})",
                     "need a cell for each column; quote the cells that have a separator in them",
                 )
-            yield dict(zip(header, (cell or None for cell in cells), strict=True)), line
+            yield dict(zip(header, (None if cell in MISSING else cell for cell in cells), strict=True)), line
 
     return read
 

@@ -25,8 +25,8 @@ Parsed = TypeVar("Parsed")
 
 logger = logging.getLogger(__name__)
 
-# How programs write that a value is missing. In a text they may also be words: an answer can be `None`.
-MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "None", "null", "NULL"})
+# How some programs write that a value is missing. They may also be words of a text: an answer can be `None`.
+MISSING_WORDS = frozenset({"<NA>", "NA", "N/A", "n/a", "None", "null", "NULL"})
 EXTENSIONS = tuple(extension + packed for extension in READERS for packed in ("", ".gz"))
 
 

@@ -68,7 +68,7 @@ class SharingPlan:
 
     Raises:
         UserError: no sites, a site twice, an invalid name of a matrix, one name for matrices of different shapes, or
-            slices of a fused module with different ranks, or a rank that the groups of a convolution do not divide.
+            parts of a fused module with different ranks, or a rank that the groups of a convolution do not divide.
     """
 
     entries: tuple[Entry, ...]
@@ -102,7 +102,7 @@ class SharingPlan:
         for path, entries in self.by_path.items():
             ranks = [entry.r for entry in (*entries, *self.by_path[self.owner(path)])]
             if len(set(ranks)) > 1:
-                what = f"the slices of {path}" if self.owner(path) == path else f"{path} and what holds it"
+                what = f"the parts of {path}" if self.owner(path) == path else f"{path} and what holds it"
                 raise UserError(
                     f"{what} have ranks {', '.join(map(str, dict.fromkeys(ranks)))}; they share one scaling, "
                     "so give them one rank"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharelora.plan.plan import Entry
+from sharelora.plan.site import Site
 
 # As `F.pad` takes it: columns before and after, rows before and after.
 Padding = tuple[int, int, int, int]
@@ -32,12 +33,12 @@ _CONVOLVE: tuple[Callable[..., Tensor], ...] = (F.linear, F.conv1d, F.conv2d, F.
 class MatrixView(nn.Module):
     """What a layer has in `lora_A` or `lora_B` in place of PEFT's linear layer or convolution.
 
-    The A of a fused module is made of the As of its slices, one below the other, its B of their Bs as blocks. The A of
+    The A of a fused module is made of the As of its parts, one below the other, its B of their Bs as blocks. The A of
     a convolution moves over the input as the base layer does; its B reads each position alone.
 
     Args:
         bank: the adapter's matrices, by name.
-        entries: those of the module: one, or one per adapted slice of a fused module.
+        entries: those of the module: one, or one per adapted part of a fused module.
         side: A or B.
         base_layer: the view's weight appears on the device of this layer.
         bias: of this layer's map, which it alone has, (rows,).
@@ -60,13 +61,15 @@ class MatrixView(nn.Module):
         object.__setattr__(self, "_base_layer", base_layer)
         self.names = tuple(entry.a if side == "A" else entry.b for entry in entries)
         rank, site = sum(entry.r * entry.site.experts for entry in entries), entries[0].site
-        rows, columns = (rank, site.d_in) if side == "A" else (site.d_out * site.parts, rank)
+        rows, columns = (rank, site.d_in) if side == "A" else (site.outputs, rank)
         # PEFT reads these three of a linear layer.
         self.out_features, self.in_features, self.bias = rows, columns, bias
         self.dimensions, self.groups = len(site.kernel), 1 if side == "A" else site.groups
         self.moves = side == "A" and bool(site.kernel)
         # For each matrix; None where one matrix is all of the view.
         self.paddings = None if site.part is None else [_padding(entries, side, i) for i in range(len(entries))]
+        # The part of the outputs that each B is for.
+        self.parts = [entry.site if side == "B" else None for entry in entries]
 
     @property
     def weight(self) -> Tensor:
@@ -75,7 +78,8 @@ class MatrixView(nn.Module):
         if self.paddings is None:
             return matrices[0]
         # Padded to full size and summed, so that autograd passes each matrix its own block of the gradient.
-        return torch.stack([F.pad(m, padding) for m, padding in zip(matrices, self.paddings, strict=True)]).sum(0)
+        blocks = zip(matrices, self.paddings, self.parts, strict=True)
+        return torch.stack([_spread(F.pad(m, padding), part) for m, padding, part in blocks]).sum(0)
 
     @property
     def version(self) -> int:
@@ -173,14 +177,18 @@ def matrices_of(layer: Any, adapter: str) -> dict[str, Any]:
 
 
 def _padding(entries: tuple[Entry, ...], side: str, index: int) -> Padding:
-    """Return the padding that puts the matrix of one slice in its position in that of the fused module."""
+    """Return the padding that gives the matrix of one part the ranks of the others too: rows of A, columns of B."""
     ranks = [entry.r for entry in entries]
     before, after = sum(ranks[:index]), sum(ranks[index + 1 :])
-    if side == "A":
-        return (0, 0, before, after)
-    site = entries[index].site
-    part = site.part or 0
-    return (before, after, part * site.d_out, (site.parts - 1 - part) * site.d_out)
+    return (0, 0, before, after) if side == "A" else (before, after, 0, 0)
+
+
+def _spread(matrix: Tensor, part: Site | None) -> Tensor:
+    """Put the rows of a B where the outputs of its part are in the module, with zeros between; None leaves a matrix."""
+    if part is None:
+        return matrix
+    first, run, step = part.stripe
+    return F.pad(matrix.unflatten(0, (-1, run)), (0, 0, first, step - first - run)).flatten(0, 1)
 
 
 def deposit(bank: nn.ParameterDict, weight: nn.Parameter, view: MatrixView) -> None:
@@ -199,7 +207,9 @@ def deposit(bank: nn.ParameterDict, weight: nn.Parameter, view: MatrixView) -> N
         matrix = weight
         if view.paddings is not None:
             left, right, above, below = view.paddings[index]
-            rows, columns = weight.shape
-            matrix = nn.Parameter(weight.data[above : rows - below, left : columns - right].clone())
+            part = view.parts[index]
+            own = weight.data if part is None else weight.data[part.indices]
+            rows, columns = own.shape
+            matrix = nn.Parameter(own[above : rows - below, left : columns - right].clone())
         matrix.requires_grad_(weight.requires_grad)
         bank[name] = matrix

@@ -12,8 +12,11 @@ from other_layers import NETS, Attentive, Net, bank, built, copy_matrices, ids, 
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.optimization import Adafactor
 
-from sharelora import UserError
+from sharelora import UserError, find_sites
+from sharelora.memory.estimator import optimizer_bytes
+from sharelora.plan.budget import RULES, Budget, fits, render
 from sharelora.plan.plan import SharingPlan
 
 # PEFT says so itself.
@@ -316,6 +319,28 @@ def test_an_embedding_that_says_its_scale_is_adapted() -> None:
 def test_all_linear_stays_linear() -> None:
     plan = ours("conv1d", target_modules="all-linear").base_model.plans["default"]
     assert list(plan.by_path) == ["out"]
+
+
+@pytest.mark.parametrize("net", ["embeddings", "conv1d", "conv3d"])
+def test_the_state_of_adafactor_is_counted(net: str) -> None:
+    mine = ours(net, share="a")
+    optimizer = Adafactor(bank(mine).values())
+    mine(ids()).sum().backward()
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    factors = [value.nbytes for value in kept if value.dim()]
+    assert optimizer_bytes(mine.base_model.plans["default"], "adafactor") == sum(factors)
+
+
+def test_a_budget_knows_the_groups_of_a_convolution() -> None:
+    sites = find_sites(Net("2d", groups=2), ["conv"])
+    # At rank 2: a shared A of 2 x 8 x 3 x 3 and three Bs of 8 x 1.
+    found = {rule: best for rule in ("none", "a") for best in fits({"conv": sites}, Budget(700), {rule: RULES[rule]})}
+    assert {name: (fit.rank, fit.parameters) for name, fit in found.items()} == {"none": (2, 456), "a": (8, 672)}
+    assert [fit.rank for fit in fits({"conv": sites}, Budget(700), {"a": RULES["a"]}, rank=3)] == [0]
+    message = "the smallest plan, share a on conv at rank 2, has 168 parameters"
+    with pytest.raises(UserError, match=message):
+        render(fits({"conv": sites}, Budget(100), {"a": RULES["a"]}), Budget(100))
 
 
 def test_merging_groups_is_refused_by_peft() -> None:

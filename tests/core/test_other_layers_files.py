@@ -83,6 +83,8 @@ CASES = {
     "embedding": Case(llama, ["embed_tokens", "q_proj"], text),
     "embedding dora": Case(llama, ["embed_tokens", "q_proj"], text, {"use_dora": True}),
     "both embeddings": Case(llama, ["embed_tokens", "lm_head"], text, {"share": "none", "use_rslora": True}),
+    "tied": Case(lambda: llama(tie_word_embeddings=True), ["embed_tokens", "v_proj"], text),
+    "tied head": Case(lambda: llama(tie_word_embeddings=True), ["embed_tokens", "lm_head", "v_proj"], text),
     "conv1d": Case(wav2vec2, ["conv_layers.1.conv", "conv_layers.2.conv", "conv_layers.3.conv"], sound),
     "conv1d dora": Case(wav2vec2, [f"conv_layers.{i}.conv" for i in range(4)], sound, {"use_dora": True}),
     "conv2d": Case(vit, ["projection", "q_proj"], image, {"rank_pattern": {"projection": 2}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -56,14 +57,19 @@ def test_targets_are_peft_targets(settings: dict[str, Any], expected: list[str])
             "^modules w_proj match nothing in the model; it has down_proj",
         ),
         ({"target_modules": "nothing.*"}, r"^modules nothing\.\* match nothing"),
-        ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, "match nothing"),
+        (
+            {"target_modules": ["q_proj"], "layers_to_transform": [7]},
+            "all of these are taken out again by layers_to_transform 7",
+        ),
         (
             {"target_modules": ["input_layernorm"]},
             r"input_layernorm is LlamaRMSNorm: need a linear layer, an e",
         ),
         ({"target_modules": ["q_proj"], "enable_lora": {"c_attn": [True]}}, "enable_lora names 'c_attn'"),
-        ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [True] * 3}}, r"\[True, True, True\] does not fit"),
-        ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [False] * 2}}, "does not fit"),
+        (
+            {"target_modules": ["q_proj"], "enable_lora": {"q_proj": [True] * 3}},
+            "a LlamaAttention takes its outputs apart",
+        ),
         ({"share_modules": ["k_proj"]}, "share_modules names 'k_proj', which is not adapted"),
         ({"share_groups": [[0, 1], [2, 3]]}, r"layers \[3\]; the adapted layers are 0 to 2"),
         ({"rank_pattern": {"q_proj": 0}}, "rank 0 for model.layers.0.self_attn.q_proj"),
@@ -185,3 +191,48 @@ def test_gpt2_needs_no_hint_that_its_weights_are_transposed() -> None:
         "lora_A/attn/c_proj/*/4x32",
         "lora_A/mlp/c_proj/*/4x128",
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"exclude_modules": ["q_proj", "v_proj"]},
+            "^target_modules q_proj, v_proj match modules of the model, but .* taken out again by exclude_modules "
+            "q_proj, v_proj;",
+        ),
+        ({"modules_to_save": ["q_proj", "v_proj"]}, "taken out again by modules_to_save q_proj, v_proj;"),
+        (
+            {"target_modules": ".*q_proj", "exclude_modules": ".*self_attn.*"},
+            r"^target_modules \.\*q_proj match modules of the model, but all of these are taken out again by exclude",
+        ),
+        (
+            {"exclude_modules": ["q_proj"], "modules_to_save": ["v_proj"]},
+            "taken out again by exclude_modules q_proj and modules_to_save v_proj;",
+        ),
+    ],
+)
+def test_names_that_are_taken_out_again_are_not_called_unknown(settings: dict[str, Any], message: str) -> None:
+    for make, error in ((ShareLoraConfig, UserError), (LoraConfig, ValueError)):
+        with pytest.raises(error) as found:
+            get_peft_model(llama(), make(**{"target_modules": ["q_proj", "v_proj"], **settings}))
+        if make is ShareLoraConfig:
+            assert re.search(message, str(found.value)) and "match nothing" not in str(found.value)
+
+
+def test_what_is_partly_taken_out_is_no_error() -> None:
+    assert adapted_paths(
+        target_modules=["q_proj", "v_proj"], exclude_modules=["q_proj"], share="none", modules_to_save=["lm_head"]
+    ) == [f"{i}.self_attn.v_proj" for i in range(3)]
+    assert len(adapted_paths(target_modules=["q_proj", "v_proj"], modules_to_save=["v_proj"], share="none")) == 3
+
+
+def test_a_second_adapter_is_told_the_names_of_the_base() -> None:
+    model = adapted(llama(), target_modules=["q_proj", "k_proj"])
+    with pytest.raises(UserError, match="modules qq match nothing in the model; it has down_proj") as error:
+        model.add_adapter("second", ShareLoraConfig(r=2, target_modules=["qq"]))
+    assert "base_layer" not in str(error.value) and "q_proj" in str(error.value)
+    with pytest.raises(UserError, match="modules base_layer match nothing"):
+        adapted(llama(), target_modules=["q_proj"]).add_adapter(
+            "second", ShareLoraConfig(r=2, target_modules=["base_layer"])
+        )

@@ -18,6 +18,7 @@ from toy_models import (
     language_batch,
     llama,
     logits,
+    phi3,
     roberta,
     shake,
     tokens,
@@ -64,14 +65,15 @@ def test_fitted_initialisations_without_sharing_are_those_of_peft(init: str) -> 
 
 @pytest.mark.parametrize("init", [*FITTED, "loftq"])
 @pytest.mark.parametrize(
-    "sharing", [{"share": "a"}, {"share": "b"}, {"share": "none", "enable_lora": {"q_proj": [True] * 2}}]
+    "sharing", [{"share": "a"}, {"share": "b"}, {"share": "none", "enable_lora": {"qkv_proj": [True] * 3}}]
 )
 def test_fitted_initialisations_cannot_be_shared(init: str, sharing: dict[str, Any]) -> None:
-    base = llama()
-    weight = base.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    base, name = (phi3(), "qkv_proj") if "enable_lora" in sharing else (llama(), "q_proj")
+    sharing = {**sharing, "target_modules": [name]}
+    weight = getattr(base.model.layers[0].self_attn, name).weight.detach().clone()
     with pytest.raises(UserError, match=f"init_lora_weights='{init}' computes A and B of each layer for each other"):
         adapted(base, **sharing, init_lora_weights=init, loftq_config=LOFTQ if init == "loftq" else {})
-    assert torch.equal(base.model.layers[0].self_attn.q_proj.weight, weight)
+    assert torch.equal(getattr(base.model.layers[0].self_attn, name).weight, weight)
 
 
 @pytest.mark.parametrize("share", ["none", "a", "ab"])

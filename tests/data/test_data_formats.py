@@ -258,6 +258,7 @@ def test_a_first_row_that_lacks_a_column_does_not_hide_it() -> None:
     assert format_of(rows) == "alpaca"
     with pytest.raises(UserError, match="row 1 has nothing in column output"):
         format_rows(rows, "alpaca")
+    assert format_of([{"input": "a", "output": "b"}, {"instruction": "i", "input": "a", "output": "b"}]) == "alpaca"
 
 
 def test_a_system_column_is_a_system_message_of_a_conversation() -> None:

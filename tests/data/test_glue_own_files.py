@@ -99,8 +99,17 @@ def test_a_missing_label_of_json_is_no_class(labels: list[Any], write_rows: Writ
 def test_a_word_among_numbers_that_means_none_or_among_scores_is_refused(
     labels: list[Any], word: str, write_rows: Write
 ) -> None:
-    with pytest.raises(UserError, match=rf"train.jsonl, row \d: found the label '{word}' among numbers; need a number"):
+    with pytest.raises(
+        UserError, match=rf"train.jsonl, row \d: found the label '{word}' among numbers; need labels of one kind"
+    ):
         load_glue(None, train_file=write_rows("train.jsonl", pairs(*labels)))
+
+
+def test_a_score_among_words_is_refused(write_rows: Write) -> None:
+    with pytest.raises(
+        UserError, match=r"train.jsonl, row 2: found the label 0.5 among words; need labels of one kind"
+    ):
+        load_glue(None, train_file=write_rows("train.jsonl", pairs("a", 0.5, "b")))
 
 
 def test_none_among_words_is_a_class(write_rows: Write) -> None:

@@ -138,10 +138,10 @@ def test_words_that_may_mean_a_missing_value_are_texts_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("a,b\nx,None of them\nNone,nan\n,N/A\n")
-    assert read_rows(path)[1:] == [{"a": "None", "b": "nan"}, {"a": None, "b": "N/A"}]
+    path.write_text("a,b\nx,None of them\nNone,Nan\n,N/A\nnan,NaN\n")
+    assert read_rows(path)[1:] == [{"a": "None", "b": "Nan"}, {"a": None, "b": "N/A"}, {"a": None, "b": None}]
     [message] = [record.getMessage() for record in caplog.records]
-    assert "rows.csv, row 2 (line 3) has one of" in message and "3 in all" in message
+    assert "rows.csv, row 2 (line 3) has one of" in message and "2 in all" in message
     caplog.clear()
     (tmp_path / "rows.jsonl").write_text('{"a": "None"}')
     assert read_rows(tmp_path / "rows.jsonl") == [{"a": "None"}] and not caplog.records

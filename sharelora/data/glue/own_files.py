@@ -85,10 +85,12 @@ def _classes(rows: Sequence[Row], file: Path) -> tuple[str, ...]:
     # A word that says that a value is missing, among numbers only; or any word among scores.
     stray = words if words <= MISSING_WORDS or any(isinstance(label, float) for label in numbers) else set()
     if numbers and stray:
-        number = next(index for index, label in enumerate(labels) if label in stray)
+        wordy = [isinstance(label, str) for label in labels]
+        odd = 2 * sum(wordy) <= len(labels)
+        number = wordy.index(odd)
         raise UserError(
-            f"{place(rows[number], number + 1, str(file))}: found the label {labels[number]!r} among numbers; need a "
-            "number; fill it in or remove the row"
+            f"{place(rows[number], number + 1, str(file))}: found the label {labels[number]!r} among "
+            f"{'numbers' if odd else 'words'}; need labels of one kind; correct it or remove the row"
         )
     if not words and any(isinstance(label, float) for label in numbers):
         return ()

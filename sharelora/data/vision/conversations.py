@@ -117,6 +117,6 @@ def _turns(value: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
 
 def _turn(turn: Any, name: str) -> Turn:
     text, role = (turn.get("value"), turn.get("from")) if isinstance(turn, dict) else (None, None)
-    if role not in ROLES or not isinstance(text, str):
+    if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
         raise UserError(f"{name} has the turn {turn!r}; need `from` human or gpt, and `value` as text; correct the row")
     return Turn(ROLES[role], text)
