@@ -20,9 +20,14 @@ supported, *by nature* something that cannot share. Everything else that passes 
 def compose(result: Mapping[str, Any]) -> str:
     """Return the document of a result, as `command` writes it."""
     runs: Mapping[str, Any] = result["runs"]
-    header = ("share", "comparable", *KINDS, "% passed")
+    header = ("share", "comparable", *KINDS, "% passed", "% of what can be shared")
     rows = [
-        (name, f"{run['comparable']:,}", *(f"{run[kind]:,}" for kind in KINDS), f"{share_of_passed(run):.1f}")
+        (
+            name,
+            f"{run['comparable']:,}",
+            *(f"{run[kind]:,}" for kind in KINDS),
+            *(f"{percent:.1f}" for percent in share_of_passed(run)),
+        )
         for name, run in runs.items()
     ]
     parts = [opening(result), INTRODUCTION, table(header, rows)]
