@@ -13,7 +13,7 @@ FAILURES = 40  # named in the document; all of them are in the JSON file
 INTRODUCTION = """\
 PEFT's tests in which LoRA's configuration appears, taken from its source package, with `ShareLoraConfig(share=...)` in
 the place of `LoraConfig`. Models from the hub are replaced by small random ones. A test counts as comparable if it
-passes with LoRA on the same machine. A refusal is a `UserError` that says why: *by name* a variant of LoRA that is not
+passes with LoRA on the same machine. A refusal is an error that says why: *by name* a variant of LoRA that is not
 supported, *by nature* something that cannot share. Everything else that passes with LoRA and not here has failed."""
 
 

@@ -12,7 +12,8 @@ from benchmarks.peft_suite.session import Outcome
 
 PASSED, NAMED, NATURE, FAILED = "passed", "refused by name", "refused by nature", "failed"
 KINDS = (PASSED, NAMED, NATURE, FAILED)
-REFUSAL = "UserError"
+# A UserError is a ValueError; PEFT itself refuses with the latter what the tuner tells it that it cannot.
+REFUSALS = ("UserError", "ValueError")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Reason:
 REASONS = (
     Reason(NAMED, r"(\w+) does not go with ShareLoRA"),
     Reason(NAMED, r"(init_lora_weights='\w+') is not supported"),
-    Reason(NAMED, r"need the weights as safetensors", "weights as a pickle"),
+    Reason(NAMED, r"need the weights as safetensors|a pickle, which ShareLoRA does not load", "weights as a pickle"),
     Reason(NATURE, r"shares no [AB]: no two", "no two matrices of the model have one shape"),
     Reason(NATURE, r"computes A and B of each layer for each other", "an initialisation that fits A and B to a layer"),
     Reason(NATURE, r"for linear layers, which", "an initialisation of linear layers, for other layers"),
     Reason(NATURE, r"share matrices and cannot be combined", "a combination of adapters that share"),
+    Reason(NATURE, r"gives .* another lora_[AB]/", "a combination that makes A and B of each layer for each other"),
+    Reason(NATURE, r"`inject_adapter_in_model` does not support", "layers without the tuner that owns the bank"),
 )
 
 
@@ -73,7 +76,7 @@ def _verdict(test: str, outcome: Outcome | None) -> Verdict:
     if outcome.result == "passed":
         return Verdict(test, PASSED, "")
     for error, message in outcome.errors:
-        if error == REFUSAL:
+        if error in REFUSALS:
             for reason in REASONS:
                 match = re.search(reason.message, message)
                 if match:

@@ -1,4 +1,4 @@
-"""Parameters that no layer holds, such as the stacked weights of experts, are sites; blocks and experts are in the plan."""
+"""Parameters that no layer holds, such as stacks of experts, are sites; blocks and experts are in the plan."""
 
 from __future__ import annotations
 
