@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 from torch import nn
@@ -60,6 +60,14 @@ class BaseFolder:
         return {loaded: name for name, loaded in names.items() if loaded != name}
 
     @cached_property
+    def tied(self) -> dict[str, tuple[str, ...]]:
+        """Name of a tied weight of the model -> every name of the same tensor; the files need not have all of them."""
+        groups: dict[str, list[str]] = {}
+        for target, source in getattr(self.model, "all_tied_weights_keys", {}).items():
+            groups.setdefault(source, [source]).append(target)
+        return {name: tuple(names) for names in groups.values() for name in names}
+
+    @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """Module path -> module on the meta device."""
         return dict(self.model.named_modules())
@@ -71,11 +79,26 @@ class BaseFolder:
             name = f"{name.removesuffix('.weight')}.in_proj_weight"
         return name, name.removeprefix(prefix), prefix + name
 
-    def stored(self, name: str) -> str | None:
-        """Return the name in the files of a weight of the model, or None."""
+    def own(self, name: str) -> str | None:
+        """Return the name in the files of a weight of the model, or None; that of a tied one does not count."""
         spellings = self._spellings(name)
         stored = next((spelling for spelling in spellings if spelling in self.shapes), None)
         return stored or next((self.renamed[spelling] for spelling in spellings if spelling in self.renamed), None)
+
+    def written(self, name: str) -> str:
+        """Return the name under which a weight of the model is written: that in the files, else the model's."""
+        return self.own(name) or next((spelling for spelling in self._spellings(name) if spelling in self.tied), name)
+
+    def stored(self, name: str) -> str | None:
+        """Return the name in the files of a weight of the model, or of one that is tied to it, or None."""
+        spelling = next((spelling for spelling in self._spellings(name) if spelling in self.tied), name)
+        names = (spelling, *self.tied.get(spelling, ()))
+        return next((stored for stored in map(self.own, names) if stored), None)
+
+    def is_input_embedding(self, name: str) -> bool:
+        """Whether a weight of the model is that of its input embeddings."""
+        embedding = cast(Any, self.model).get_input_embeddings()
+        return any(self.modules.get(path.rpartition(".")[0]) is embedding for path in self._spellings(name))
 
     def is_transposed(self, path: str) -> bool:
         """Whether a module stores its weight as (D_in, D_out), as GPT-2 and embeddings do."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, new_folder, read_adapter, with_kernel
+from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
@@ -58,21 +61,26 @@ def refuse_rewritten_base(adapter: Adapter) -> None:
         )
 
 
-def export_lora(adapter_folder: str | Path, out_folder: str | Path) -> Exported:
-    """Write a compact adapter as a plain PEFT LoRA; no base model is needed.
+def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | Path | None = None) -> Exported:
+    """Write a compact adapter as a plain PEFT LoRA, and prove that PEFT reads it as it was written.
+
+    The proof needs the configuration of the base, not its weights.
 
     Args:
         adapter_folder: as `save_pretrained` writes it.
         out_folder: a folder that does not exist yet.
+        base: folder, hub id or known name of the base model; None takes the one that the adapter names.
 
     Returns:
         What was written. A fused module counts as one, with the ranks of its slices added up.
 
     Raises:
-        UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, or a folder in the way.
+        UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, one that PEFT would
+            read as something else, or a folder in the way.
     """
     adapter = read_adapter(adapter_folder)
     refuse_rewritten_base(adapter)
+    build_base = base_without_weights(adapter, base)
     paths = adapter.plan.by_path
     groups = math.lcm(*(entry.site.groups for entry in adapter.plan.entries))
     rank = max(sum(entry.r for entry in entries) for entries in paths.values())
@@ -91,7 +99,10 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path) -> Exported:
         tensors |= {name: t.contiguous() for name, t in zip(names, with_kernel(site, rows, columns), strict=True)}
     with new_folder(out_folder) as folder:
         save_file({**tensors, **adapter.others}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(folder / CONFIG_FILE, _plain_config(adapter, rank))
+        config = _plain_config(adapter, rank)
+        write_json(folder / CONFIG_FILE, config)
+        if build_base is not None:
+            _require_readable(folder, adapter, config, build_base)
     elements = sum(tensor.numel() for tensor in tensors.values())
     return Exported(Path(out_folder), len(paths), rank, elements)
 
@@ -102,6 +113,36 @@ def plain_names(plan: SharingPlan, path: str) -> tuple[str, str]:
     inside = path if whole == path else f"{whole}{BASE_LAYER}{path.rpartition('.')[2]}"
     form = "lora_embedding_{}" if plan.by_path[path][0].site.embedding else "lora_{}.weight"
     return f"{MODEL_PREFIX}{inside}.{form.format('A')}", f"{MODEL_PREFIX}{inside}.{form.format('B')}"
+
+
+def _require_readable(
+    folder: Path, adapter: Adapter, config: dict[str, Any], build_base: Callable[[], nn.Module]
+) -> None:
+    """Read an export back; what PEFT would translate into something else is named as parameters, which it leaves alone.
+
+    Raises:
+        UserError: PEFT does not read that either.
+    """
+    wrong, reason = misread(folder, adapter, build_base())
+    if not wrong:
+        return
+    write_json(folder / CONFIG_FILE, {**config, **_as_parameters(adapter, wrong)})
+    still_wrong, _ = misread(folder, adapter, build_base())
+    if still_wrong:
+        raise UserError(
+            f"PEFT {version('peft')} would read {len(wrong)} modules of {adapter.folder} as something else, first "
+            f"{min(wrong)} ({reason}); need modules whose names PEFT does not translate; use `sharelora merge`"
+        )
+
+
+def _as_parameters(adapter: Adapter, paths: set[str]) -> dict[str, Any]:
+    """Return the settings that name some modules by their weights, and all others by their whole paths."""
+    return {
+        "target_modules": sorted(adapter.plan.by_path.keys() - paths),
+        "target_parameters": sorted(f"{path}.weight" for path in paths),
+        "lora_dropout": 0.0,  # PEFT has none for parameters; an export is for inference
+        **dict.fromkeys(("layers_to_transform", "layers_pattern", "exclude_modules")),
+    }
 
 
 def _plain_config(adapter: Adapter, rank: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.chat import chat_renderer, find_template
+from sharelora.data.chat import TOOLS, chat_renderer, find_template
 from sharelora.data.context import Context
 from sharelora.data.packing import PackedRows
 from sharelora.data.splits import Splits, load_splits
@@ -101,6 +101,15 @@ def _encoder(tokenizer: Any, args: DataArguments, splits: Splits, **limits: Any)
     if splits.format != "chat" and args.chat_template is None:
         return Encoder(tokenizer, args, splits.demonstrations, **limits)
     template = find_template(args.chat_template, tokenizer)
+    rows = [*splits.train, *splits.eval, *splits.test]
+    tools = sum(isinstance(row.get(TOOLS), list) for row in rows)
+    if tools and TOOLS not in template:
+        logger.warning(
+            "warning: %d of %d rows have tools, for which the chat template has no place: they are NOT in the prompts; "
+            "pass another --chat_template",
+            tools,
+            len(rows),
+        )
     return Encoder(tokenizer, args, render=chat_renderer(template, tokenizer), **limits)
 
 

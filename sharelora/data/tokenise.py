@@ -17,7 +17,7 @@ from typing import Any
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.context import Context
-from sharelora.data.rows import Row, summary
+from sharelora.data.rows import Row, changed, place, summary
 from sharelora.data.token_rows import TokenRows
 from sharelora.support.errors import UserError
 
@@ -177,7 +177,7 @@ class Encoder:
 
     def _texts(self, row: Row, answers: bool) -> tuple[str, str]:
         if self.render is not None:
-            return self.render(row if answers else {**row, "output": None})
+            return self.render(row if answers else changed(row, {"output": None}))
         target = str(row["output"]) if answers else ""
         return row["input"], target.removeprefix(" ") if self.adds_space else target
 
@@ -229,7 +229,8 @@ class Encoder:
     def _examples(self, rows: Sequence[Row], prompts: Sequence[int], answers: Sequence[int]) -> tuple[str, ...]:
         """The first rows that were cut, with their lengths before the cut."""
         cut = (
-            f"e.g. row {index}, prompt of {prompt}, answer of {answer} tokens: {summary(_distinctive(rows[index]))!r}"
+            f"e.g. {place(rows[index], index + 1)}, prompt of {prompt}, answer of {answer} tokens: "
+            f"{summary(_distinctive(rows[index]))!r}"
             for index, (prompt, answer) in enumerate(itertools.zip_longest(prompts, answers, fillvalue=0))
             if prompt > self.args.source_max_len or answer > self.args.target_max_len
         )

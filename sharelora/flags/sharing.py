@@ -61,7 +61,7 @@ def parse_groups(text: str) -> Groups:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(re.split(r"\s*,\s*|\s+", text.strip()))
     if not all(names):
         raise UserError(f"found the names {text!r}; need names with a comma between them, e.g. q_proj,v_proj")
     return names

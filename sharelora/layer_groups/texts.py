@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from sharelora.data.arguments import DataArguments
 from sharelora.data.context import Context
-from sharelora.data.formats import format_by_columns, format_rows
+from sharelora.data.formats import format_of, format_rows
 from sharelora.data.instructions import find_source
 from sharelora.data.registry import KNOWN
-from sharelora.data.rows import Row, extension, read_rows, read_text
+from sharelora.data.rows import Row, columns_of, extension, optional, parse_rows, read_rows, read_text
 from sharelora.data.tokenise import padding_id
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
@@ -113,14 +114,15 @@ def _paragraphs(content: str) -> list[str]:
 
 
 def _texts_of_rows(rows: list[Row], name: str) -> list[str]:
-    column = next((column for column in TEXT_COLUMNS if column in rows[0]), None)
+    columns = columns_of(rows)
+    column = next((column for column in TEXT_COLUMNS if column in columns), None)
     if column is not None:
-        return [str(row.get(column) or "") for row in rows]
+        return parse_rows(rows, name, partial(optional, column=column), f"text in column {column}")
     try:
-        form = format_by_columns(list(rows[0]))
+        form = format_of(rows)
     except UserError as error:
         raise UserError(
-            f"{name} has the columns {', '.join(rows[0])}; need {', '.join(TEXT_COLUMNS)} or those of a prompt format; "
+            f"{name} has the columns {', '.join(columns)}; need {', '.join(TEXT_COLUMNS)} or those of a prompt format; "
             "rename one"
         ) from error
     return _formatted(rows, form)

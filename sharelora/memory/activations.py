@@ -37,6 +37,7 @@ class Shape:
         activation_tensors: tensors of width f that the activation function keeps per token.
         dropout: the base's own dropout.
         attention_dropout: that of the attention's weights.
+        recurrent: fp32 numbers that a recurrent layer (Mamba) keeps per token in place of attention: its states.
         vocab: V of a language model, 0 for a classifier, whose few logits do not count.
     """
 
@@ -51,6 +52,45 @@ class Shape:
     activation_tensors: int
     dropout: float
     attention_dropout: float
+    recurrent: int = 0
+
+
+# What a Mamba layer keeps where torch computes it, measured: of each of its states the decay, the input and the sum,
+# and tensors of its inner width. Its own kernels for GPUs keep less.
+_STATES, _INNER = 3, 10
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention of a model; all are 0 for a model without any.
+
+    Attributes:
+        count: heads of a layer.
+        key_value: those of them with keys and values of their own.
+        size: numbers of a head.
+    """
+
+    count: int
+    key_value: int
+    size: int
+
+
+def heads_of(config: Any) -> Heads:
+    """Read the attention from the configuration of a language model; where layers differ, the widest counts."""
+    layers = [config, *(getattr(config, "per_layer_config", None) or ())]
+    count = max(_number(layer, "num_attention_heads") for layer in layers)
+    if not count:
+        return Heads(0, 0, 0)
+    key_value = max(_number(layer, "num_key_value_heads") for layer in layers) or count
+    return Heads(count, key_value, _number(config, "head_dim") or config.hidden_size // count)
+
+
+def _number(config: Any, name: str) -> int:
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # it differs from layer to layer
+        return 0
+    return value if isinstance(value, int) else 0
 
 
 def _first(config: Any, names: Iterable[str], default: Any) -> Any:
@@ -62,21 +102,24 @@ def shape_of(model: nn.Module) -> Shape:
     """Read the shape from a model's configuration; the model may be on the meta device."""
     config: Any = model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    head = _first(config, ["head_dim"], hidden // heads)
+    hidden, heads = config.hidden_size, heads_of(config)
+    mlp = _first(config, ["intermediate_size", "n_inner"], 0)
+    mlp = mlp or (4 if heads.count else _first(config, ["expand"], 4)) * hidden
+    kept = _KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1)
     names = {path.rpartition(".")[2] for path, _ in model.named_modules()}
     return Shape(
         layers=config.num_hidden_layers,
         hidden=hidden,
-        heads=heads,
-        attention=head * heads,
-        key_value=head * _first(config, ["num_key_value_heads"], heads),
-        mlp=_first(config, ["intermediate_size", "n_inner"], 4 * hidden),
+        heads=heads.count,
+        attention=heads.size * heads.count,
+        key_value=heads.size * heads.key_value,
+        mlp=mlp,
         vocab=config.vocab_size if getattr(model, "get_output_embeddings", lambda: None)() is not None else 0,
         gated=any(gate in names for gate in _GATES),
-        activation_tensors=_KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1),
+        activation_tensors=kept if heads.count else _INNER,
         dropout=_first(config, ["hidden_dropout_prob", "resid_pdrop"], 0.0),
         attention_dropout=_first(config, ["attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"], 0.0),
+        recurrent=0 if heads.count else _STATES * mlp * _number(config, "state_size"),
     )
 
 
@@ -119,7 +162,7 @@ def base_layer(shape: Shape, load: Workload) -> int:
         attention += 3 * shape.heads * load.tokens * s
     mlp = (3 if shape.gated else shape.activation_tensors) * shape.mlp * s
     dropped = 2 * h * (s if load.device == "cpu" else 1) if shape.dropout else 0
-    return load.count * (norms + attention + mlp + dropped)
+    return load.count * (norms + attention + mlp + dropped + 4 * shape.recurrent)
 
 
 def _readers(sites: Iterable[Site]) -> dict[tuple[str, ...], list[Site]]:

@@ -94,8 +94,9 @@ class SharingPlan:
         _ = self.matrices  # refuses a name that would mean two shapes
         for name, users in self.users.items():
             if len({site.embedding for site in users}) > 1:
+                other = next(site.name for site in users if not site.embedding)
                 raise UserError(
-                    f"matrix {name} would be of an embedding and of {next(s.name for s in users if not s.embedding)}; "
+                    f"matrix {name} would be of an embedding and of {other}; "
                     "the A of an embedding starts at zero, that of other modules does not: give them different names"
                 )
         for path, entries in self.by_path.items():

@@ -8,12 +8,21 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line that names what was found, what is needed and what to do."""
+    """Bad input: the message is one line that names what was found, what is needed and what to do.
+
+    Args:
+        message: line ends and other control characters in it, which a name in a user's file may have, become spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_CONTROL.sub(" ", message))
 
 
 class Stopped(BaseException):

@@ -101,7 +101,8 @@ class MatrixView(nn.Module):
 class EmbeddingViews(nn.ParameterDict):
     """What an adapted embedding has as `lora_embedding_A` or `lora_embedding_B`: adapter -> view.
 
-    PEFT multiplies what it finds there under a name, and freezes and thaws what it finds in the whole dict.
+    PEFT multiplies what it finds there under a name, which is on the layer's device. What it finds by going through the
+    whole dict it freezes, thaws and asks for its device: the bank's own matrices.
     """
 
     def __getitem__(self, name: str) -> Any:
@@ -117,11 +118,12 @@ class EmbeddingViews(nn.ParameterDict):
         super().__setitem__(name, value)
 
     def values(self) -> Any:
-        """Return the views."""
-        return [super(EmbeddingViews, self).__getitem__(name) for name in self]
+        """Return the bank's matrices."""
+        found = (super(EmbeddingViews, self).__getitem__(name) for name in self)
+        return [next(one.parameters()) if isinstance(one, MatrixView) else one for one in found]
 
     def items(self) -> Any:
-        """Return adapters with their views."""
+        """Return adapters with the bank's matrices."""
         return list(zip(self, self.values(), strict=True))
 
 

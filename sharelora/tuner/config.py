@@ -73,6 +73,7 @@ class ShareLoraConfig(LoraConfig):
             and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
+        base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
         weights_sha256: checksum of the saved weights, checked on loading.
         versions: libraries that saved the adapter.
 
@@ -88,6 +89,7 @@ class ShareLoraConfig(LoraConfig):
     enable_lora: dict[str, list[bool]] | None = field(default=None)
     plan: dict[str, Any] | None = field(default=None)
     trained_on: str | None = field(default=None)
+    base_model_type: str | None = field(default=None)
     weights_sha256: str | None = field(default=None)
     versions: dict[str, str] | None = field(default=None)
 
@@ -100,6 +102,11 @@ class ShareLoraConfig(LoraConfig):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        if self.init_lora_weights in UNSUPPORTED_INIT:
+            raise UserError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
+                "use true, 'gaussian', 'pissa' or 'olora'"
+            )
         # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
         pattern = self.layers_pattern
         self.layers_pattern = pattern if self.layers_to_transform is not None else None
@@ -113,11 +120,6 @@ class ShareLoraConfig(LoraConfig):
             raise UserError(
                 "use_dora does not go with enable_lora: DoRA rescales all outputs of a module, also of the slices that "
                 "are not enabled; leave out one of them"
-            )
-        if self.init_lora_weights in UNSUPPORTED_INIT:
-            raise UserError(
-                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
-                "use true, 'gaussian', 'pissa' or 'olora'"
             )
 
     def _check_sharing(self) -> None:

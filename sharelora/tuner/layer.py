@@ -157,7 +157,7 @@ class ShareLayer(_LoraLayer):
         adapter = None if args or kwargs else self._plain_adapter()
         if adapter is None:
             return super().forward(x, *args, **kwargs)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or fused.transformed():
             return self._formula(x, adapter)
         device = x.device.type
         # Devices without autocast, such as meta, may not even be asked whether it is enabled.
@@ -191,7 +191,7 @@ class ShareLayer(_LoraLayer):
         return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:
-        """The paper's formula, for a compiler to fuse."""
+        """The paper's formula, for a compiler to fuse and for `torch.func` to transform."""
         y = self.base_layer(x)
         dropped = self.lora_dropout[adapter](x).to(y)
         a, b = self.view_a(adapter).weight.to(y), self.view_b(adapter).weight.to(y)
@@ -277,7 +277,7 @@ def group_siblings(layers: dict[str, nn.Module]) -> None:
     for path, layer in layers.items():
         if isinstance(layer, ShareLayer):
             layer.siblings = None
-            groups.setdefault(input_of(path, int(layer.in_features or 0)), []).append(layer)
+            groups.setdefault(input_of(path, cast(int, layer.in_features)), []).append(layer)
     for members in groups.values():
         if len(members) > 1:
             group = Siblings(members)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -21,13 +21,19 @@ from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
+from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
 from sharelora.tuner.bank import MatrixView, deposit, matrices_of
+from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
+from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.loading import load_under_present_names
+from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
+from sharelora.tuner.resize import differences
 from sharelora.tuner.sites import OUT_PROJ, adaptable, own_modules, refuse_unmatched, sites_of
+from sharelora.tuner.tied import scale_kept, untie_before_merging, untie_before_unloading
 
 BANK = "lora_bank"
 # Settings of PEFT that take modules out of those that target_modules names.
@@ -67,6 +73,7 @@ class ShareLoraModel(LoraModel):
         protect_4bit(model)
         # The caller's own object: PEFT goes on to write into that which the caller has given it.
         config: Any = self.peft_config[adapter_name]
+        warn_of_experts(config, model)
         # A copy, so that a refused configuration is as it was.
         plan, now_at = self._plan(model, copy.copy(config))
         config.check(plan)
@@ -75,6 +82,7 @@ class ShareLoraModel(LoraModel):
             config.plan = plan.to_json()
             config.target_modules = {plan.owner(path) for path in plan.by_path}
         config.fill_in(plan.to_json(), precision(model))
+        config.base_model_type = getattr(getattr(model, "config", None), "model_type", None)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
@@ -93,6 +101,8 @@ class ShareLoraModel(LoraModel):
             return found
         filters = {name: getattr(config, name) for name in _FILTERS}
         refuse_unmatched(model, config.target_modules or (), paths, filters)
+        for path in paths:
+            refuse_passed_by(config, model, path.rpartition(".")[2])
         equally = () if saved is None else _cut_equally(saved, paths)
         sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally)
         if saved is not None:
@@ -110,7 +120,7 @@ class ShareLoraModel(LoraModel):
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
         if saved is not None:
-            _compare_with_saved(plan, saved)
+            compare_with_saved(plan, saved)
         return plan, {}
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
@@ -169,10 +179,13 @@ class ShareLoraModel(LoraModel):
             deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
             matrices[adapter_name] = view
 
-    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
+    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first, but for the
+    # classes that the caller has registered layers for.
     @staticmethod
     def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
-        new_module = dispatch_share(target, adapter_name, config=lora_config, **kwargs)
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        registered = isinstance(base, tuple(lora_config._custom_modules or ()))
+        new_module = None if registered else dispatch_share(target, adapter_name, config=lora_config, **kwargs)
         if new_module is None:
             new_module = LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
         return new_module
@@ -184,33 +197,60 @@ class ShareLoraModel(LoraModel):
             if autocast_adapter_dtype and matrix.dtype in (torch.float16, torch.bfloat16):
                 matrix.data = matrix.data.float()
 
+    # BaseTuner._check_merge_allowed is called before any layer is merged.
+    def _check_merge_allowed(self) -> None:
+        untie_before_merging(self.model)
+        super()._check_merge_allowed()
+
+    # BaseTuner._unload_and_optionally_merge puts merged layers, and trained copies of whole modules, into the model.
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        untie_before_unloading(self.model)
+        with scale_kept(self.model):
+            return super()._unload_and_optionally_merge(*args, **kwargs)
+
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter with its bank."""
         super().delete_adapter(adapter_name)
         del self.lora_bank[adapter_name], self.plans[adapter_name], self.now_at[adapter_name]
 
-    def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
-        """Combine adapters as PEFT does, where no matrix is shared.
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        svd_clamp: int | None = None,
+        svd_full_matrices: bool = True,
+        svd_driver: str | None = None,
+        density: float | None = None,
+        majority_sign_method: str = "total",
+    ) -> None:
+        """Combine adapters as `LoraModel.add_weighted_adapter` does, with the sharing of the first one.
 
         Raises:
-            UserError: an adapter shares matrices: a combination of two layers would need its own matrix.
+            UserError: layers that share a matrix would need different ones.
         """
-        sharing = [name for name in adapters if name in self.plans and self.plans[name].shares]
-        if sharing:
-            raise UserError(
-                f"adapters {', '.join(sharing)} share matrices and cannot be combined; "
-                "export them first and combine plain LoRAs"
-            )
-        configs: list[Any] = [self.peft_config[name] for name in adapters if name in self.peft_config]
-        plans = [config.plan for config in configs]
-        try:
-            # The combination copies the first adapter's config and may have another rank, so another plan.
-            for config in configs:
-                config.plan = None
-            super().add_weighted_adapter(adapters, *args, **kwargs)
-        finally:
-            for config, plan in zip(configs, plans, strict=True):
-                config.plan = plan
+        if adapter_name in self.peft_config:
+            return
+        if len(weights) != len(adapters):
+            raise UserError(f"{len(weights)} weights for {len(adapters)} adapters; give one for each")
+        kind, rank, targets = self._check_add_weighted_adapter(adapters, combination_type, svd_rank)
+        config: Any = replace(
+            cast(Any, self.peft_config[adapters[0]]),
+            **{"r": rank, "lora_alpha": rank, "target_modules": targets, "alpha_pattern": {}, "rank_pattern": {}},
+            # One that is fitted to the base would change the base, and what it draws is replaced.
+            **{"plan": None, "init_lora_weights": True},
+        )
+        matrices = combine(
+            *(self, adapters, weights, self._plan(self.model, copy.copy(config))[0], kind),
+            **{"density": density, "majority_sign_method": majority_sign_method},
+            **{"svd_clamp": svd_clamp, "svd_full_matrices": svd_full_matrices, "svd_driver": svd_driver},
+        )
+        self.peft_config[adapter_name] = config
+        self.inject_adapter(self.model, adapter_name)
+        for name, value in matrices.items():
+            self.bank(adapter_name)[name].requires_grad_(False).data.copy_(value)
 
     # LoraModel._enable_peft_forward_hooks: every forward of a PeftModel enters it, whatever the task; many forwards
     # never call the tuner's own.
@@ -250,7 +290,22 @@ class ShareLoraModel(LoraModel):
         if tuner is not None:
             # Another model may have been made with the same object since.
             config.fill_in(tuner.plans[adapter_name].to_json(), precision(tuner.model))
-        return super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        if tuner is not None:
+            warn_of_shards(found, tuner.plans[adapter_name], f"{BANK}.{adapter_name}.", adapter_name)
+        return found
+
+    # Called by PeftModel.save_pretrained, which resets the initialisation in the initial adapter's configuration, but
+    # for LoRA alone.
+    @classmethod
+    def _convert_state_dict_for_initial_model(
+        cls, peft_model: Any, peft_config: Any, path: str, output_state_dict: dict[str, Tensor], kwargs: Any
+    ) -> dict[str, Tensor]:
+        peft_config.init_lora_weights = True
+        peft_config.save_pretrained(path)
+        found = super()._convert_state_dict_for_initial_model(peft_model, peft_config, path, output_state_dict, kwargs)
+        others = {name: value for name, value in output_state_dict.items() if f".{BANK}." not in name}
+        return differences(peft_config, SharingPlan.from_json(peft_config.plan), {**others, **found}, f".{BANK}.")
 
     # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
     # missing or left over PEFT only warns afterwards.
@@ -259,7 +314,7 @@ class ShareLoraModel(LoraModel):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         if config.plan is not None:
-            _compare_with_file(SharingPlan.from_json(config.plan), state_dict, config.use_dora)
+            compare_with_file(SharingPlan.from_json(config.plan), state_dict, BANK, config.use_dora)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
@@ -300,41 +355,6 @@ def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, p
     return config
 
 
-def _compare_with_saved(plan: SharingPlan, saved: SharingPlan) -> None:
-    if saved.hash == plan.hash:
-        return
-    old, new = set(saved.entries), set(plan.entries)
-    entry = min(old - new or new - old, key=lambda e: e.site.name)
-    raise UserError(
-        f"the adapter was made for another model: its plan {saved.hash} and this model's {plan.hash} differ in "
-        f"{len(old ^ new)} entries, first {entry.site.name} ({entry.site.d_in} to {entry.site.d_out}); "
-        "load its own base model"
-    )
-
-
-def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dora: bool) -> None:
-    """Compare the tensors of an adapter's file with its plan.
-
-    Raises:
-        UserError: missing or unknown matrices, or other shapes; missing magnitudes of DoRA.
-    """
-    pattern = re.compile(rf".*\b{BANK}\.(.+)")
-    stored = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
-    difference = plan.difference(stored)
-    if difference:
-        raise UserError(
-            f"the adapter file does not hold the matrices of its plan: {difference}; copy the folder again from its "
-            "source"
-        )
-    suffix = ".lora_magnitude_vector"
-    scaled = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}
-    missing = [path for path in plan.by_path if not any(key.endswith(f".{path}") for key in scaled)]
-    if use_dora and missing:
-        raise UserError(
-            f"the adapter file lacks {len(missing)} magnitudes of DoRA, first {missing[0]}{suffix}; "
-            "copy the folder again from its source"
-        )
-
-
 register(ShareLoraConfig, ShareLoraModel)
+open_doors(ShareLoraConfig, ShareLoraModel, BANK)
 load_under_present_names(ShareLoraModel)

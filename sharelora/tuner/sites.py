@@ -257,3 +257,17 @@ def _parts(site: Site, enabled: Sequence[bool], parts: Sequence[Part] | None) ->
         rows = None if equal else part.rows
         sites.append(Site(site.path, f"{site.kind}[{index}]", site.layer, site.d_in, d_out, index, count, rows=rows))
     return [own for own, on in zip(sites, enabled, strict=True) if on]
+
+
+def layer_at(model: nn.Module, path: str) -> nn.Module:
+    """Return the adapted layer of a site.
+
+    Args:
+        model: an adapted model.
+        path: of the site; that of an attention's own output projection is inside of the adapted attention.
+    """
+    parent, _, name = path.rpartition(".")
+    outer: Any = model.get_submodule(parent)
+    if name == OUT_PROJ and hasattr(outer, "get_base_layer"):
+        outer = outer.get_base_layer()
+    return getattr(outer, name)

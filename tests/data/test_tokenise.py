@@ -181,7 +181,7 @@ def test_everything_cut_is_in_one_report() -> None:
     assert "train: 1 of 2 (50.0 %) prompts lost their middle: longer than source_max_len 30" in text
     assert f"(longest {report.longest_source})" in text and f"(longest {report.longest_target})" in text
     assert "answers lost their last tokens: longer than target_max_len 20" in text
-    assert "e.g. row 0" in text and "e.g. row 1" in text and "--source_max_len" in text
+    assert "e.g. row 1" in text and "e.g. row 2" in text and "--source_max_len" in text
 
 
 def test_nothing_cut_is_no_report() -> None:

@@ -84,8 +84,8 @@ def test_tokens_of_a_sign_in_are_hidden() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["hf_codealpaca", "hf_models", "hf_transformers_cache", "hf_device_map", "HuggingFaceH4/CodeAlpaca_20K"]
-    + ["hf_" + "a" * 33, "runs/hf_internal_testing_tiny_random_llama", "api_org_settings", "xhf_" + "a" * 34],
+    "hf_codealpaca hf_models hf_transformers_cache hf_device_map HuggingFaceH4/CodeAlpaca_20K api_org_settings".split()
+    + f"hf_{'a' * 33} runs/hf_internal_testing_tiny_random_llama xhf_{'a' * 34}".split(),
 )
 def test_names_that_begin_like_a_token_stay(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "--dataset", name])

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jinja2
-
-from sharelora.data.chat import find_template
 from sharelora.data.context import Context
+from sharelora.data.templates import DEFAULT, ChatTemplate, find_template
 from sharelora.data.tokenise import BATCH, Ids, adds_space, token_ids
 from sharelora.data.vision.batches import ImageTextRows
 from sharelora.data.vision.conversations import IMAGE, Conversation, Turn
@@ -51,7 +49,8 @@ class ConversationWriter:
 
     def __init__(self, reader: ImageReader, template: str) -> None:
         self.reader, self.own = reader, template == OWN_TEMPLATE
-        self.template = _own_template(reader.processor) if self.own else find_template(template, reader.tokenizer)
+        text = _own_template(reader.processor) if self.own else find_template(template, reader.tokenizer)
+        self.template = ChatTemplate(text, reader.tokenizer)
 
     def pieces(self, conversation: Conversation) -> list[Piece]:
         """Return questions and answers in turn; a question that comes last ends where its answer begins.
@@ -78,14 +77,7 @@ class ConversationWriter:
 
     def _render(self, conversation: Conversation, turns: Sequence[Turn], prompt: bool) -> str:
         messages = [{"role": turn.role, "content": self._content(turn.text)} for turn in turns]
-        try:
-            return str(
-                self.reader.tokenizer.apply_chat_template(
-                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=prompt
-                )
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise UserError(f"the chat template refuses {conversation.name}: {error}; change one of them") from error
+        return self.template.write(messages, prompt, conversation.name)
 
     def _content(self, text: str) -> Any:
         if not self.own:
@@ -100,8 +92,10 @@ class ConversationWriter:
 
 def _own_template(processor: Any) -> str:
     for holder in (processor, processor.tokenizer):
-        if isinstance(holder.chat_template, str):
-            return str(holder.chat_template)
+        template = holder.chat_template
+        template = template.get(DEFAULT) if isinstance(template, dict) else template
+        if isinstance(template, str):
+            return template
     raise UserError("this model has no chat template; need one; pass --chat_template vicuna or a Jinja file")
 
 

@@ -6,6 +6,7 @@ A prompt's text depends on its batch only by rounding, where two texts score the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,11 @@ from sharelora.evaluation.batching import (
 )
 from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings, processors
+from sharelora.evaluation.generation.decoding import can_continue
+from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.support.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Beams of all prompts of a batch together; more are not faster.
 MOST_BEAMS = {"cpu": 320, "cuda": 5120}
@@ -84,12 +89,15 @@ def decode(
         size, lambda index: len(prompts[index]), len(prompts), listener, keep
     )
 
+    reader: PromptReader | None = None
+
     def step(batch: list[int]) -> None:
-        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id)
+        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id, reader)
         read = sum(len(prompts[index]) for index in batch) + result.tokens
         runner.add(dict(zip(batch, result.best, strict=True)), read)
 
     with evaluating(model):
+        reader = _whole_reader(model, prompts)
         runner.run(range(len(prompts)), step)
     best = tuple(runner.results[index] for index in range(len(prompts)))
     prompt_tokens = sum(map(len, prompts))
@@ -117,13 +125,36 @@ def require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, conte
         )
 
 
-def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSettings, pad_id: int) -> SearchResult:
-    """Search the best text for every prompt of one batch, through transformers' `generate`."""
+def _whole_reader(model: Any, prompts: Sequence[Sequence[int]]) -> PromptReader | None:
+    """Return what reads everything again for every token, where the model cannot continue from a cache; else None."""
+    reader, longest = PromptReader(model), max(prompts, key=len, default=())
+    if not longest or can_continue(reader, (tuple(longest[-6:]) * 6)[:6], shared=False):
+        return None
+    logger.info("this model does not continue from a cache: it reads everything again for every token")
+    return reader
+
+
+def search_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: BeamSettings,
+    pad_id: int,
+    reader: PromptReader | None = None,
+) -> SearchResult:
+    """Search the best text for every prompt of one batch, through transformers' `generate`.
+
+    Args:
+        model, prompts, settings, pad_id: see `decode`.
+        reader: see `beam_search`.
+    """
     columns = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad_id] * (columns - len(row)) + list(row) for row in prompts], device=device)
     lengths = torch.tensor([len(row) for row in prompts], device=device)
-    mask = torch.arange(columns, device=device) >= columns - lengths[:, None]
+    mask = (torch.arange(columns, device=device) >= columns - lengths[:, None]).long()
+    if reader is not None:
+        rules = processors(settings, columns)
+        return beam_search(model, ids, rules, settings, attention_mask=mask, reader=reader)
     # `num_beams` stays 1: otherwise `generate` copies every prompt before it is read.
     config = GenerationConfig(
         max_new_tokens=settings.eval_len,
@@ -134,7 +165,7 @@ def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSet
     )
     result: SearchResult = model.generate(
         input_ids=ids,
-        attention_mask=mask.long(),
+        attention_mask=mask,
         generation_config=config,
         logits_processor=processors(settings, columns),
         custom_generate=beam_search,

@@ -175,8 +175,9 @@ class GlueJob(Job[GlueArguments, TaskData]):
         logger.info("%s\n%s", outlook.need.table(), outlook.need.verdict(outlook.there))
         return outlook
 
-    def check_data(self, run: Run[GlueArguments], source: Source) -> None:
+    def check_data(self, run: Run[GlueArguments], source: Source) -> int | None:
         """Do nothing more: the rows have been read."""
+        return len(source.rows.splits[TRAIN]) if run.training else None
 
     # Data, model, Trainer.
 

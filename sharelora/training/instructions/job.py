@@ -84,11 +84,12 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
         choosing = CHOOSING_CHECKPOINT if args.train["load_best_model_at_end"] else ()
         return deciding_settings(args, choosing, [field.name for field in dataclasses.fields(args.generation)])
 
-    def check_data(self, run: Run[InstructionArguments], rows: Any) -> None:
+    def check_data(self, run: Run[InstructionArguments], rows: Any) -> int | None:
         """Read the rows; without tokens."""
-        load_splits(run.args.data, run.data_root)
+        splits = load_splits(run.args.data, run.data_root)
         if run.args.mmlu.do_mmlu_eval:
             load_mmlu(run.args.mmlu.split, run.data_root)
+        return None if run.args.data.packing else len(splits.train)
 
     def load_data(self, run: Run[InstructionArguments], rows: Any) -> InstructionData:
         """Load the tokenizer, the rows, and MMLU's questions."""
