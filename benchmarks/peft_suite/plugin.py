@@ -165,7 +165,7 @@ def _errors(error: BaseException | None) -> Iterator[tuple[str, str]]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write a line for each phase of a test; several processes report to one, which is the one that writes."""
     if _writer is not None:
-        noted: dict[str, Any] = next((v for k, v in reversed(report.user_properties) if k == "peft_suite"), {})
+        noted: Any = next((v for k, v in reversed(report.user_properties) if k == "peft_suite"), {})
         outcome = "expected" if hasattr(report, "wasxfail") else report.outcome
         row = {"test": report.nodeid, "when": report.when, "outcome": outcome, "seconds": round(report.duration, 3)}
         if outcome == "failed" and not noted.get("errors"):

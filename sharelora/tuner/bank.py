@@ -113,7 +113,7 @@ class MatrixView(nn.Module):
         return f"{self.out_features}x{self.in_features} of {', '.join(self.names)}"
 
 
-class BlockView(MatrixView, BlockDiagonalLinear):
+class BlockView(MatrixView, BlockDiagonalLinear):  # type: ignore[misc]
     """A view of a matrix that consists of blocks on its diagonal; it multiplies as PEFT's module does.
 
     Args:

@@ -189,7 +189,7 @@ def parameter_sites(
     names = list(names)
     # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
     inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for module_path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             path = f"{module_path}.{name}".replace(".base_layer", "")
