@@ -10,7 +10,8 @@
 # (44 MB; without bitsandbytes the NF4 sections are left out). They are unpacked into a temporary folder, that is all.
 # Results go to benchmarks/results as dated JSON and Markdown, and to OUT if that is set.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
+source "$root/scripts/common/paths.sh"
 cd "$root"
 python=${PYTHON:-python3}
 if [[ -z ${PYTHON:-} && -x $root/.venv/bin/python ]]; then python=$root/.venv/bin/python; fi

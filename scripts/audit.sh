@@ -2,7 +2,7 @@
 # Look up the versions that are installed, what requirements.txt pins and all that it brings along, among published vulnerabilities.
 # Usage: [VENV=DIR] bash scripts/audit.sh [FLAGS OF PIP-AUDIT]      Needs the network: the package index's advisories.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common/environment.sh"
 source "$root/scripts/common/venv.sh"
 
 # Vulnerabilities that do no harm here: an ID in each line, and the reason as a comment behind it. None so far.

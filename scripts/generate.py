@@ -103,7 +103,8 @@ class Script:
             "# Written by scripts/generate.py; --help says what it runs.",
             " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items()),
             *_arrays(self.flags),
-            f'source "$(dirname "${{BASH_SOURCE[0]}}"){up}/common/run.sh"',
+            # A script may be called through a link.
+            f'source "$(dirname "$(readlink -f "${{BASH_SOURCE[0]}}")"){up}/common/run.sh"',
             f'{self.call} "$@"',
         ]
         return "\n".join(lines) + "\n"

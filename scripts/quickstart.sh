@@ -2,7 +2,7 @@
 # From a clone to a comparison of LoRA and ShareA, on a small LLaMA that the project makes itself. No GPU, no model hub.
 # Usage: [VENV=DIR] bash scripts/quickstart.sh      A second run reuses .venv and the finished runs; delete runs/ to repeat.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common/environment.sh"
 source "$root/scripts/common/venv.sh"
 
 venv=${VENV:-$root/.venv}

@@ -4,9 +4,9 @@
 # Usage: MODEL=DIR SHARELORA_DATA=DIR [JOBS=N] [SEEDS="0 1 2"] [OUTPUT_DIR=DIR] bash scripts/real_input.sh [FLAGS]
 # Runs that are finished are not repeated, so an interrupted comparison resumes where it stopped.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-out=${OUTPUT_DIR:-runs/real_input}
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 source scripts/common/environment.sh
+out=${OUTPUT_DIR:-runs/real_input}
 need_dependencies
 
 qkv=q_proj,k_proj,v_proj
@@ -23,8 +23,9 @@ variants=(
 for seed in ${SEEDS:-0 1 2}; do
   for variant in "${variants[@]}"; do
     read -r name command <<<"$variant"
-    printf '%s\0' "mkdir -p $out && OUTPUT_DIR=$out/${name}_seed$seed bash $command --run_name $name --seed $seed ${*@Q} \
-      >$out/${name}_seed$seed.log 2>&1 || { tail -n 3 $out/${name}_seed$seed.log; exit 255; }"
+    run=$out/${name}_seed$seed
+    printf '%s\0' "mkdir -p ${out@Q} && OUTPUT_DIR=${run@Q} bash $command --run_name $name --seed $seed ${*@Q} \
+      >${run@Q}.log 2>&1 || { tail -n 3 ${run@Q}.log; exit 255; }"
   done
 done | xargs -0 -n 1 -P "${JOBS:-1}" bash -c
 

@@ -2,7 +2,7 @@
 # Make or reuse .venv and run the tests: no network, no GPU, within five minutes on two cores.
 # Usage: [VENV=DIR] bash scripts/test.sh [FLAGS OF PYTEST]      for example: bash scripts/test.sh -k plan
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common/environment.sh"
 source "$root/scripts/common/venv.sh"
 
 venv=${VENV:-$root/.venv}

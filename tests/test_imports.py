@@ -80,7 +80,8 @@ LIGHT = (
     *("memory/advice.py", "memory/estimator.py", "models/known.py", "reporting/compare.py"),
     *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
     *("training/arguments.py", "training/options.py", "training/instructions/options.py", "training/nlg/options.py"),
-    *("training/vision/options.py", "training/glue/options.py", "tuner/files.py", "tuner/with_peft.py"),
+    *("training/vision/options.py", "training/glue/options.py", "tuner/files.py", "tuner/versions.py"),
+    "tuner/with_peft.py",
 )
 HEAVY = (
     *("PIL", "accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "peft", "sacrebleu", "safetensors"),

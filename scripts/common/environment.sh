@@ -1,6 +1,7 @@
 # What every script needs: the project's folder, a Python, and whether this is a tiny run. Sourced, never run.
 # Reads: PYTHON, SHARELORA_TINY, PRINT_COMMAND, and the script's arguments.   Sets: root, python, tiny (1 or empty).
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
+source "$root/scripts/common/paths.sh"
 
 fail() {
   echo "error: $*" >&2

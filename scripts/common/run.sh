@@ -12,7 +12,7 @@
 #                   full_flags, decode_flags, score_flags, tiny_decode_flags, tiny_score_flags   (GPT-2)
 #                   tuned          (exams) the name of the results whose adapter is examined
 # and calls one of  tune, tune_in_turn, tune_decode_score, examine, with the command to run and "$@".
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 
 help=
 for word in "$@"; do

@@ -7,5 +7,5 @@ share=none name=continual_llama3_8b base=meta-llama/Meta-Llama-3-8B recipe=llama
 flags=(--bits 16 --bf16 true --lora_dropout 0.1 --gradient_checkpointing false --do_eval false --eval_strategy no --load_best_model_at_end false
   --save_total_limit 1)
 tiny_flags=(--bits 32 --max_steps 40 --save_steps 40)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune_in_turn eval/continual.py "$@"

@@ -7,5 +7,5 @@ share=none name=alpaca_llama2_13b_full base=meta-llama/Llama-2-13b-hf recipe=qlo
 flags=(--bits 16 --bf16 true --learning_rate 2e-4 --lora_dropout 0.05 --dataset alpaca --dataset_format alpaca --source_max_len 384
   --target_max_len 128 --eval_dataset_size 1024 --max_eval_samples 1000 --do_mmlu_eval true --mmlu_split eval)
 tiny_flags=(--bits 32)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

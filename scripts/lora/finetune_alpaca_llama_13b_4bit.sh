@@ -6,5 +6,5 @@ set -euo pipefail
 share=none name=alpaca_llama_13b_4bit base=huggyllama/llama-13b recipe=qlora tiny_recipe=tiny_llama
 flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true --learning_rate 2e-4 --lora_dropout 0.05 --dataset alpaca --dataset_format alpaca
   --source_max_len 384 --target_max_len 128 --eval_dataset_size 1024 --max_eval_samples 1000 --do_mmlu_eval true --mmlu_split eval)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

@@ -7,5 +7,5 @@ share=none name=gpt2_large_webnlg base=openai-community/gpt2-large recipe=gpt2 t
 flags=(--train_data webnlg --weight_decay 0.01 --lora_dropout 0.1 --label_smoothing_factor 0.1) full_flags=(--num_train_epochs 5)
 decode_flags=(--data webnlg --split test --length_penalty 0.8 --beam 10 --no_repeat_ngram_size 4 --repetition_penalty 1.0 --seq_len 512 --eval_len 64)
 tiny_decode_flags=(--eval_len 48) score_flags=(--task webnlg --data webnlg --split test) tiny_score_flags=(--without meteor)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune_decode_score NLG/gpt2_share_ft.py "$@"

@@ -6,5 +6,5 @@ set -euo pipefail
 share=none name=roberta_large_qqp base=FacebookAI/roberta-large recipe=roberta tiny_recipe=tiny_glue
 flags=(--task_name qqp --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --learning_rate 3e-4 --num_train_epochs 20
   --max_seq_length 512)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

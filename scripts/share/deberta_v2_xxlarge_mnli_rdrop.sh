@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=deberta_v2_xxlarge_mnli_rdrop base=microsoft/deberta-v2-xxlarge recipe=deberta tiny_recipe=tiny_glue
 flags=(--task_name mnli --per_device_train_batch_size 8 --gradient_accumulation_steps 8 --learning_rate 1e-4 --num_train_epochs 5 --max_seq_length 256
   --warmup_steps 1000 --weight_decay 0 --cls_dropout 0.15 --eval_steps 500 --save_steps 500 --reg_loss_wgt 1.0 --seed 42)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

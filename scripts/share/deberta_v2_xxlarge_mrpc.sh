@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=deberta_v2_xxlarge_mrpc base=microsoft/deberta-v2-xxlarge recipe=deberta tiny_recipe=tiny_glue start_from=deberta_v2_xxlarge_mnli
 flags=(--task_name mrpc --per_device_train_batch_size 32 --gradient_accumulation_steps 8 --learning_rate 2e-4 --num_train_epochs 30
   --max_seq_length 128 --warmup_steps 0.1 --weight_decay 0.01 --cls_dropout 0 --eval_steps 10 --save_steps 10)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

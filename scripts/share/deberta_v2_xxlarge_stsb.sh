@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=deberta_v2_xxlarge_stsb base=microsoft/deberta-v2-xxlarge recipe=deberta tiny_recipe=tiny_glue start_from=deberta_v2_xxlarge_mnli
 flags=(--task_name stsb --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --learning_rate 2e-4 --num_train_epochs 10
   --max_seq_length 128 --warmup_steps 100 --weight_decay 0.1 --cls_dropout 0.2 --eval_steps 50 --save_steps 50)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

@@ -7,5 +7,5 @@ share=a name=alpaca_llama3_8b_full base=meta-llama/Meta-Llama-3-8B recipe=llama3
 flags=(--bits 16 --bf16 true --lora_dropout 0.1 --gradient_checkpointing false --dataset alpaca --dataset_format alpaca --source_max_len 512
   --target_max_len 512 --eval_dataset_size 3000 --max_eval_samples 3000 --do_mmlu_eval true --mmlu_split eval --save_total_limit 20)
 tiny_flags=(--bits 32)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

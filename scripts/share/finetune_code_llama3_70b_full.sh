@@ -7,5 +7,5 @@ share=a name=code_llama3_70b_full base=meta-llama/Meta-Llama-3-70B recipe=llama3
 flags=(--bits 16 --bf16 true --lora_dropout 0.05 --gradient_checkpointing true --dataset hf_codealpaca --dataset_format HF_CODE --source_max_len 512
   --target_max_len 1024 --eval_dataset_size 500 --max_eval_samples 500 --save_total_limit 30)
 tiny_flags=(--bits 32)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

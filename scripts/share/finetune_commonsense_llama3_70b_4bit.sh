@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=a name=commonsense_llama3_70b_4bit base=meta-llama/Meta-Llama-3-70B recipe=commonsense tiny_recipe=tiny_llama
 flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true) tiny_flags=(--warmup_steps 10)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=a name=commonsense_llama_13b_full base=huggyllama/llama-13b recipe=commonsense tiny_recipe=tiny_llama
 flags=(--bits 16 --bf16 true) tiny_flags=(--warmup_steps 10 --bits 32)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

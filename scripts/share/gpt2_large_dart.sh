@@ -7,5 +7,5 @@ share=a name=gpt2_large_dart base=openai-community/gpt2-large recipe=gpt2 tiny_r
 flags=(--train_data dart --weight_decay 0.0 --lora_dropout 0.0 --label_smoothing_factor 0.0) full_flags=(--num_train_epochs 5)
 decode_flags=(--data dart --split test --length_penalty 0.8 --beam 10 --no_repeat_ngram_size 4 --repetition_penalty 1.0 --seq_len 512 --eval_len 64)
 tiny_decode_flags=(--eval_len 48) score_flags=(--task dart --data dart --split test) tiny_score_flags=(--without meteor)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune_decode_score NLG/gpt2_share_ft.py "$@"

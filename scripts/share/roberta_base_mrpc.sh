@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=roberta_base_mrpc base=FacebookAI/roberta-base recipe=roberta tiny_recipe=tiny_glue start_from=roberta_base_mnli
 flags=(--task_name mrpc --per_device_train_batch_size 16 --gradient_accumulation_steps 8 --learning_rate 4e-4 --num_train_epochs 30
   --max_seq_length 512)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=roberta_base_qnli base=FacebookAI/roberta-base recipe=roberta tiny_recipe=tiny_glue
 flags=(--task_name qnli --per_device_train_batch_size 32 --gradient_accumulation_steps 8 --learning_rate 4e-4 --num_train_epochs 25
   --max_seq_length 512)
-source "$(dirname "${BASH_SOURCE[0]}")/../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune NLU/run_glue_share.py "$@"

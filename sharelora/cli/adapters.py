@@ -27,6 +27,9 @@ def add_export_flags(parser: Parser) -> None:
     """Add the flags of `sharelora export`."""
     parser.add_argument("adapter", help="folder of the adapter")
     parser.add_argument("out", help="folder to write: a plain PEFT LoRA; with --loralib a .safetensors file")
+    parser.add_argument(
+        "--base", metavar="MODEL", help=f"base model, where the adapter's own is not found: {MODEL_HELP}"
+    )
     parser.switch("--loralib", help="write the flat file that loralib reads, the head included")
 
 
@@ -36,7 +39,7 @@ def run_export(args: argparse.Namespace) -> None:
         flat = convert.export_loralib(args.adapter, args.out)
         print(f"wrote {flat.file}: {flat.modules} modules, {flat.head} weights of the head; alpha is {flat.alpha:g}")
         return
-    done = convert.export_lora(args.adapter, args.out)
+    done = convert.export_lora(args.adapter, args.out, args.base)
     print(f"wrote {done.folder}: {done.modules} modules of rank {done.rank}, {done.elements:,} elements")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from sharelora.layer_groups.show import draw, render
 from sharelora.layer_groups.similarity import FILE, Similarity, read_similarity
 from sharelora.reporting.pictures import has_matplotlib
 from sharelora.support.errors import UserError
-from sharelora.support.files import require_writable
+from sharelora.support.files import require_writable, vanishing
 
 if TYPE_CHECKING:
     from sharelora.evaluation.subject import Subject
@@ -68,13 +69,15 @@ def _run(args: argparse.Namespace) -> None:
     BatchSize(args.batch_size, 1)
     subject = locate_subject(take(Options, args))
     sample = _sample(args)
+    prepare = _texts if args.image_folder is None else _images
+    compare = prepare(args, subject, sample)
     if args.dry_run:
         logger.info("dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample), args.sample)
         return
-    file = require_writable(args.output) / FILE
-    measure = _measure_texts if args.image_folder is None else _measure_images
-    similarity = measure(args, subject, sample)
-    similarity.write(file)
+    with vanishing(args.output):
+        file = require_writable(args.output) / FILE
+        similarity = compare()
+        similarity.write(file)
     logger.info("%s", by_every_method(similarity, choice))
     logger.info("wrote %s", ", ".join(map(str, [file, *_draw(similarity, file, choice)])))
 
@@ -92,37 +95,48 @@ def _sample(args: argparse.Namespace) -> Sample | ImageSample:
     return read_sample(name, args.limit, args.seed, data_root(args.data_root, args.tiny))
 
 
-def _measure_images(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
+def _images(args: argparse.Namespace, subject: Subject, sample: Any) -> Callable[[], Similarity]:
+    """Tokenise conversations about images; the function that is returned loads the model and measures."""
     from sharelora.evaluation.batching import BatchSize
-    from sharelora.layer_groups.images import measure_with_images
+    from sharelora.layer_groups.images import encode_sample, measure_with_images
     from sharelora.models.vision import load_vision_base, open_writer
 
-    writer = open_writer(subject.base, None)
-    model = subject.load(take(Options, args), load_vision_base)
-    body = model if subject.adapter is None else model.get_base_model()
-    size = BatchSize(args.batch_size, PAIRS).most
-    return measure_with_images(body, writer, sample, subject.base, args.max_length or LONGEST_PAIR, size)
+    writer, longest = open_writer(subject.base, None), args.max_length or LONGEST_PAIR
+    rows = encode_sample(writer, sample, longest, subject.reads())
+
+    def compare() -> Similarity:
+        model = subject.load(take(Options, args), load_vision_base)
+        body = model if subject.adapter is None else model.get_base_model()
+        size = BatchSize(args.batch_size, PAIRS).most
+        return measure_with_images(body, writer, sample, subject.base, longest, size, rows)
+
+    return compare
 
 
-def _measure_texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Similarity:
+def _texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Callable[[], Similarity]:
+    """Tokenise texts; the function that is returned loads the model and measures."""
     import torch
 
     from sharelora.evaluation.batching import BatchSize, most_that_fit
     from sharelora.layer_groups.measure import load_any
-    from sharelora.layer_groups.texts import MAX_LENGTH, measure
+    from sharelora.layer_groups.texts import MAX_LENGTH, encode, measure
     from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
-    tokenizer = load_tokenizer(subject.base)
-    devices: dict[str, Any] = {"device_map": "auto"} if torch.cuda.is_available() else {}
-    model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **devices)
-    if subject.adapter is not None:
-        # PEFT's own wrapper runs the head as well.
-        model = load_adapter(model, subject.adapter).get_base_model()
-    longest = args.max_length or MAX_LENGTH
-    most = most_that_fit(model.config, model.dtype, model.device, longest)
-    size = BatchSize(args.batch_size, most).most
-    return measure(model, tokenizer, sample, subject.base, max_length=longest, batch_size=size)
+    tokenizer, longest = load_tokenizer(subject.base), args.max_length or MAX_LENGTH
+    rows = encode(tokenizer, sample, longest, subject.reads())
+
+    def compare() -> Similarity:
+        devices: dict[str, Any] = {"device_map": "auto"} if torch.cuda.is_available() else {}
+        model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **devices)
+        if subject.adapter is not None:
+            # PEFT's own wrapper runs the head as well.
+            model = load_adapter(model, subject.adapter).get_base_model()
+        most = most_that_fit(model.config, model.dtype, model.device, longest)
+        size = BatchSize(args.batch_size, most).most
+        return measure(model, tokenizer, sample, subject.base, longest, size, rows)
+
+    return compare
 
 
 def by_every_method(similarity: Similarity, choice: GroupingSettings) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import Parser, positive, tiny_environment, unknown_flag
 from sharelora.support.errors import UserError
-from sharelora.support.files import require_writable
+from sharelora.support.files import require_writable, vanishing
 
 if TYPE_CHECKING:
     from sharelora.continual.sequence import TaskSequence
@@ -113,6 +113,7 @@ def run(options: ContinualOptions, words: Sequence[str], began: float) -> None:
     """
     # These load the training.
     from sharelora.continual import report, stages
+    from sharelora.continual.sequence import SETTINGS
 
     sequence = sequence_of(options, words)
     measures = stages.prepare(sequence)
@@ -121,12 +122,13 @@ def run(options: ContinualOptions, words: Sequence[str], began: float) -> None:
         count, ways = len(options.tasks), len(options.share)
         logger.info("dry run: %s, %d stages for each of %d ways of sharing", options.tasks, count, ways)
         return
-    require_writable(sequence.output)
-    sequence.remember()
     results = []
-    for share in options.share:
-        results.append(stages.run_share(sequence, share, measures))
-        report.write_share_result(sequence, results[-1])
+    with vanishing(sequence.output, SETTINGS):
+        require_writable(sequence.output)
+        sequence.remember()
+        for share in options.share:
+            results.append(stages.run_share(sequence, share, measures))
+            report.write_share_result(sequence, results[-1])
     files = report.write_document(sequence, results, Path(options.report or options.output))
     print(report.summary_table(sequence, results))
     if len(files) == 1:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharelora.data import build_data
+from sharelora.data.context import Context
 from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.gsm8k import load_gsm8k
 from sharelora.data.humaneval import STOP as CODE_STOP
 from sharelora.data.humaneval import load_humaneval
 from sharelora.evaluation import gsm8k, humaneval
-from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.commands import spread
 from sharelora.evaluation.exam_report import examine
 from sharelora.evaluation.generation.engine import TextStore, generate
@@ -29,6 +29,7 @@ from sharelora.evaluation.generation.settings import (
     require_room,
 )
 from sharelora.evaluation.subject import data_root
+from sharelora.models.context import context_of
 from sharelora.models.known import model_config
 from sharelora.reporting.progress import Progress
 from sharelora.sandbox import require_sandbox, run_many
@@ -62,6 +63,11 @@ class TaskSetup:
         """The folder of local data; None for what the environment or the hub has."""
         return data_root(None, self.args.run.tiny)
 
+    @property
+    def context(self) -> Context:
+        """What the model can read."""
+        return context_of(model_config(self.base, self.args.model.trust_remote_code))
+
     def choose(self, items: Sequence[Item]) -> list[Item]:
         """Choose the questions that the limit allows, the same at every stage."""
         return [items[index] for index in spread([""] * len(items), self.limit, self.args.data.data_seed)]
@@ -92,7 +98,7 @@ def answer_loss(task: TaskSetup) -> Measure:
     Raises:
         UserError: there are no such rows, or not one of their answers fits into --target_max_len.
     """
-    data = build_data(task.tokenizer, task.args.data, need_train=False, data_root=task.data_root)
+    data = build_data(task.tokenizer, task.args.data, need_train=False, data_root=task.data_root, context=task.context)
     (report,) = data.report.splits
     if report.targets_cut == report.rows:
         raise UserError(
@@ -150,8 +156,9 @@ def _text_writer(
         UserError: a prompt leaves no room for a text.
     """
     settings = GenerationSettings(task.args.generation.max_new_tokens, stop=stop)
-    config = model_config(task.base, task.args.model.trust_remote_code)
-    require_room(encode(task.tokenizer, prompts), settings, context_length(config))
+    encoded = encode(task.tokenizer, prompts)
+    require_room(encoded, settings, task.context.tokens)
+    task.context.require_embeddings(task.tokenizer, [prompt.ids for prompt in encoded], f"{len(encoded):,} prompts")
     deciding = {**settings.deciding(), **fingerprint(prompts)}
 
     def write(session: InstructionSession) -> Sequence[Generated]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.plan import SharingPlan
+from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
@@ -27,6 +28,7 @@ from sharelora.tuner.register import NAME
 BANK_PREFIX = f"base_model.{BANK}."
 MODEL_PREFIX = "base_model.model."
 MAGNITUDE = ".lora_magnitude_vector"
+BASE_LAYER = ".base_layer."  # of what an adapted module holds inside
 
 
 def pattern_value(config: Mapping[str, Any], name: str, pattern: str, path: str) -> float:
@@ -55,7 +57,7 @@ class Adapter:
 
     def scaling(self, path: str) -> float:
         """Return alpha / r (rsLoRA: alpha / sqrt(r)) of a module, by the rules of PEFT."""
-        alpha = pattern_value(self.config, "lora_alpha", "alpha_pattern", path)
+        alpha = pattern_value(self.config, "lora_alpha", "alpha_pattern", self.plan.owner(path))
         entries = self.plan.by_path[path]
         rank, count = sum(entry.r for entry in entries), len(entries)
         # A fused module is one LoRA of its slices' summed rank, scaled as one slice is.
@@ -64,30 +66,65 @@ class Adapter:
     def pair(self, path: str) -> tuple[Tensor, Tensor]:
         """Return a module's A, (r, D_in), and B, (D_out, r), in fp32 and without scaling.
 
-        Those of a fused module hold all its slices: the As one below the other, the Bs as blocks.
+        Those of a fused module hold all its slices: the As one below the other, the Bs as blocks. A convolution is the
+        linear map of all that its kernel covers: its A is (r, D_in * positions of the kernel), and with groups its B
+        (D_out, r / groups).
         """
         entries = self.plan.by_path[path]
-        a = torch.cat([self.matrices[entry.a].float() for entry in entries])
+        a = torch.cat([self.matrices[entry.a].float().flatten(1) for entry in entries])
         site = entries[0].site
-        b = torch.zeros(site.d_out * site.parts, a.shape[0])
+        if site.part is None:
+            return a, self.matrices[entries[0].b].float().flatten(1)
+        b = torch.zeros(site.outputs, a.shape[0])
         column = 0
         for entry in entries:
-            row = (entry.site.part or 0) * entry.site.d_out
-            b[row : row + entry.site.d_out, column : column + entry.r] = self.matrices[entry.b].float()
+            b[entry.site.indices, column : column + entry.r] = self.matrices[entry.b].float()
             column += entry.r
         return a, b
 
+    def refuse_groups(self, what: str) -> None:
+        """Refuse an adapter of convolutions in groups.
+
+        Args:
+            what: cannot be done with it, and why.
+
+        Raises:
+            UserError: it has one.
+        """
+        grouped = next((entry.site for entry in self.plan.entries if entry.site.groups > 1), None)
+        if grouped is not None:
+            raise UserError(
+                f"{self.folder} adapts {grouped.path}, a convolution of {grouped.groups} groups, which cannot be "
+                f"{what}; use the adapter as it is, or leave out the module"
+            )
+
     def magnitude(self, path: str) -> Tensor | None:
         """Return DoRA's magnitude of a module, (D_out,), or None without DoRA."""
-        return self.others.get(f"{MODEL_PREFIX}{path}{MAGNITUDE}")
+        magnitude = self.others.get(f"{MODEL_PREFIX}{path}{MAGNITUDE}")
+        return None if magnitude is None else magnitude.flatten()
 
     def heads(self) -> dict[str, Tensor]:
-        """Return weights of the base that were trained too: name in the base -> tensor."""
+        """Return weights of the base that were trained too: name in the base -> tensor.
+
+        PEFT saves the frozen weight of an adapted embedding as well, which is none of them.
+        """
+        frozen = {f"{MODEL_PREFIX}{path}{BASE_LAYER}weight" for path in self.plan.by_path}
         return {
-            name.removeprefix(MODEL_PREFIX).replace(".base_layer.", "."): tensor
+            name.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, "."): tensor
             for name, tensor in self.others.items()
-            if not name.endswith(MAGNITUDE)
+            if not name.endswith(MAGNITUDE) and name not in frozen
         }
+
+
+def with_kernel(site: Site, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Give flat matrices the shapes in which PEFT keeps them: the kernel of a convolution has its own dimensions.
+
+    Args:
+        site: whose matrices they are.
+        a: (r, D_in * positions of the kernel).
+        b: (D_out, r / groups).
+    """
+    return a.reshape(a.shape[0], -1, *site.kernel), b.reshape(*b.shape, *(1 for _ in site.kernel))
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

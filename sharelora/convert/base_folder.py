@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 from torch import nn
@@ -60,6 +60,14 @@ class BaseFolder:
         return {loaded: name for name, loaded in names.items() if loaded != name}
 
     @cached_property
+    def tied(self) -> dict[str, tuple[str, ...]]:
+        """Name of a tied weight of the model -> every name of the same tensor; the files need not have all of them."""
+        groups: dict[str, list[str]] = {}
+        for target, source in getattr(self.model, "all_tied_weights_keys", {}).items():
+            groups.setdefault(source, [source]).append(target)
+        return {name: tuple(names) for names in groups.values() for name in names}
+
+    @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """Module path -> module on the meta device."""
         return dict(self.model.named_modules())
@@ -67,19 +75,36 @@ class BaseFolder:
     def _spellings(self, name: str) -> tuple[str, ...]:
         """Return a name as it is, without and with the prefix of the base, which some files and adapters leave out."""
         prefix = f"{self.model.base_model_prefix}."
+        if isinstance(self.modules.get(name.removesuffix(".weight")), nn.MultiheadAttention):
+            name = f"{name.removesuffix('.weight')}.in_proj_weight"
         return name, name.removeprefix(prefix), prefix + name
 
-    def stored(self, name: str) -> str | None:
-        """Return the name in the files of a weight of the model, or None."""
+    def own(self, name: str) -> str | None:
+        """Return the name in the files of a weight of the model, or None; that of a tied one does not count."""
         spellings = self._spellings(name)
         stored = next((spelling for spelling in spellings if spelling in self.shapes), None)
         return stored or next((self.renamed[spelling] for spelling in spellings if spelling in self.renamed), None)
 
+    def written(self, name: str) -> str:
+        """Return the name under which a weight of the model is written: that in the files, else the model's."""
+        return self.own(name) or next((spelling for spelling in self._spellings(name) if spelling in self.tied), name)
+
+    def stored(self, name: str) -> str | None:
+        """Return the name in the files of a weight of the model, or of one that is tied to it, or None."""
+        spelling = next((spelling for spelling in self._spellings(name) if spelling in self.tied), name)
+        names = (spelling, *self.tied.get(spelling, ()))
+        return next((stored for stored in map(self.own, names) if stored), None)
+
+    def is_input_embedding(self, name: str) -> bool:
+        """Whether a weight of the model is that of its input embeddings."""
+        embedding = cast(Any, self.model).get_input_embeddings()
+        return any(self.modules.get(path.rpartition(".")[0]) is embedding for path in self._spellings(name))
+
     def is_transposed(self, path: str) -> bool:
-        """Whether a module stores its weight as (D_in, D_out), as GPT-2 does."""
+        """Whether a module stores its weight as (D_in, D_out), as GPT-2 and embeddings do."""
         spellings = self._spellings(path)
         module = next((self.modules[spelling] for spelling in spellings if spelling in self.modules), None)
-        return isinstance(module, Conv1D)
+        return isinstance(module, Conv1D | nn.Embedding)
 
     def check(self, plan: SharingPlan) -> None:
         """Compare the plan's sites with the files.
@@ -89,8 +114,7 @@ class BaseFolder:
         """
         for path, entries in plan.by_path.items():
             site, name = entries[0].site, self.stored(f"{path}.weight")
-            need = (site.d_out * site.parts, site.d_in)
-            need = (need[1], need[0]) if self.is_transposed(path) else need
+            need = site.weight_shape[::-1] if self.is_transposed(path) else site.weight_shape
             shape = self.shapes[name] if name else "none"
             if shape != need:
                 raise UserError(

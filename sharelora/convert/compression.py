@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sharelora.convert.sources import EnableLora, LoraOnBase, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.rule import SharingRule, rule_fields
-from sharelora.plan.site import Site
+from sharelora.plan.site import Site, owner
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
 from sharelora.tuner.config import ShareLoraConfig
@@ -109,8 +109,12 @@ class LoraBySite:
 
     def product(self, site: Site) -> Product:
         """Return a site's B A in fp64, without its scaling."""
-        a, b = self.pairs[site.name]
-        return Product(b.double(), a.double())
+        return _product(*self.pairs[site.name])
+
+
+def _product(a: Tensor, b: Tensor) -> Product:
+    """Return B A in fp64; a convolution is the linear map of all that its kernel covers."""
+    return Product(b.double().flatten(1), a.double().flatten(1))
 
 
 def split_into_sites(opened: LoraOnBase, enable_lora: EnableLora) -> LoraBySite:
@@ -120,14 +124,21 @@ def split_into_sites(opened: LoraOnBase, enable_lora: EnableLora) -> LoraBySite:
         UserError: it is of another model, or every change is zero.
     """
     lora = opened.lora
-    modules = [(path, module) for path, module in opened.base.named_modules() if path in lora.pairs]
-    strange = sorted(lora.pairs.keys() - dict(modules).keys())
+    found = {path: module for path, module in opened.base.named_modules() if path in lora.pairs}
+    modules = [path for path in found if owner(path, lora.pairs) == path]
+    strange = sorted(lora.pairs.keys() - found.keys())
     if strange:
         raise UserError(
             f"{len(strange)} modules are only in the source, first {strange[0]}; give the source's own --base"
         )
-    ranks = ranks_of(lora, enable_lora)
-    plan = SharingPlan.build(sites_of(modules, enable_lora), SharingRule(), r=1, rank_pattern=ranks)
+    ranks, sites = ranks_of(lora, enable_lora), sites_of(opened.base, modules, enable_lora)
+    grouped = next((site for site in sites if site.groups > 1), None)
+    if grouped is not None:
+        raise UserError(
+            f"{lora.name} adapts {grouped.path}, a convolution of {grouped.groups} groups, whose change is no product "
+            "B A that could be fitted; leave it out, or train the shared adapter"
+        )
+    plan = SharingPlan.build(sites, SharingRule(), r=1, rank_pattern=ranks)
     pairs = pairs_by_site(lora, plan)
     if not any(bool(a.any()) and bool(b.any()) for a, b in pairs.values()):
         raise UserError(f"{lora.name} changes nothing: every B A is zero; need a trained adapter; train it first")
@@ -146,19 +157,13 @@ def _sharing_pattern(lora: LoraBySite, sharing: SharingRule | Mapping[str, Any])
             "nothing would be shared, so there is nothing to compress; choose --share a, b or ab; "
             "`sharelora import` takes over a LoRA as it is"
         )
-    return SharingPlan(tuple(with_rank(entry, 1) for entry in plan.entries))
-
-
-def with_rank(entry: Entry, rank: int) -> Entry:
-    """Return an entry with another rank; names of matrices end in their shapes."""
-    stem_a, stem_b = entry.a.rpartition("/")[0], entry.b.rpartition("/")[0]
-    return replace(entry, r=rank, a=f"{stem_a}/{rank}x{entry.site.d_in}", b=f"{stem_b}/{entry.site.d_out}x{rank}")
+    return SharingPlan(tuple(entry.with_rank(1) for entry in plan.entries))
 
 
 def _site_error(entry: Entry, lora: LoraBySite, bank: Mapping[str, Tensor]) -> SiteError:
     site = entry.site
     before = lora.product(site).scaled(lora.scalings[site.path])
-    after = Product(bank[entry.b].double(), bank[entry.a].double()).scaled(lora.scalings[site.path])
+    after = _product(bank[entry.a], bank[entry.b]).scaled(lora.scalings[site.path])
     return SiteError(site.name, site.kind, lora.rank(site), entry.r, before.norm(), distance(before, after))
 
 
@@ -241,7 +246,7 @@ def _agreed(entries: Sequence[Entry], lora: LoraBySite, ranks: RankSelection) ->
     Returns:
         None if something has to change.
     """
-    new = tuple(with_rank(entry, lora.rank(entry.site)) for entry in entries)
+    new = tuple(entry.with_rank(lora.rank(entry.site)) for entry in entries)
     bank: dict[str, Tensor] = {}
     for entry in new:
         pair = lora.pairs[entry.site.name]
@@ -265,12 +270,13 @@ def _fitted(entries: Sequence[Entry], lora: LoraBySite, ranks: RankSelection) ->
     bank: dict[str, Tensor] = {}
     for part, part_targets, part_spaces in zip(parts, targets, spaces, strict=True):
         bank |= _balanced(fit(part_targets, part_spaces, rank), part, lora)
-    new = tuple(with_rank(entry, rank) for entry in entries)
+    new = tuple(entry.with_rank(rank) for entry in entries)
     names = {old.a: entry.a for old, entry in zip(entries, new, strict=True)}
     names |= {old.b: entry.b for old, entry in zip(entries, new, strict=True)}
+    shapes = {name: shape for entry in new for name, shape in entry.shapes().items()}
     return Shared(
         new,
-        {names[name]: matrix.float().contiguous() for name, matrix in bank.items()},
+        {names[name]: matrix.float().reshape(shapes[names[name]]).contiguous() for name, matrix in bank.items()},
         {names[name]: space.values.tolist() for part in spaces for name, space in part.items()},
     )
 

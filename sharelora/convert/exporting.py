@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharelora.convert.adapter_file import MODEL_PREFIX, Adapter, new_folder, read_adapter
+from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, new_folder, read_adapter, with_kernel
+from sharelora.convert.read_back import base_without_weights, misread
+from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.tuner.config import SHAREABLE_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
@@ -42,12 +47,19 @@ class ExportedLoralib:
     alpha: float
 
 
-def refuse_rewritten_base(adapter: Adapter) -> None:
-    """Refuse an initialisation that also changed the base: A and B alone do not say what was learned.
+def refuse_more_than_matrices(adapter: Adapter) -> None:
+    """Refuse an adapter of which A and B alone do not say what was learned.
 
     Raises:
-        UserError: PiSSA, OLoRA and their kin.
+        UserError: an initialisation that also changed the base (PiSSA, OLoRA and their kin), or a variant that keeps
+            something for every layer besides.
     """
+    for name, what in BEYOND_EXPORT.items():
+        if adapter.config.get(name):
+            raise UserError(
+                f"{adapter.folder} has {name}: {what}; exports and merges of files know A and B of layers alone; "
+                "load it with peft"
+            )
     init = adapter.config.get("init_lora_weights", True)
     if init not in SHAREABLE_INIT:
         raise UserError(
@@ -56,36 +68,88 @@ def refuse_rewritten_base(adapter: Adapter) -> None:
         )
 
 
-def export_lora(adapter_folder: str | Path, out_folder: str | Path) -> Exported:
-    """Write a compact adapter as a plain PEFT LoRA; no base model is needed.
+def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | Path | None = None) -> Exported:
+    """Write a compact adapter as a plain PEFT LoRA, and prove that PEFT reads it as it was written.
+
+    The proof needs the configuration of the base, not its weights.
 
     Args:
         adapter_folder: as `save_pretrained` writes it.
         out_folder: a folder that does not exist yet.
+        base: folder, hub id or known name of the base model; None takes the one that the adapter names.
 
     Returns:
         What was written. A fused module counts as one, with the ranks of its slices added up.
 
     Raises:
-        UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, or a folder in the way.
+        UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, one that PEFT would
+            read as something else, or a folder in the way.
     """
     adapter = read_adapter(adapter_folder)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
+    build_base = base_without_weights(adapter, base)
     paths = adapter.plan.by_path
+    groups = math.lcm(*(entry.site.groups for entry in adapter.plan.entries))
     rank = max(sum(entry.r for entry in entries) for entries in paths.values())
+    rank += -rank % groups
     tensors: dict[str, Tensor] = {}
     for path in paths:
         # Servers know one alpha / r for a whole adapter and no ranks per module: the scaling is folded into B, and
         # both matrices are padded with zeros to the common rank.
         a, b = adapter.pair(path)
-        padding = rank - a.shape[0]
-        tensors[f"{MODEL_PREFIX}{path}.lora_A.weight"] = F.pad(a, (0, 0, 0, padding)).contiguous()
-        tensors[f"{MODEL_PREFIX}{path}.lora_B.weight"] = F.pad(b * adapter.scaling(path), (0, padding)).contiguous()
+        site = paths[path][0].site
+        # Each group of a convolution has its own part of the rank.
+        padding = (rank - a.shape[0]) // site.groups
+        rows = F.pad(a.reshape(site.groups, -1, a.shape[1]), (0, 0, 0, padding)).flatten(0, 1)
+        columns = F.pad(b * adapter.scaling(path), (0, padding))
+        names = plain_names(adapter.plan, path)
+        tensors |= {name: t.contiguous() for name, t in zip(names, with_kernel(site, rows, columns), strict=True)}
     with new_folder(out_folder) as folder:
         save_file({**tensors, **adapter.others}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(folder / CONFIG_FILE, _plain_config(adapter, rank))
+        config = _plain_config(adapter, rank)
+        write_json(folder / CONFIG_FILE, config)
+        if build_base is not None:
+            _require_readable(folder, adapter, config, build_base)
     elements = sum(tensor.numel() for tensor in tensors.values())
     return Exported(Path(out_folder), len(paths), rank, elements)
+
+
+def plain_names(plan: SharingPlan, path: str) -> tuple[str, str]:
+    """Return the names that PEFT's LoRA gives A and B of a path in a file."""
+    whole = plan.owner(path)
+    inside = path if whole == path else f"{whole}{BASE_LAYER}{path.rpartition('.')[2]}"
+    form = "lora_embedding_{}" if plan.by_path[path][0].site.embedding else "lora_{}.weight"
+    return f"{MODEL_PREFIX}{inside}.{form.format('A')}", f"{MODEL_PREFIX}{inside}.{form.format('B')}"
+
+
+def _require_readable(
+    folder: Path, adapter: Adapter, config: dict[str, Any], build_base: Callable[[], nn.Module]
+) -> None:
+    """Read an export back; what PEFT would translate into something else is named as parameters, which it leaves alone.
+
+    Raises:
+        UserError: PEFT does not read that either.
+    """
+    wrong, reason = misread(folder, adapter, build_base())
+    if not wrong:
+        return
+    write_json(folder / CONFIG_FILE, {**config, **_as_parameters(adapter, wrong)})
+    still_wrong, _ = misread(folder, adapter, build_base())
+    if still_wrong:
+        raise UserError(
+            f"PEFT {version('peft')} would read {len(wrong)} modules of {adapter.folder} as something else, first "
+            f"{min(wrong)} ({reason}); need modules whose names PEFT does not translate; use `sharelora merge`"
+        )
+
+
+def _as_parameters(adapter: Adapter, paths: set[str]) -> dict[str, Any]:
+    """Return the settings that name some modules by their weights, and all others by their whole paths."""
+    return {
+        "target_modules": sorted(adapter.plan.by_path.keys() - paths),
+        "target_parameters": sorted(f"{path}.weight" for path in paths),
+        "lora_dropout": 0.0,  # PEFT has none for parameters; an export is for inference
+        **dict.fromkeys(("layers_to_transform", "layers_pattern", "exclude_modules")),
+    }
 
 
 def _plain_config(adapter: Adapter, rank: int) -> dict[str, Any]:
@@ -110,11 +174,15 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> Exported
         UserError: no complete ShareLoRA adapter there, one that loralib cannot express, or a file in the way.
     """
     adapter, file = read_adapter(adapter_folder), Path(out_file)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     if file.exists() or file.suffix != ".safetensors":
         raise UserError(f"found {file}; need the name of a new .safetensors file; choose another")
     if adapter.config.get("use_dora"):
         raise UserError(f"{adapter.folder} has DoRA's magnitudes, which loralib does not know; use export without it")
+    odd = next((entry.site for entry in adapter.plan.entries if entry.site.kernel), None)
+    if odd is not None or any(adapter.plan.owner(path) != path for path in adapter.plan.by_path):
+        what = f"the convolution {odd.path}, whose LoRA has other shapes in loralib" if odd else "a MultiheadAttention"
+        raise UserError(f"{adapter.folder} adapts {what}; loralib cannot express it; use export without --loralib")
     alpha = float(adapter.config["lora_alpha"])
     tensors: dict[str, Tensor] = {}
     for path, entries in adapter.plan.by_path.items():

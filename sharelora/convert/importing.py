@@ -109,8 +109,8 @@ def rank_settings(ranks: Mapping[str, int], scalings: Mapping[str, float]) -> di
 def planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
     """Inject the adapter on the meta device, so that the plan is the one that loading will make."""
     # Heads and the task change nothing in the plan, and the class of the base here need not have them.
-    heads, task = config.modules_to_save, config.task_type
-    config.modules_to_save = config.task_type = None
+    heads, tokens, task = config.modules_to_save, config.trainable_token_indices, config.task_type
+    config.modules_to_save = config.trainable_token_indices = config.task_type = None
     trained_on = config.trained_on
     # PEFT takes the base's name from here, and warns where it finds another.
     cast(Any, base).name_or_path = config.base_model_name_or_path
@@ -118,7 +118,7 @@ def planned(base: nn.Module, config: ShareLoraConfig) -> ShareLoraConfig:
         # PEFT asks models for an attribute that transformers has renamed since.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         injected: Any = get_peft_model(base, config, low_cpu_mem_usage=True).peft_config["default"]
-    injected.modules_to_save, injected.task_type = heads, task
+    injected.modules_to_save, injected.trainable_token_indices, injected.task_type = heads, tokens, task
     # The precision of the base that the source names, if it does, not that of this one.
     injected.trained_on, injected.inference_mode = trained_on, True
     return injected
@@ -157,16 +157,17 @@ def _slices(entries: tuple[Entry, ...], a: Tensor, b: Tensor) -> list[tuple[Tens
     below the other.
     """
     ranks, site = [entry.r for entry in entries], entries[0].site
+    if site.part is None:
+        return [(a, b)] if (tuple(a.shape), tuple(b.shape)) == site.shapes(ranks[0]) else []
     if a.shape != (sum(ranks), site.d_in):
         return []
-    if b.shape == (site.d_out * len(entries), ranks[0]):
+    if b.shape == (sum(entry.site.d_out for entry in entries), ranks[0]) and not any(e.site.rows for e in entries):
         return list(zip(a.split(ranks), b.split(site.d_out), strict=True))
-    if b.shape != (site.d_out * site.parts, sum(ranks)):
+    if b.shape != (site.outputs, sum(ranks)):
         return []
     rest, slices, column = b.clone(), [], 0
     for entry in entries:
-        part = entry.site.part or 0
-        rows, columns = slice(part * entry.site.d_out, (part + 1) * entry.site.d_out), slice(column, column + entry.r)
+        rows, columns = entry.site.indices, slice(column, column + entry.r)
         slices.append((a[columns], b[rows, columns]))
         rest[rows, columns] = 0
         column += entry.r

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from sharelora.convert.adapter_file import Adapter, new_folder, read_adapter
 from sharelora.convert.base_folder import BaseFolder, read_base
-from sharelora.convert.exporting import refuse_rewritten_base
+from sharelora.convert.changes import Changes, find_changes
+from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.hub import INDEX
 from sharelora.support.text import size
 from sharelora.tuner.quantization import has_bitsandbytes
+from sharelora.tuner.tied import FLAG, tying_configs
 
 logger = logging.getLogger(__name__)
 
@@ -60,25 +63,29 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"found dtype {dtype!r}; need one of {', '.join(DTYPES)}; change --dtype")
     adapter, base_folder = read_adapter(adapter_folder), read_base(base)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
+    adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
     base_folder.check(adapter.plan)
     torch_dtype = None if dtype is None else DTYPES[dtype]
-    _require_disk(base_folder, Path(out_folder), torch_dtype)
+    changes = find_changes(base_folder, adapter)
+    _require_disk(base_folder, Path(out_folder), torch_dtype, changes.copies)
     with new_folder(out_folder) as folder:
         base_folder.copy_rest(folder)
-        tensors = _write_weights(base_folder, adapter, folder, torch_dtype)
-        _write_config(base_folder, adapter, folder, torch_dtype)
+        tensors = _write_weights(base_folder, adapter, changes, folder, torch_dtype)
+        _write_config(base_folder, adapter, folder, torch_dtype, changes.unties)
     note = _quantisation_note(base_folder, adapter)
     if note:
         logger.warning("%s", note)
-    return Merged(Path(out_folder), len(adapter.plan.by_path) + len(adapter.heads()), tensors, note)
+    return Merged(Path(out_folder), changes.count(), tensors, note)
 
 
-def _require_disk(base: BaseFolder, out: Path, dtype: torch.dtype | None) -> None:
+def _require_disk(base: BaseFolder, out: Path, dtype: torch.dtype | None, copies: Mapping[str, Sequence[str]]) -> None:
     parent = next(folder for folder in out.resolve().parents if folder.exists())
     free = shutil.disk_usage(parent).free
-    elements = sum(math.prod(shape) for shape in base.shapes.values())
-    need = base.bytes if dtype is None else elements * dtype.itemsize
+    sizes = {name: math.prod(shape) for name, shape in base.shapes.items()}
+    elements = sum(sizes.values())
+    copied = sum(sizes[name] * len(names) for name, names in copies.items())
+    need = (elements + copied) * (base.bytes / max(elements, 1) if dtype is None else dtype.itemsize)
     if free < need:
         raise UserError(f"found {size(free)} free for {out}; need {size(need)}; free space or choose another disk")
 
@@ -87,26 +94,28 @@ def merged_weight(weight: Tensor, delta: Tensor, magnitude: Tensor | None, trans
     """Return a base weight with an adapter in it, in fp32.
 
     Args:
-        weight: (D_out, D_in), or (D_in, D_out) if transposed.
+        weight: (D_out, D_in), or (D_in, D_out) if transposed; of a convolution (D_out, D_in, *kernel), which is
+            (D_out, D_in * positions of the kernel) to the others.
         delta: scaling * B A, (D_out, D_in).
         magnitude: DoRA's, (D_out,); the rows of the sum are scaled to it (arXiv 2402.09353, section 4.1).
         transposed: how the weight is stored.
     """
-    merged = (weight.t() if transposed else weight).float() + delta
+    merged = (weight.t() if transposed else weight).float().flatten(1) + delta
     if magnitude is not None:
         merged = merged * (magnitude.float() / merged.norm(dim=1))[:, None]
-    return merged.t() if transposed else merged
+    return merged.t() if transposed else merged.reshape(weight.shape)
 
 
-def _write_weights(base: BaseFolder, adapter: Adapter, target: Path, dtype: torch.dtype | None) -> int:
+def _write_weights(
+    base: BaseFolder, adapter: Adapter, changes: Changes, target: Path, dtype: torch.dtype | None
+) -> int:
     """Write the weights file by file, so that one of them at a time is in memory; return how many there are."""
-    heads = _heads(base, adapter)
-    new = {name: _cast(tensor, dtype) for name, tensor in heads.items() if name not in base.shapes}
-    paths = {str(base.stored(f"{path}.weight")): path for path in adapter.plan.by_path}
+    old = {*base.shapes, *chain.from_iterable(changes.copies.values())}
+    new = {name: _cast(tensor, dtype) for name, tensor in changes.trained.items() if name not in old}
     weight_map: dict[str, str] = {}
     total = 0
     for index, file in enumerate(base.shards):
-        weights = _merged_shard(base, adapter, file, paths, heads, dtype)
+        weights = _merged_shard(base, adapter, changes, file, dtype)
         weights |= new if index == 0 else {}
         save_file(weights, target / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(weights, file)
@@ -116,71 +125,57 @@ def _write_weights(base: BaseFolder, adapter: Adapter, target: Path, dtype: torc
     return len(weight_map)
 
 
-def _heads(base: BaseFolder, adapter: Adapter) -> dict[str, Tensor]:
-    """Return trained copies of the base's own weights under the names they have, or will have, in the files.
-
-    Raises:
-        UserError: a weight that the base lacks or has in another shape: only whole modules that the configuration
-            names (a new classifier) may differ.
-    """
-    modules = set(adapter.config.get("modules_to_save") or ())
-    heads = {base.stored(name) or name: tensor for name, tensor in adapter.heads().items()}
-    for name, tensor in heads.items():
-        shape = base.shapes.get(name)
-        if shape != tuple(tensor.shape) and not modules & set(name.split(".")):
-            raise UserError(
-                f"the adapter holds {name} of shape {tuple(tensor.shape)}; the base has {shape or 'none'}; "
-                "merge with peft, which can resize a live model"
-            )
-    return heads
-
-
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def _merged_shard(
-    base: BaseFolder,
-    adapter: Adapter,
-    file: str,
-    paths: dict[str, str],
-    heads: dict[str, Tensor],
-    dtype: torch.dtype | None,
+    base: BaseFolder, adapter: Adapter, changes: Changes, file: str, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """Return one file's weights with the adapter in them: the sum in fp32, rounded once.
 
     Args:
-        base, adapter: what is merged.
+        base, adapter, changes: what is merged.
         file: of the base.
-        paths: name in the files -> module path, of the weights that the adapter changes.
-        heads: name in the files -> weight that replaces the one there.
         dtype: None keeps each weight's own.
     """
     weights = {}
     with safe_open(base.folder / file, framework="pt") as shard:
-        for name in base.shards[file]:
-            weight = shard.get_tensor(name)
-            if name in paths:
-                path = paths[name]
-                a, b = adapter.pair(path)
-                delta = adapter.scaling(path) * (b @ a)
-                merged = merged_weight(weight, delta, adapter.magnitude(path), base.is_transposed(path))
-                weight = merged.to(dtype or weight.dtype)
-            elif name in heads:
-                weight = heads[name].to(weight.dtype)
-            weights[name] = _cast(weight, dtype).contiguous()
+        for stored in base.shards[file]:
+            tensor = shard.get_tensor(stored)
+            own_dtype = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            tensor = _with_rows(changes.replaced.get(stored, tensor), changes.rows.get(stored))
+            for name in (stored, *changes.copies.get(stored, ())):
+                weight = _with_rows(changes.trained.get(name, tensor), changes.own_rows.get(name))
+                if name in changes.paths:
+                    path = changes.paths[name]
+                    a, b = adapter.pair(path)
+                    delta = adapter.scaling(path) * (b @ a)
+                    weight = merged_weight(weight, delta, adapter.magnitude(path), base.is_transposed(path))
+                # A copy of its own for every name: a file has no two names of one tensor.
+                weights[name] = weight.to(own_dtype, copy=name != stored).contiguous()
     return weights
 
 
-def _write_config(base: BaseFolder, adapter: Adapter, target: Path, dtype: torch.dtype | None) -> None:
-    """Adapt the copied configuration: its dtype, and the class and labels of a trained classifier."""
+def _with_rows(weight: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return a weight with new rows, given as indices and rows."""
+    return weight if rows is None else weight.index_copy(0, rows[0], rows[1].to(weight.dtype))
+
+
+def _write_config(base: BaseFolder, adapter: Adapter, target: Path, dtype: torch.dtype | None, untied: bool) -> None:
+    """Adapt the copied configuration: its dtype, what is tied, and the class and labels of a trained classifier."""
     config = read_json(target / "config.json")
+    base_config: Any = base.model.config
     if dtype is not None:
         config.pop("torch_dtype", None)
         config["dtype"] = str(dtype).removeprefix("torch.")
+    for path, _ in tying_configs(base_config) if untied else ():
+        nested = config
+        for name in path:
+            nested = nested.setdefault(name, {})
+        nested[FLAG] = False  # written even where it was absent: Gemma's default is true
     heads = adapter.heads()
     if adapter.config.get("task_type") == "SEQ_CLS" and heads:
-        base_config: Any = base.model.config
         classifier: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(base_config)]
         config["architectures"] = [classifier.__name__]
         matrices = [tensor for name, tensor in heads.items() if name.endswith("weight") and tensor.ndim == 2]

@@ -15,19 +15,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sharelora.convert.adapter_file import (
+    BASE_LAYER,
     MAGNITUDE,
     MODEL_PREFIX,
     Adapter,
     load_tensors,
     pattern_value,
     read_adapter,
+    with_kernel,
 )
-from sharelora.convert.exporting import refuse_rewritten_base
+from sharelora.convert.changes import ROWS
+from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import is_encoder, meta_classifier, meta_model, model_config
+from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
-from sharelora.tuner.config import SHAREABLE_INIT, UNSUPPORTED
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT, UNSUPPORTED
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 from sharelora.tuner.register import NAME
 
@@ -45,6 +49,7 @@ _CARRIED = (
     "use_dora",
     "bias",
     "modules_to_save",
+    "trainable_token_indices",
     "task_type",
     "base_model_name_or_path",
     "revision",
@@ -62,7 +67,7 @@ class PlainLora:
     Attributes:
         name: its folder or file, for messages.
         settings: fields of the configuration to write.
-        pairs: module path -> A, (r, D_in), and B, (D_out, r).
+        pairs: module path -> A, (r, D_in), and B, (D_out, r), in the shapes of `Site.shapes`.
         scalings: module path -> the factor of B A.
         others: further weights, under the names that a saved adapter gives them.
         complete: whether all of these were trained; a full state dict holds the frozen base too.
@@ -89,7 +94,7 @@ def read_lora(source: str | Path, alpha: float | None = None, accept_shared: boo
         accept_shared: whether an adapter of this project may be the source, too.
 
     Raises:
-        UserError: it is none of these, lacks alpha, or holds something other than a LoRA of linear layers.
+        UserError: it is none of these, lacks alpha, or holds something other than a LoRA.
     """
     if Path(source).is_file():
         return _from_loralib(Path(source), alpha)
@@ -108,26 +113,28 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
         raise UserError(f"{folder} is of type {peft_type!r}; need plain LORA; no other adapter is a sharing plan")
     if init not in (*SHAREABLE_INIT, "orthogonal"):
         raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
-    for name, reason in UNSUPPORTED.items():
+    for name, reason in (UNSUPPORTED | BEYOND_EXPORT).items():
         if config.get(name):
-            raise UserError(f"{folder} has {name}, which does not go with ShareLoRA: {reason}; need a LoRA without it")
+            raise UserError(f"{folder} has {name}, which is more than A and B: {reason}; need a LoRA without it")
     pairs, others = _pairs_and_others(str(folder), load_tensors(folder / WEIGHTS_FILE))
     scalings = {}
     for path in pairs:
-        rank = pattern_value(config, "r", "rank_pattern", path)
-        alpha = pattern_value(config, "lora_alpha", "alpha_pattern", path)
+        rank, alpha = (
+            pattern_value(config, name, pattern, owner(path, pairs))
+            for name, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
+        )
         scalings[path] = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return PlainLora(str(folder), _carried(config), pairs, scalings, others, complete=True)
 
 
 def _from_shared(adapter: Adapter) -> PlainLora:
     """Expand an adapter of this project: every module gets its own A and B."""
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     paths = adapter.plan.by_path
     return PlainLora(
         name=str(adapter.folder),
         settings=_carried(adapter.config),
-        pairs={path: adapter.pair(path) for path in paths},
+        pairs={path: with_kernel(entries[0].site, *adapter.pair(path)) for path, entries in paths.items()},
         scalings={path: adapter.scaling(path) for path in paths},
         others=adapter.others,
         complete=True,
@@ -190,8 +197,9 @@ def _pairs_and_others(
     others = {}
     for key, tensor in tensors.items():
         stem, _, side = key.removesuffix(".weight").rpartition(".lora_")
+        side = side.removeprefix("embedding_")
         if side in sides:
-            sides[side][stem.removeprefix(MODEL_PREFIX)] = tensor
+            sides[side][stem.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, ".")] = tensor
         else:
             others[key] = tensor
     single = sorted(sides["A"].keys() ^ sides["B"].keys())
@@ -200,7 +208,7 @@ def _pairs_and_others(
         raise UserError(f"{name} has {what}; need both for every module; it is incomplete or not a LoRA")
     strange = [key for key in others if ".lora_" in key and MAGNITUDE not in key]
     if strange:
-        raise UserError(f"{name} has {strange[0]}; need A, B and magnitudes of linear layers alone; use such a LoRA")
+        raise UserError(f"{name} has {strange[0]}; need A, B and magnitudes alone; use such a LoRA")
     return {path: (sides["A"][path], sides["B"][path]) for path in sides["A"]}, others
 
 
@@ -257,7 +265,8 @@ def _build_base(lora: PlainLora, name: str) -> Any:
     """Build the base on the meta device: as it was published, or as the classifier that the LoRA was trained in."""
     model = meta_model(name)
     modules, weights = {path for path, _ in model.named_modules()}, model.state_dict()
-    others = {other.removeprefix(MODEL_PREFIX) for other in lora.others}
+    names = [other for other in lora.others if not other.endswith(ROWS)]
+    others = {other.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, ".") for other in names}
     if lora.pairs.keys() <= modules and others <= weights.keys():
         return model
     config = model_config(name)

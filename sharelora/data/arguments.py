@@ -34,7 +34,9 @@ class DataArguments:
     packing: bool = _flag(False, "put several training examples into one row, without attention between them")
     pack_len: int | None = _flag(None, "tokens of a packed row; by default source_max_len + target_max_len")
     chat_template: str | None = _flag(
-        None, "`tokenizer` for its own chat template, `chatml`, or a Jinja file; by default plain prompts"
+        None,
+        "`tokenizer` for its own chat template, the name of one of its several, `chatml`, `vicuna`, or a Jinja file; "
+        "by default plain prompts",
     )
     data_seed: int = _flag(42, "seed of every choice of rows")
     few_shot: int = _flag(8, "worked examples before each GSM8K question; 0 for none")

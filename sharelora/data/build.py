@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.chat import chat_renderer, find_template
+from sharelora.data.chat import TOOLS, chat_renderer, find_template
+from sharelora.data.context import Context
 from sharelora.data.packing import PackedRows
 from sharelora.data.splits import Splits, load_splits
 from sharelora.data.token_rows import PredictCollator, TokenRows, TrainCollator
@@ -50,6 +51,8 @@ def build_data(
     need_predict: bool = False,
     data_root: Path | None = None,
     flat_packing: bool = False,
+    context: Context | None = None,
+    new_tokens: int = 0,
 ) -> DataModule:
     """Load, split and tokenise the data of a run.
 
@@ -63,12 +66,15 @@ def build_data(
         need_predict: prompts for generation are needed.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA.
         flat_packing: make single packed rows, as flash attention needs.
+        context: what the model can read, see `sharelora.models.context.context_of`; None if that is not known.
+        new_tokens: most tokens that will follow a prompt of prediction.
 
     Raises:
-        UserError: see `load_splits`; or a part that is needed has no rows.
+        UserError: see `load_splits` and `Encoder`; or a part that is needed has no rows.
     """
     splits = load_splits(args, data_root, predict_only=need_predict and not (need_train or need_eval))
-    encoder = _encoder(tokenizer, args, splits)
+    context = context or Context()
+    encoder = _encoder(tokenizer, args, splits, context=context, new_tokens=new_tokens if need_predict else 0)
     reports: list[SplitReport] = []
 
     def encoded(split: str, answers: bool = True) -> TokenRows:
@@ -87,15 +93,24 @@ def build_data(
         train = PackedRows(train, args.row_len)
     if report.render():
         logger.warning("%s", report.render())
-    pad = padding_id(tokenizer)
+    pad = padding_id(tokenizer, context)
     return DataModule(train, held, predict, TrainCollator(pad, flat_packing), PredictCollator(pad), report, splits)
 
 
-def _encoder(tokenizer: Any, args: DataArguments, splits: Splits) -> Encoder:
+def _encoder(tokenizer: Any, args: DataArguments, splits: Splits, **limits: Any) -> Encoder:
     if splits.format != "chat" and args.chat_template is None:
-        return Encoder(tokenizer, args, splits.demonstrations)
+        return Encoder(tokenizer, args, splits.demonstrations, **limits)
     template = find_template(args.chat_template, tokenizer)
-    return Encoder(tokenizer, args, render=chat_renderer(template, tokenizer))
+    rows = [*splits.train, *splits.eval, *splits.test]
+    tools = sum(isinstance(row.get(TOOLS), list) for row in rows)
+    if tools and TOOLS not in template:
+        logger.warning(
+            "warning: %d of %d rows have tools, for which the chat template has no place: they are NOT in the prompts; "
+            "pass another --chat_template",
+            tools,
+            len(rows),
+        )
+    return Encoder(tokenizer, args, render=chat_renderer(template, tokenizer), **limits)
 
 
 def _nothing(splits: Splits, split: str) -> str:

@@ -1,66 +1,47 @@
-"""Conversations, rows whose text is a list of turns, and the chat templates that write them as prompt and answer.
+"""Conversations: rows whose text is a list of turns, as prompt and answer.
 
-Prompt and answer together are exactly the template's text.
+Prompt and answer together are exactly the chat template's text. A column `system` is put before the turns as a system
+message; a column `tools`, a list of functions or its JSON, is handed to the template.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from sharelora.data.rows import BadCell, Row
+from sharelora.data.rows import BadCell, FileRow, Row, changed, missing, optional
+from sharelora.data.templates import NAMED, OWN, ChatTemplate, find_template
 from sharelora.support.errors import UserError
 
-NAMED = {
-    "chatml": (
-        "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    ),
-    # LLaVA-1.5's: haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1.
-    "vicuna": (
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions. "
-        "{% for turn in messages %}{% if turn.role == 'user' %}USER: {{ turn.content }} ASSISTANT:"
-        "{% else %} {{ turn.content }}{{ eos_token }}{% endif %}{% endfor %}"
-    ),
-}
-OWN = "tokenizer"
+__all__ = [
+    "COLUMNS",
+    "NAMED",
+    "OWN",
+    "ROLES",
+    "TOOLS",
+    "USED",
+    "chat_renderer",
+    "find_template",
+    "opening",
+    "tools_of",
+    "turns_to_rows",
+]
+
 # What the column of turns may be called.
 COLUMNS = ("messages", "conversations")
+SYSTEM, TOOLS = "system", "tools"
+# Every column that is read.
+USED = (*COLUMNS, SYSTEM, TOOLS)
 # ShareGPT's names of roles -> those of chat templates.
 ROLES = {"human": "user", "gpt": "assistant"}
+# What a turn may have besides: calls of functions, who answered them, and what was thought before an answer.
+_MORE = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
+# The answer to learn with all that it has, where that is more than its text.
+_REPLY = "reply"
 
+Message = dict[str, Any]
 Pair = tuple[str, str]
-
-
-def find_template(name: str | None, tokenizer: Any) -> str:
-    """Return the Jinja text of a chat template.
-
-    Args:
-        name: a key of `NAMED`, a file, or `tokenizer` or None for the tokenizer's own.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name in NAMED:
-        return NAMED[name]
-    if name is None or name == OWN:
-        if isinstance(tokenizer.chat_template, str):
-            return tokenizer.chat_template
-        raise UserError(
-            f"this tokenizer has no chat template; need one for conversations; "
-            f"pass --chat_template {' or '.join(NAMED)}, or a Jinja file"
-        )
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"found chat_template {name}, which cannot be read as a file ({error.strerror}); "
-            f"need {OWN}, {', '.join(NAMED)} or a Jinja file; change --chat_template"
-        ) from error
 
 
 def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
@@ -68,24 +49,20 @@ def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
 
     The source ends where the template starts the assistant's turn, so training and generation see the same prompt.
     """
-
-    def render(turns: list[dict[str, str]], prompt: bool) -> str:
-        try:
-            return tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=prompt
-            )
-        except jinja2.TemplateError as error:
-            raise UserError(f"the chat template refuses a conversation: {error}; change one of them") from error
+    chat = ChatTemplate(template, tokenizer)
 
     def pair(row: Row) -> Pair:
-        source = render(row["messages"], True)
+        where = row.place if isinstance(row, FileRow) else ""
+        tools = row.get(TOOLS)
+        source = chat.write(row["messages"], True, where, tools)
         if row["output"] is None:
             return source, ""
-        whole = render([*row["messages"], {"role": "assistant", "content": row["output"]}], False)
+        reply = row[_REPLY] if isinstance(row.get(_REPLY), dict) else {"role": "assistant", "content": row["output"]}
+        whole = chat.write([*row["messages"], reply], False, where, tools)
         if not whole.startswith(source):
             raise UserError(
-                "the chat template does not keep its own prompt at the start of the whole conversation; "
-                "need one that does; pass --chat_template with such a file"
+                f"{where}{': ' if where else ''}the chat template does not keep its own prompt at the start of the "
+                "whole conversation; need one that does; pass --chat_template with such a file"
             )
         # A template's newline after its end marker belongs to the next turn.
         return source, whole[len(source) :].rstrip("\n")
@@ -93,7 +70,14 @@ def chat_renderer(template: str, tokenizer: Any) -> Callable[[Row], Pair]:
     return pair
 
 
-def _messages(row: Row) -> list[dict[str, str]]:
+def opening(system: str, history: list[Pair], question: str) -> list[Message]:
+    """A conversation up to its last question: the system message if there is one, earlier pairs, the question."""
+    turns = [("system", system)] if system else []
+    turns += [turn for asked, answered in history for turn in (("user", asked), ("assistant", answered))]
+    return [{"role": role, "content": content} for role, content in (*turns, ("user", question))]
+
+
+def _messages(row: Row) -> list[Message]:
     """A conversation as role and content; `conversations` with from and value is read too."""
     turns = row.get("messages") or row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
@@ -101,10 +85,43 @@ def _messages(row: Row) -> list[dict[str, str]]:
     messages = []
     for turn in turns:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
+        more = {name: turn[name] for name in _MORE if not missing(turn.get(name))}
+        # A call of a function needs no words.
+        if not isinstance(role, str) or not (isinstance(content, str) or ("tool_calls" in more and content is None)):
             raise BadCell("a turn without role and content as text")
-        messages.append({"role": ROLES.get(role, role), "content": content})
+        messages.append({"role": ROLES.get(role, role), "content": content, **more})
     return messages
+
+
+def _system(row: Row, turns: list[Message]) -> list[Message]:
+    """The message of the column `system`, to go before the turns; none where they have it already."""
+    text = optional(row, SYSTEM)
+    if not text.strip():
+        return []
+    if turns[0]["role"] != "system":
+        return [{"role": "system", "content": text}]
+    if turns[0]["content"] != text:
+        raise BadCell("one system message in its turns and another in column system")
+    return []
+
+
+def tools_of(row: Row) -> list[Any] | None:
+    """The functions that a model may call, from the column `tools`; None where there are none.
+
+    Raises:
+        BadCell: neither a list of objects nor JSON of one.
+    """
+    tools = row.get(TOOLS)
+    if isinstance(tools, str) and tools.strip():
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise BadCell("no JSON in column tools") from error
+    if missing(tools) or tools == [] or (isinstance(tools, str) and not tools.strip()):
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadCell("no list of functions in column tools")
+    return tools
 
 
 def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
@@ -115,11 +132,13 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
         need_answer: False makes one row of only the last turn: an assistant's turn, or the answer still to be given.
 
     Raises:
-        BadCell: no turns, or none to learn.
+        BadCell: no turns, or none to learn; a system message twice; tools that are no list of functions.
     """
     turns = _messages(row)
-    columns = {key: value for key, value in row.items() if key not in COLUMNS}
-    ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
+    system = _system(row, turns)
+    tools = {TOOLS: tools_of(row)} if TOOLS in row else {}
+    ends = [index + len(system) for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
+    turns = system + turns
     if not need_answer:
         last = len(turns) - 1
         ends = [last if last in ends else len(turns)]
@@ -127,6 +146,12 @@ def turns_to_rows(row: Row, need_answer: bool) -> list[Row]:
         raise BadCell("no assistant turn after another one")
     rows = []
     for end in ends:
-        answer = turns[end]["content"] if end < len(turns) else None
-        rows.append({**columns, "messages": turns[:end], "input": turns[end - 1]["content"], "output": answer})
+        reply = turns[end] if end < len(turns) else None
+        made: Row = {"messages": turns[:end], "input": turns[end - 1]["content"] or "", "output": None, **tools}
+        if reply is not None:
+            made["output"] = reply["content"] or ""
+            made |= {_REPLY: reply} if len(reply) > len(("role", "content")) else {}
+        new = changed(row, made)
+        new.pop("conversations", None)
+        rows.append(new)
     return rows

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharelora.data.rows import EXTENSIONS, Parsed, Row, parse_rows, read_rows
+from sharelora.data.rows import EXTENSIONS, Parsed, Row, numbered_rows, parse_rows, read_rows
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest, one_line
 
@@ -70,12 +70,13 @@ class SplitSource:
 
     def rows(self) -> list[Row]:
         """Read every row as a dict of its columns."""
-        return read_rows(self.file) if self.file is not None else self.hub.to_list()
+        return read_rows(self.file) if self.file is not None else numbered_rows(self.hub.to_list(), self.origin)
 
 
 def data_folder(root: str | Path | None = None) -> Path | None:
     """The folder of local data: the one given, else the environment variable SHARELORA_DATA; None where neither is."""
     folder = root or os.environ.get(DATA_FOLDER)
+    folder = folder and Path(folder).expanduser()
     return Path(folder) if folder else None
 
 

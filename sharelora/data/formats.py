@@ -2,16 +2,23 @@
 
 A format is data: an entry of `FORMATS`. The texts of the prompts are those of QLoRA (`qlora.py`) and of the ShareLoRA
 authors' script where they have the format, so that adapters and numbers can be compared.
+
+Two more columns are read where a row has them. `system` stands before the whole prompt, with an empty line between, and
+is the system message of a chat template. `history`, a list of [question, answer], is what was said before: earlier
+sections of Alpaca's prompt, and earlier turns of a chat template. Only the last answer is learnt.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sharelora.data import chat, gsm8k
-from sharelora.data.rows import BadCell, Row, cell, optional
+from sharelora.data import gsm8k
+from sharelora.data.chat import COLUMNS as TURNS
+from sharelora.data.chat import USED, opening, tools_of, turns_to_rows
+from sharelora.data.rows import BadCell, Row, cell, changed, columns_of, missing, optional, place
 from sharelora.support.errors import UserError
 
 Text = Callable[[Row], str]
@@ -35,6 +42,7 @@ class View:
         prompt: row -> the whole prompt text.
         answer: row -> the text to learn.
         question: row -> the bare question for a chat template; by default the prompt.
+        optional: columns that the prompt has too where a row has them.
     """
 
     columns: tuple[str, ...]
@@ -42,6 +50,12 @@ class View:
     prompt: Text
     answer: Text
     question: Text | None = None
+    optional: tuple[str, ...] = ()
+
+    def used(self, chat: bool) -> set[str]:
+        """The columns that prompts and answers are made of."""
+        more = ("system", *(("history", "tools") if chat else ())) if self.columns else ()
+        return {*self.columns, *self.answers, *self.optional, *more}
 
 
 def _pair(prompt: str, answer: str) -> View:
@@ -51,14 +65,30 @@ def _pair(prompt: str, answer: str) -> View:
 # QLoRA's Alpaca prompt, its space after the last colon included.
 _ALPACA = (
     "Below is an instruction that describes a task{more}. Write a response that appropriately completes the request."
-    "\n\n### Instruction:\n{instruction}{input}\n\n### Response: "
+    "\n\n{earlier}### Instruction:\n{instruction}{input}\n\n### Response: "
 )
+_ALPACA_EARLIER = "### Instruction:\n{}\n\n### Response: {}\n\n"
+
+
+def _history(row: Row) -> list[tuple[str, str]]:
+    """Earlier questions and their answers; none where the row has no such column.
+
+    Raises:
+        BadCell: no list of pairs of texts.
+    """
+    pairs = [] if missing(row.get("history")) else row["history"]
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise BadCell("no list of [question, answer] in column history")
+    return [
+        (cell({"history": question}, "history"), cell({"history": answer}, "history")) for question, answer in pairs
+    ]
 
 
 def _alpaca_prompt(row: Row) -> str:
     context = optional(row, "input")
     return _ALPACA.format(
         more=", paired with an input that provides further context" if context else "",
+        earlier="".join(_ALPACA_EARLIER.format(*pair) for pair in _history(row)),
         instruction=cell(row, "instruction"),
         input=f"\n\n### Input:\n{context}" if context else "",
     )
@@ -80,7 +110,12 @@ def _code_prompt(row: Row) -> str:
     return cell(row, "instruction").strip() + "\n" + optional(row, "input").strip()
 
 
-_ALPACA_VIEW = View(("instruction",), ("output",), _alpaca_prompt, _column("output"), _alpaca_question)
+def _alpaca(answer: str) -> View:
+    more = ("input", "history")
+    return View(("instruction",), (answer,), _alpaca_prompt, _column(answer), _alpaca_question, more)
+
+
+_ALPACA_VIEW = _alpaca("output")
 
 FORMATS: dict[str, tuple[View, ...]] = {
     "alpaca": (_ALPACA_VIEW,),
@@ -94,7 +129,8 @@ FORMATS: dict[str, tuple[View, ...]] = {
         ),
     ),
     "self-instruct": (_pair("prompt", "completion"),),
-    "hh-rlhf": (View((), ("chosen",), _nothing, _column("chosen")),),
+    # The set of this name has the whole conversation in `chosen`; others have its question in a column of its own.
+    "hh-rlhf": (_pair("prompt", "chosen"), _alpaca("chosen"), View((), ("chosen",), _nothing, _column("chosen"))),
     "longform": (_pair("input", "output"),),
     "oasst1": (View((), ("text",), _nothing, _column("text")),),
     "input-output": (_pair("input", "output"),),
@@ -118,7 +154,13 @@ FORMATS: dict[str, tuple[View, ...]] = {
     ),
     "HF_CODE": (
         _pair("prompt", "completion"),
-        View(("instruction",), ("output",), _code_prompt, lambda row: cell(row, "output").strip()),
+        View(
+            ("instruction",),
+            ("output",),
+            _code_prompt,
+            lambda row: cell(row, "output").strip(),
+            optional=("input",),
+        ),
     ),
     "HE": (_pair("prompt", "canonical_solution"),),
     "chat": (),  # columns of turns, see `chat.turns_to_rows`
@@ -151,6 +193,15 @@ def format_by_columns(columns: Sequence[str]) -> str:
     raise UserError(f"found the columns {', '.join(columns)}; need one of {ways}; rename them or pass --dataset_format")
 
 
+def format_of(rows: Sequence[Row]) -> str:
+    """Choose the format of rows by the columns of all of them: the first row may lack a value.
+
+    Raises:
+        UserError: no format has these columns.
+    """
+    return format_by_columns(columns_of(rows))
+
+
 def check_format(name: str) -> str:
     """Return a format's name if it exists.
 
@@ -176,19 +227,23 @@ def _view(name: str, columns: Sequence[str], need_answer: bool) -> View:
 
 def only_prompts(rows: list[Row], name: str) -> bool:
     """Whether rows have a prompt of this format but no answer to learn."""
-    columns = set(rows[0])
+    columns = set(columns_of(rows))
     views = [view for view in FORMATS[name] if view.columns and set(view.columns) <= columns]
     return bool(views) and not any(set(view.answers) <= columns for view in views)
 
 
 def _plain_row(row: Row, view: View, chat: bool, need_answer: bool) -> Row:
-    result = {**row, "input": view.prompt(row), "output": None}
-    if need_answer or all(row.get(column) is not None for column in view.answers):
-        result["output"] = view.answer(row)
+    system = optional(row, "system").strip() if view.columns else ""
+    made: Row = {"input": view.prompt(row), "output": None}
+    if system:
+        made["input"] = f"{system}\n\n{made['input']}"
+    if need_answer or not any(missing(row.get(column)) for column in view.answers):
+        made["output"] = view.answer(row)
     if chat:
-        result["input"] = (view.question or view.prompt)(row)
-        result["messages"] = [{"role": "user", "content": result["input"]}]
-    return result
+        made["input"] = (view.question or view.prompt)(row)
+        made["messages"] = opening(system, _history(row), made["input"])
+        made |= {"tools": tools_of(row)} if "tools" in row else {}
+    return changed(row, made)
 
 
 def format_rows(rows: list[Row], name: str, *, chat: bool = False, need_answer: bool = True) -> list[list[Row]]:
@@ -207,25 +262,43 @@ def format_rows(rows: list[Row], name: str, *, chat: bool = False, need_answer: 
         UserError: columns are missing, or a row does not have what the format needs.
     """
     check_format(name)
-    convert = _converter(name, list(rows[0]), chat, need_answer)
+    convert = _converter(name, columns_of(rows), chat, need_answer)
     converted = []
     for number, row in enumerate(rows, 1):
         try:
             converted.append(convert(row))
         except BadCell as error:
-            raise UserError(f"row {number} has {error}; format {name} cannot use it; repair or remove it") from error
+            where = place(row, number)
+            raise UserError(f"{where} has {error}; format {name} cannot use it; repair or remove it") from error
     return converted
 
 
-def _converter(name: str, columns: list[str], chat_template: bool, need_answer: bool) -> Callable[[Row], list[Row]]:
+def unused_columns(rows: Sequence[Row], name: str, *, chat: bool = False) -> dict[str, int]:
+    """Columns that are in no prompt and no answer, and how many rows have a value in each.
+
+    Args:
+        rows: rows as read.
+        name: a format of `FORMATS`.
+        chat: a chat template is used.
+    """
     if name == "chat":
-        if not set(chat.COLUMNS) & set(columns):
+        used = set(USED)
+    else:
+        columns = set(columns_of(rows))
+        view = next((view for view in FORMATS[name] if set(view.columns) <= columns), FORMATS[name][0])
+        used = view.used(chat)
+    return dict(Counter(column for row in rows for column, value in row.items() if column not in used and value))
+
+
+def _converter(name: str, columns: list[str], chat: bool, need_answer: bool) -> Callable[[Row], list[Row]]:
+    if name == "chat":
+        if not set(TURNS) & set(columns):
             raise UserError(
-                f"found the columns {', '.join(columns)}; format chat needs {' or '.join(chat.COLUMNS)}; "
+                f"found the columns {', '.join(columns)}; format chat needs {' or '.join(TURNS)}; "
                 "rename the column or pass another --dataset_format"
             )
-        return partial(chat.turns_to_rows, need_answer=need_answer)
+        return partial(turns_to_rows, need_answer=need_answer)
     view = _view(name, columns, need_answer)
-    if chat_template and not view.columns:
+    if chat and not view.columns:
         raise UserError(f"format {name} has no question to put into a chat template; leave out --chat_template")
-    return lambda row: [_plain_row(row, view, chat_template, need_answer)]
+    return lambda row: [_plain_row(row, view, chat, need_answer)]

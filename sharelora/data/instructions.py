@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.find import SPLIT_NAMES, data_folder, find_file, find_splits, local_file, not_found
-from sharelora.data.formats import check_format, format_by_columns
+from sharelora.data.find import data_folder, find_file, find_splits, local_file, not_found
+from sharelora.data.folders import folder_splits, rows_of
+from sharelora.data.formats import check_format, format_of
 from sharelora.data.registry import KNOWN, InstructionDataset, known
 from sharelora.data.rows import Row, read_rows
 from sharelora.support.errors import UserError
@@ -64,17 +65,13 @@ def find_source(args: DataArguments, root: Path | None = None) -> Source:
 
 def _from_path(args: DataArguments, path: Path) -> Source:
     if path.is_dir():
-        files = {split: find_file(path, names) for split, names in SPLIT_NAMES.items()}
-        splits = {split: read_rows(file) for split, file in files.items() if file is not None}
-        if not splits:
-            raise UserError(f"{path} has no data; need a file such as train.jsonl in it; check the path")
+        splits = {split: rows_of(parts) for split, parts in folder_splits(path).items()}
     elif path.exists():
         splits = {"train": read_rows(path)}
     else:
         raise UserError(f"{path} not found; need a data file there, or one of {', '.join(KNOWN)}; check the path")
     splits = {split: _subset(rows, args.data_subset) for split, rows in splits.items()}
-    columns = list(next(iter(splits.values()))[0])
-    return Source(args.dataset, str(path), args.dataset_format or format_by_columns(columns), splits)
+    return Source(args.dataset, str(path), args.dataset_format or format_of(next(iter(splits.values()))), splits)
 
 
 def _parts(dataset: InstructionDataset, folder: Path) -> list[Row]:
@@ -109,7 +106,7 @@ def _subset(rows: list[Row], subset: str | None) -> list[Row]:
 def _with_value(rows: list[Row], column: str, value: str) -> list[Row]:
     matching = [row for row in rows if row.get(column) == value]
     if not matching:
-        values = sorted({str(row[column]) for row in rows if column in row})
+        values = sorted({str(row[column]) for row in rows if row.get(column) is not None})
         present = f"{column} in {', '.join(values[:8])}" if values else f"the columns {', '.join(rows[0])}"
         raise UserError(f"found {present}; need rows with {column} {value}; change --data_subset or the data")
     return matching

@@ -88,7 +88,8 @@ def _is_prompt(row: Row) -> bool:
 
 def _question(row: Row) -> Question:
     if _is_prompt(row):
-        return _from_text(row["subject"], _SOLVED.split(_body(row["input"]))[-1], row["output"])
+        subject, prompt = texts(row["subject"], row["input"])
+        return _from_text(subject, _SOLVED.split(_body(prompt))[-1], row["output"])
     choices = options(row["choices"])
     subject, question = texts(row["subject"], row["question"])
     return Question(subject, question, choices, letter(row["answer"], len(choices)))
@@ -114,5 +115,6 @@ def _body(prompt: str) -> str:
 
 def _solved(row: Row) -> list[Question]:
     """The solved examples of a whole prompt."""
-    parts = _SOLVED.split(_body(row["input"]))
-    return [_from_text(row["subject"], text, answer) for text, answer in zip(parts[0::2], parts[1::2], strict=False)]
+    subject, prompt = texts(row["subject"], row["input"])
+    parts = _SOLVED.split(_body(prompt))
+    return [_from_text(subject, text, answer) for text, answer in zip(parts[0::2], parts[1::2], strict=False)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sharelora.data.find import KnownDataset, data_folder, find_split, local_file
 from sharelora.data.questions import LETTERS, Question, letter, options, texts
-from sharelora.data.rows import Row, parse_rows
+from sharelora.data.rows import Row, cell, missing, parse_rows
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _question(row: Row) -> tuple[Question, bool]:
     choices = options(row["options"])
     category, question, answer = texts(row["category"], row["question"], row["answer"])
     answer = letter(answer, len(choices))
-    index = row.get("answer_index", LETTERS.index(answer))
+    index = LETTERS.index(answer) if missing(row.get("answer_index")) else row["answer_index"]
     if not isinstance(index, int) or isinstance(index, bool):
         raise ValueError(f"answer_index is {index!r}, not a number")
-    return Question(category, question, choices, answer, str(row["question_id"])), LETTERS[index : index + 1] == answer
+    return Question(category, question, choices, answer, cell(row, "question_id")), LETTERS[index : index + 1] == answer

@@ -1,96 +1,32 @@
-"""Rows of local files: JSON, JSON Lines, CSV, TSV and Parquet, each also gzipped.
+"""Rows of tables: read from local files, also gzipped ones, and their cells.
 
-A row is a dict of its columns. What is wrong is named by file and row: a parser raises `BadCell`, and `parse_rows` adds
-which row it was.
+A row is a dict of its columns. A value that is missing (null, NaN, an empty cell of CSV) is None. What is wrong is
+named by file and row: a parser raises `BadCell`, and `parse_rows` adds which row it was.
 """
 
 from __future__ import annotations
 
-import csv
+import datetime
 import gzip
-import io
-import json
+import logging
+import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sharelora.data.readers import READERS, Damaged, decoded
 from sharelora.support.errors import UserError
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
 
+logger = logging.getLogger(__name__)
 
-class _Damaged(Exception):
-    """What is wrong with a file's content; `read_rows` adds the file's name and the way out."""
-
-
-def _json(data: bytes) -> list[Row]:
-    text = data.decode("utf-8-sig")
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        # Many published .json files are JSON Lines; a second value after the first tells them apart.
-        if str(error).startswith("Extra data"):
-            return _jsonl(data)
-        raise _Damaged(f"is not valid JSON ({error})") from error
-    rows = [value] if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _Damaged("is not a list of objects")
-    return rows
-
-
-def _jsonl(data: bytes) -> list[Row]:
-    rows = []
-    # Only the newline ends a line: text may hold other characters that `splitlines` would break at.
-    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _Damaged(f"has a damaged line {number} ({error})") from error
-        if not isinstance(row, dict):
-            raise _Damaged(f"has no object in line {number}")
-        rows.append(row)
-    return rows
-
-
-def _table(delimiter: str) -> Callable[[bytes], list[Row]]:
-    def read(data: bytes) -> list[Row]:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=delimiter, strict=True)
-        try:
-            lines = [line for line in reader if line]
-        except csv.Error as error:
-            raise _Damaged(f"has a damaged line {reader.line_num} ({error})") from error
-        header = lines[0] if lines else []
-        for number, line in enumerate(lines[1:], 1):
-            if len(line) != len(header):
-                raise _Damaged(f"has {len(line)} cells in row {number} but {len(header)} columns")
-        return [dict(zip(header, line, strict=True)) for line in lines[1:]]
-
-    return read
-
-
-def _parquet(data: bytes) -> list[Row]:
-    # Slow to import, and few files need it.
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _Damaged(f"is not valid Parquet ({error})") from error
-
-
-READERS: dict[str, Callable[[bytes], list[Row]]] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _table(","),
-    ".tsv": _table("\t"),
-    ".parquet": _parquet,
-}
+# How some programs write that a value is missing. They may also be words of a text: an answer can be `None`.
+MISSING_WORDS = frozenset({"<NA>", "NA", "N/A", "n/a", "None", "null", "NULL"})
 EXTENSIONS = tuple(extension + packed for extension in READERS for packed in ("", ".gz"))
 
 
@@ -111,8 +47,10 @@ def _explained(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-    except _Damaged as error:
-        raise UserError(f"{path} {error}; need one object per row; repair the file or convert it") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deep; need rows of texts and lists; convert it") from error
+    except Damaged as error:
+        raise UserError(f"{path} {error}") from error
 
 
 def _unpacked(path: str | Path) -> bytes:
@@ -127,7 +65,7 @@ def read_text(path: str | Path) -> str:
         UserError: the file is missing, damaged or not UTF-8.
     """
     with _explained(path):
-        return _unpacked(path).decode("utf-8-sig")
+        return decoded(_unpacked(path))
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -140,10 +78,81 @@ def read_rows(path: str | Path) -> list[Row]:
     if ending is None:
         raise UserError(f"found {path}; need a file ending in {', '.join(READERS)} (or with .gz); convert it")
     with _explained(path):
-        rows = READERS[ending.removesuffix(".gz")](_unpacked(path))
+        numbered = list(READERS[ending.removesuffix(".gz")](_unpacked(path)))
+    rows: list[Row] = [FileRow(row, str(path), number, line) for number, (row, line) in enumerate(numbered, 1)]
     if not rows:
         raise UserError(f"{path} is empty; need at least one row; check the file")
+    if ending.startswith((".csv", ".tsv")):
+        _warn_of_words(rows)
     return rows
+
+
+def _warn_of_words(rows: Sequence[Row]) -> None:
+    """Say how many cells of a table without types are a word that may have been meant as a missing value."""
+    places = [place(row, 0) for row in rows for value in row.values() if value in MISSING_WORDS]
+    if places:
+        logger.warning(
+            "warning: %s has one of %s in a cell, %d in all: such a word is a text; leave the cells of missing values "
+            "empty",
+            places[0],
+            ", ".join(sorted(MISSING_WORDS)),
+            len(places),
+        )
+
+
+class FileRow(dict[str, Any]):
+    """A row that knows where it is from, also when others have been left out before it; NaN in it becomes None.
+
+    Args:
+        columns: name -> value.
+        origin: its file, or the hub's name of the set and the split.
+        number: of the row there, from 1.
+        line: of the file, if it has lines.
+    """
+
+    __slots__ = ("line", "number", "origin")
+
+    def __init__(self, columns: Row, origin: str, number: int, line: int | None = None) -> None:
+        super().__init__((name, None if missing(value) else value) for name, value in columns.items())
+        self.origin, self.number, self.line = origin, number, line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileRow, (dict(self), self.origin, self.number, self.line)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages: `rows.csv, row 2 (line 3)`."""
+        line = "" if self.line in (None, self.number) else f" (line {self.line})"
+        return f"{self.origin}, row {self.number}{line}"
+
+
+def numbered_rows(rows: Iterable[Row], origin: str) -> list[Row]:
+    """Rows that did not come from a file, e.g. from the hub, as rows that know where they are from."""
+    return [FileRow(row, origin, number) for number, row in enumerate(rows, 1)]
+
+
+def place(row: Row, number: int, origin: str | None = None) -> str:
+    """Where a row is, for messages.
+
+    Args:
+        row: the row.
+        number: its number, from 1, if it does not know it itself.
+        origin: likewise.
+    """
+    if isinstance(row, FileRow):
+        return row.place
+    return f"row {number}" if origin is None else f"{origin}, row {number}"
+
+
+def changed(row: Row, columns: Row) -> Row:
+    """A row with some columns set; it stands where it stood."""
+    new = {**row, **columns}
+    return FileRow(new, row.origin, row.number, row.line) if isinstance(row, FileRow) else new
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """Every column that at least one row has, in the order in which they are first seen."""
+    return list(dict.fromkeys(column for row in rows for column in row))
 
 
 class BadCell(Exception):
@@ -173,27 +182,38 @@ def parse_rows(
             parsed.append(parse(row))
         except (BadCell, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{origin}, row {number}: {reason}; need {needed}; repair or remove it") from error
+            where = place(row, number, origin)
+            raise UserError(f"{where}: {reason}; need {needed}; repair or remove it") from error
     return parsed
+
+
+# Values that a cell of text may have: a table often holds a number where a text is meant.
+_AS_TEXT = (str, int, float, Decimal, datetime.date, datetime.time)
+
+
+def missing(value: Any) -> bool:
+    """Whether a value says that there is none: null, or NaN as programs write it for an empty cell."""
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
 def cell(row: Row, column: str) -> str:
     """The text of a cell.
 
     Raises:
-        BadCell: it is missing, or a list or an object.
+        BadCell: it is missing, or neither text nor a number.
     """
     value = row.get(column)
-    if value is None:
+    if missing(value):
         raise BadCell(f"nothing in column {column}")
-    if isinstance(value, (list, dict)):
-        raise BadCell(f"a {type(value).__name__} in column {column} where text is needed")
+    if not isinstance(value, _AS_TEXT) or (isinstance(value, float) and math.isinf(value)):
+        kind = "an infinite number" if isinstance(value, float) else f"a {type(value).__name__}"
+        raise BadCell(f"{kind} in column {column} where text is needed")
     return str(value)
 
 
 def optional(row: Row, column: str) -> str:
-    """The text of a cell, empty if the cell is."""
-    return cell(row, column) if row.get(column) is not None else ""
+    """The text of a cell, empty if its value is missing."""
+    return "" if missing(row.get(column)) else cell(row, column)
 
 
 def summary(value: Any, width: int = 60) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts
+from sharelora.data.formats import DEMONSTRATIONS, format_rows, only_prompts, unused_columns
 from sharelora.data.gsm8k import without_calculator
 from sharelora.data.instructions import Source, find_source
 from sharelora.data.rows import Row
@@ -67,6 +68,7 @@ def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_o
     if predict_only:
         source = _as_test(source, notes)
     groups = {split: _formatted(rows, split, source.format, args) for split, rows in source.splits.items()}
+    notes += _left_out(source, groups, args)
     train, held = groups.get("train", []), groups.get("eval")
     if held is None:
         train, held = _carve(train, args, notes)
@@ -102,6 +104,18 @@ def _formatted(rows: list[Row], split: str, name: str, args: DataArguments) -> G
         for row in (row for group in groups for row in group if row["output"] is not None):
             row["output"] = without_calculator(row["output"])
     return groups
+
+
+def _left_out(source: Source, groups: dict[str, Groups], args: DataArguments) -> Iterator[str]:
+    """What is in the rows but not in the run, and answers that have nothing in them."""
+    rows = [row for part in source.splits.values() for row in part]
+    unused = unused_columns(rows, source.format, chat=args.chat_template is not None)
+    if unused:
+        columns = ", ".join(f"{column} ({count:,} of {len(rows):,} rows)" for column, count in unused.items())
+        yield f"columns that are in no prompt and no answer: {columns}"
+    empty = sum(row["output"] == "" for part in groups.values() for group in part for row in group)
+    if empty:
+        yield f"{empty:,} answers are empty: there the end token alone is learnt"
 
 
 def _carve(train: Groups, args: DataArguments, notes: list[str]) -> tuple[Groups, Groups]:

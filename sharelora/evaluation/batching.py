@@ -12,7 +12,9 @@ from typing import Any, Generic, TypeVar
 import psutil
 import torch
 
+from sharelora.memory.activations import heads_of
 from sharelora.memory.machine import out_of_memory
+from sharelora.models.context import context_of
 from sharelora.support.errors import UserError
 
 # The share of free memory that the estimate may use.
@@ -31,10 +33,7 @@ Result = TypeVar("Result")
 
 def context_length(config: Any) -> int | None:
     """How many tokens a model can read, None if its configuration has no such limit."""
-    config = config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    values = (getattr(config, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), None)
+    return context_of(config).tokens
 
 
 @contextmanager
@@ -69,10 +68,9 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     Counts keys and values twice (the cache is copied when it grows) and a layer's widest activations.
     """
     text = config.get_text_config()
-    hidden = text.hidden_size
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or hidden // heads
-    cache = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * size
+    hidden, heads = text.hidden_size, heads_of(text)
+    # Without attention there is a state of its layers, which does not grow with a text.
+    cache = 2 * text.num_hidden_layers * heads.key_value * heads.size
     wide = 4 * (getattr(text, "intermediate_size", None) or 4 * hidden) + 8 * hidden
     return (2 * cache + wide) * dtype.itemsize
 

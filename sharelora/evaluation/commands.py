@@ -20,6 +20,7 @@ from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import NO_ADAPTER, Parser, positive, tiny_environment
 from sharelora.sandbox import BUBBLEWRAP, MODES, RLIMITS
 from sharelora.support.errors import UserError
+from sharelora.support.files import vanishing
 
 Item = TypeVar("Item")
 
@@ -224,7 +225,11 @@ class Command:
         # Both load torch and transformers, which a mistake on the command line need not wait for.
         from sharelora.flags import program
 
-        program.start(lambda: options, lambda options: self.run(options, began))
+        def run(options: Options) -> None:
+            with vanishing(options.output):
+                self.run(options, began)
+
+        program.start(lambda: options, run)
 
     def run(self, options: Options, began: float) -> None:
         """Run what the options name.

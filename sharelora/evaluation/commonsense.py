@@ -52,7 +52,9 @@ def run(options: CommonsenseOptions, began: float) -> None:
     if options.by != "likelihood":
         job = prepare_generation(options, subject, questions(items))
     if options.by != "generated" and not options.generate_only:
-        prepared = prepare_answers(load_tokenizer(subject.base), choices(items), subject.context(options.max_length))
+        tokenizer = load_tokenizer(subject.base)
+        prepared = prepare_answers(tokenizer, choices(items), subject.context(options.max_length))
+        subject.require_embeddings(tokenizer, prepared.encoded)
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(items))
         return

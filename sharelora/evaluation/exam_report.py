@@ -131,9 +131,10 @@ def run(exam: Exam, options: ExamOptions, began: float) -> None:
         UserError: an error that the user can fix; found before the model is loaded wherever possible.
     """
     subject = locate_subject(options)
+    tokenizer = load_tokenizer(subject.base)
     prepared = load_exam(
         exam,
-        load_tokenizer(subject.base),
+        tokenizer,
         options.split,
         options.shots,
         subject.context(options.max_length),
@@ -144,6 +145,7 @@ def run(exam: Exam, options: ExamOptions, began: float) -> None:
         leave_out=options.skip_too_long,
         subjects=options.subjects,
     )
+    subject.require_embeddings(tokenizer, prepared.encoded)
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(prepared.questions))
         return

@@ -15,7 +15,7 @@ from sharelora.evaluation.generation.job import TEXTS, generate_texts, prepare_g
 from sharelora.evaluation.generation.settings import Generated, Prompt
 from sharelora.evaluation.subject import data_root, locate_subject, write_evaluation
 from sharelora.metrics import accuracy
-from sharelora.support.numbers import last_number, marked_number
+from sharelora.support.numbers import RULES, answer_number, last_number, marked_number
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,14 @@ class Gsm8kReport:
         """The last number of every text."""
         return [last_number(text.text) for text in self.texts]
 
+    @property
+    def read(self) -> list[tuple[str, Fraction | None]]:
+        """The rule that has read each text, and its answer, see `sharelora.support.numbers.answer_number`."""
+        return [answer_number(text.text) for text in self.texts]
+
     def rows(self) -> list[dict[str, Any]]:
-        """One record per problem: the text, both readings of it, and which of them are right."""
-        parts = zip(self.problems, self.texts, self.strict, self.flexible, strict=True)
+        """One record per problem: the text, the readings of it, and which of them are right."""
+        parts = zip(self.problems, self.texts, self.strict, self.flexible, self.read, strict=True)
         return [
             {
                 **text_row(problem, text),
@@ -86,22 +91,32 @@ class Gsm8kReport:
                 "right": strict == problem.answer,
                 "prediction_flexible": _exact(flexible),
                 "right_flexible": flexible == problem.answer,
+                "read_by": rule,
+                "prediction_any": _exact(number),
+                "right_any": number == problem.answer,
             }
-            for problem, text, strict, flexible in parts
+            for problem, text, strict, flexible, (rule, number) in parts
         ]
 
     def metrics(self) -> dict[str, Any]:
         """Every number of the report.
 
         `accuracy` is strict: the last answer in the prompt's own form counts. `accuracy_flexible` takes the last
-        number of a text, whatever surrounds it.
+        number of a text, whatever surrounds it. These two are the published scores. `accuracy_any` also reads what chat
+        models write, and `read_by` counts the texts by the rule that has read them; `none` could not be read.
         """
+        rules, numbers = zip(*self.read, strict=True)
+        anyhow = self._accuracy(numbers)
         strict, flexible = self._accuracy(self.strict), self._accuracy(self.flexible)
         return {
             "accuracy": strict.mean,
             "accuracy_stderr": strict.standard_error,
             "accuracy_flexible": flexible.mean,
             "accuracy_flexible_stderr": flexible.standard_error,
+            "accuracy_any": anyhow.mean,
+            "accuracy_any_stderr": anyhow.standard_error,
+            "right_any": anyhow.right,
+            "read_by": {rule: rules.count(rule) for rule in RULES},
             "questions": strict.count,
             "right": strict.right,
             "right_flexible": flexible.right,
@@ -129,10 +144,16 @@ def _exact(value: Fraction | None) -> str | None:
 
 def table(title: str, metrics: Mapping[str, Any]) -> str:
     """The result in a few lines."""
-    rows = (("the marked answer", "accuracy", "right"), ("the last number", "accuracy_flexible", "right_flexible"))
+    rows = (
+        ("the marked answer", "accuracy", "right"),
+        ("the last number", "accuracy_flexible", "right_flexible"),
+        ("in any form", "accuracy_any", "right_any"),
+    )
     lines = [title]
     for name, score, right in rows:
         error = metrics[f"{score}_stderr"]
         shown = "" if error is None else f" ± {error:.4f}"
         lines.append(f"  {name:<20}{metrics[score]:8.4f}{shown}{metrics[right]:8,} of {metrics['questions']:,}")
+    read = ", ".join(f"{count:,} {rule}" for rule, count in metrics["read_by"].items())
+    lines.append(f"  read in any form: {read}")
     return "\n".join([*lines, f"  {metrics['without_answer']:,} texts without a marked answer"])

@@ -145,6 +145,21 @@ class PromptReader:
             return False
         return True
 
+    @torch.no_grad()
+    def can_pad_left(self, ids: Sequence[int]) -> bool:
+        """Try on a few tokens whether padding in front of a text leaves what follows it as it is.
+
+        Most recurrent models read padding too.
+
+        Args:
+            ids: any two tokens of the vocabulary, or more.
+        """
+        row = list(ids[:2])
+        padded = torch.tensor([[PADDING, PADDING, *row]], device=self.device)
+        real = torch.tensor([[0, 0, *[1] * len(row)]], device=self.device)
+        logits = self.call(padded, real, (real.cumsum(1) - 1).clamp(min=0), use_cache=False).logits
+        return agree(self.next_logits([row]), logits[:, -1].float())
+
 
 def agree(one: Tensor, other: Tensor) -> bool:
     """Whether two logits, (B, vocabulary), differ only by rounding."""

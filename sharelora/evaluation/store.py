@@ -21,6 +21,7 @@ class Store(ABC, Generic[Key, Result]):
 
     Attributes:
         results: key -> result, of earlier runs too.
+        begun: whether the file is there and belongs to these settings.
 
     Args:
         path: the file.
@@ -36,10 +37,10 @@ class Store(ABC, Generic[Key, Result]):
         self.path, self.folder_flag = path, folder_flag
         self.head = json.dumps({"settings": settings}, ensure_ascii=False)
         self.results: dict[Key, Result] = {}
-        if self.path.is_file() and not overwrite:
+        # A run that is refused before its first result leaves no file.
+        self.begun = self.path.is_file() and not overwrite
+        if self.begun:
             self._read()
-        else:
-            write_text(self.path, self.head + "\n")
 
     @abstractmethod
     def _to_row(self, key: Key, result: Result) -> dict[str, Any]:
@@ -92,6 +93,9 @@ class Store(ABC, Generic[Key, Result]):
         Raises:
             UserError: the disk is full or gone.
         """
+        if not self.begun:
+            write_text(self.path, self.head + "\n")
+            self.begun = True
         self.results.update(new)
         lines = [json.dumps(self._to_row(key, result), ensure_ascii=False) + "\n" for key, result in new.items()]
         try:

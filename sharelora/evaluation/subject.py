@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
+from sharelora.data.context import Context
 from sharelora.data.find import DATA_FOLDER
-from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.commands import PREDICTIONS, Options
+from sharelora.evaluation.tokens import Encoded
 from sharelora.flags.parser import NO_ADAPTER
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.context import context_of
 from sharelora.models.load import load_base, resolve_model
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.results import describe_plan, plan_facts, write_result
@@ -51,8 +53,21 @@ class Subject:
 
     def context(self, max_length: int | None) -> int | None:
         """Return the most tokens that the model may read: its context, or less; None if nothing limits them."""
-        limits = [context_length(AutoConfig.from_pretrained(self.base)), max_length]
+        limits = [self.reads().tokens, max_length]
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def reads(self) -> Context:
+        """Return what the model can read."""
+        return context_of(AutoConfig.from_pretrained(self.base))
+
+    def require_embeddings(self, tokenizer: Any, encoded: Collection[Encoded]) -> None:
+        """Refuse prompts and answers with tokens that the model does not know; before it is loaded.
+
+        Raises:
+            UserError: see `Context.require_embeddings`.
+        """
+        rows = (prompt.ids + prompt.answers for prompt in encoded)
+        self.reads().require_embeddings(tokenizer, rows, f"{len(encoded):,} prompts")
 
     def load(self, options: Options, load: Callable[..., Any] = load_base) -> Any:
         """Load the base and put the adapter on it.

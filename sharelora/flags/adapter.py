@@ -33,7 +33,7 @@ class AdapterSettings:
         dropout: of the adapter's input.
         use_rslora: divide alpha by sqrt(r) instead.
         use_dora: train DoRA's magnitudes too.
-        enabled: fused module -> which of its equal output slices are adapted.
+        enabled: fused module -> which of its parts are adapted.
         sharing: the rule, or a hand-written plan as data (`sharelora.plan.rows`).
         measured: the measurement that the rule's groups come from, if any.
     """
@@ -73,7 +73,7 @@ class AdapterSettings:
         """Return what is adapted in a model, which may be on the meta device.
 
         Raises:
-            UserError: modules or slices that the model does not have.
+            UserError: modules or parts that the model does not have.
         """
         from sharelora.tuner.sites import find_sites
 

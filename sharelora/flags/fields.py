@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from sharelora.flags.parser import Parser, boolean
+from sharelora.flags.parser import FALSE, Parser, boolean, whole
 from sharelora.support.text import nearest
 
+JSON = "JSON"  # the metavar of flags that take a mapping
+NONE = "none"
 FEW = 12  # so many choices are listed in full
 NO_ALIASES: Mapping[str, Sequence[str]] = {}
 
@@ -80,7 +83,32 @@ def _options(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     if choices := _choices(field, kinds):
         listed = f"; one of {', '.join(map(str, choices))}" if len(choices) <= FEW else ""
         return {"help": options["help"] + listed, "type": _one_of(choices)}
+    if dict in map(_plain, kinds):
+        return {**options, "type": _json, "metavar": JSON}
+    if _default(field) == NONE:
+        return {**options, "type": _or_none}
     return {**options, "type": _scalar(kinds)}
+
+
+def _json(text: str) -> str:
+    """Read a mapping, which transformers takes as JSON or as the name of a file that holds it."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, which is no JSON: {error}") from error
+    if found is None and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f'found {text!r}; need JSON such as {{"name": 1}}')
+    return text
+
+
+def _or_none(text: str) -> str:
+    """Read a word, of which YAML's words for false mean none: `report_to: off`."""
+    return NONE if text.strip().lower() in FALSE else text
+
+
+def _plain(kind: Any) -> Any:
+    """The type itself of one with parameters: dict of dict[str, Any]."""
+    return typing.get_origin(kind) or kind
 
 
 def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:
@@ -88,6 +116,9 @@ def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:
     known = {str(choice): choice for choice in choices}
 
     def read(text: str) -> Any:
+        # YAML's other words for it, as in `eval_strategy: off`.
+        if text not in known and "no" in known and text.strip().lower() in FALSE:
+            return known["no"]
         if text not in known:
             near = list(known) if len(known) <= FEW else nearest(text, known, n=3, cutoff=0.3)
             raise argparse.ArgumentTypeError(f"found {text!r}; need one of {', '.join(near or list(known))}")
@@ -117,4 +148,6 @@ def _scalar(kinds: Sequence[Any]) -> Callable[[str], Any]:
     """Return what reads a value, or an item of a list: a number where only numbers are allowed, else text."""
     inner = [typing.get_args(kind)[0] if typing.get_origin(kind) in (list, tuple) else kind for kind in kinds]
     numbers = [kind for kind in inner if kind in (int, float)]
-    return numbers[0] if numbers and len(numbers) == len(inner) else str
+    if not numbers or len(numbers) < len(inner):
+        return str
+    return whole if numbers[0] is int else float

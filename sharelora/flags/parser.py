@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from sharelora.flags.paths import expand_home
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
 
 TRUE = ("true", "yes", "1", "on")
 FALSE = ("false", "no", "0", "off")
 TINY = "SHARELORA_TINY"
+_NEGATIVE = re.compile(r"-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
+_DIGITS = 100  # more are no number that anybody means, and Python refuses to read thousands of them
 NO_ADAPTER = "none"  # as the value of --adapter: the base model alone
 
 
@@ -56,11 +61,34 @@ def tiny_environment() -> bool:
         raise UserError(f"{TINY}: {error}; set it to 1 or 0") from error
 
 
+def whole(text: str) -> int:
+    """Read a whole number, also one that is written as 1e3, 100.0 or 1_000."""
+    if len(text) <= _DIGITS:
+        try:
+            return int(text)
+        except ValueError:
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if value.is_integer():
+                return int(value)
+    raise argparse.ArgumentTypeError(f"found {_shown(text)}; need a whole number")
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _DIGITS else f"{len(text):,} characters"
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    if not text.strip().isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; need a whole number of at least 1")
-    return int(text)
+    try:
+        number = whole(text)
+    except argparse.ArgumentTypeError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {_shown(text)}; need a whole number of at least 1")
+    return number
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +100,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str | None = None, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+        # argparse takes -1e-5 for a flag, since it knows of -1 and -0.5 alone.
+        self._negative_number_matcher = _NEGATIVE
 
     def switch(self, flag: str, default: bool = False, help: str = " ") -> None:
         """Add a boolean flag: `--x` alone means true; `--x true` and `--x false` work too."""
@@ -81,6 +111,27 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """Every flag of this parser, with its dashes."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+    def destination(self, name: str) -> str:
+        """The name of the value that a flag without dashes sets: that of the flag itself, unless it is an alias."""
+        action = self._option_string_actions.get(f"--{name}")
+        return name if action is None else action.dest
+
+    def metavar(self, name: str) -> str | None:
+        """What stands for a flag's value in the help; None where the flag's name does."""
+        action = self._option_string_actions.get(f"--{name}")
+        return None if action is None or isinstance(action.metavar, tuple) else action.metavar
+
+    def takes_several(self, name: str) -> bool:
+        """Whether a flag takes several words."""
+        action = self._option_string_actions.get(f"--{name}")
+        return action is not None and action.nargs in ("+", "*")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the flags that this parser knows; in those that name files, `~` is the home folder."""
+        values, rest = super().parse_known_args(args, namespace)
+        expand_home(values)
+        return values, rest
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Read the command line; None means the process's own.

@@ -61,7 +61,7 @@ def parse_groups(text: str) -> Groups:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(re.split(r"\s*,\s*|\s+", text.strip()))
     if not all(names):
         raise UserError(f"found the names {text!r}; need names with a comma between them, e.g. q_proj,v_proj")
     return names
@@ -86,7 +86,7 @@ def parse_modules(text: str) -> str | list[str]:
 
 
 def parse_parts(text: str) -> dict[str, list[bool]]:
-    """Read which equal slices of fused modules are adapted: `c_attn=1,0,1` is q and v of GPT-2.
+    """Read which parts of fused modules are adapted: `c_attn=1,0,1` is q and v of GPT-2.
 
     Raises:
         UserError: another form.
@@ -95,7 +95,7 @@ def parse_parts(text: str) -> dict[str, list[bool]]:
     for item in text.split(";"):
         name, _, flags = item.partition("=")
         if not re.fullmatch(r"[01](,[01])+", flags.replace(" ", "")) or not name.strip():
-            raise UserError(f"enable_lora: found {item!r}; need module=flags with 1 or 0 per slice, e.g. c_attn=1,0,1")
+            raise UserError(f"enable_lora: found {item!r}; need module=flags with 1 or 0 per part, e.g. c_attn=1,0,1")
         parts[name.strip()] = [flag == "1" for flag in flags.replace(" ", "").split(",")]
     return parts
 
@@ -133,7 +133,7 @@ def add_sharing_flags(parser: Parser) -> None:
     )
     add_choice_flags(share)
     share.add_argument("--share_plan", metavar="FILE", help="a plan as JSON, in place of the four flags above")
-    share.add_argument("--enable_lora", metavar="PARTS", help="slices of fused layers: c_attn=1,0,1 is GPT-2's q and v")
+    share.add_argument("--enable_lora", metavar="PARTS", help="parts of fused layers: c_attn=1,0,1 is GPT-2's q and v")
 
 
 def adapter_settings(args: argparse.Namespace, measures: bool = False) -> AdapterSettings:
@@ -170,7 +170,7 @@ def sharing_of(args: argparse.Namespace) -> SharingRule | Mapping[str, Any]:
 
 
 def enabled_slices(args: argparse.Namespace) -> dict[str, list[bool]] | None:
-    """Read which slices of fused modules are adapted; None if nothing is said about them.
+    """Read which parts of fused modules are adapted; None if nothing is said about them.
 
     Raises:
         UserError: another form than `c_attn=1,0,1`.

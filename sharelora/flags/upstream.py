@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sharelora.flags.parser import boolean
+from sharelora.flags.parser import FALSE, TRUE, boolean
 from sharelora.support.errors import UserError, redacted
 
 BARE = "true"  # the value of a flag that is given without one
@@ -23,6 +23,9 @@ class Change:
     words: tuple[str, ...]
     notice: str
 
+
+# Other words for a truth value.
+_SAME: Mapping[str, Sequence[str]] = {"true": TRUE, "false": FALSE}
 
 Rule = Callable[[str, str], Change]
 
@@ -60,7 +63,7 @@ def always(value_needed: str, why: str) -> Rule:
     """A flag whose one possible value is built in."""
 
     def rule(flag: str, value: str) -> Change:
-        if value.lower() != value_needed.lower():
+        if value.lower() not in _SAME.get(value_needed, (value_needed,)):
             raise UserError(f"found --{flag} {value}; need {value_needed}: {why}; drop the flag")
         return Change((), f"--{flag} {value} is dropped: {why}")
 

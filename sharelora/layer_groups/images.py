@@ -12,12 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from sharelora.data import padding_id
+from sharelora.data.context import Context
 from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator, ImageTextRows, encode
 from sharelora.data.vision.conversations import read_conversations
 from sharelora.data.vision.images import require_images
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
 from sharelora.layer_groups.texts import draw_items
+from sharelora.models.context import context_of
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 
@@ -69,8 +71,32 @@ def read_image_sample(file: str | Path, image_folder: str | Path | None, count: 
     return ImageSample(Path(file).name, drawn)
 
 
+def encode_sample(writer: ConversationWriter, sample: ImageSample, max_length: int, context: Context) -> ImageTextRows:
+    """Tokenise conversations; notes say what is cut or left out.
+
+    Args:
+        writer: writes them as text.
+        sample: the conversations.
+        max_length: most tokens of a conversation with its images.
+        context: what the language model can read.
+
+    Raises:
+        UserError: no conversation fits, or one has a token that the model does not know.
+    """
+    rows, report = encode(writer, sample.records, max_length, "similarity", context)
+    for line in report.lines():
+        logger.info("note: %s", line)
+    return rows
+
+
 def measure_with_images(
-    model: Any, writer: ConversationWriter, sample: ImageSample, name: str, max_length: int, batch_size: int = 8
+    model: Any,
+    writer: ConversationWriter,
+    sample: ImageSample,
+    name: str,
+    max_length: int,
+    batch_size: int = 8,
+    rows: ImageTextRows | None = None,
 ) -> Similarity:
     """Measure how similar the layers of a language model are at the last tokens of conversations about images.
 
@@ -81,14 +107,14 @@ def measure_with_images(
         name: the model's, or its folder.
         max_length: most tokens of a conversation with its images.
         batch_size: conversations at once; the result does not depend on it beyond rounding.
+        rows: what `encode_sample` has made of the sample; None to do that now.
 
     Raises:
         UserError: no conversation fits, an image cannot be read, or a model without a stack of layers.
     """
-    rows, report = encode(writer, sample.records, max_length, "similarity")
-    for line in report.lines():
-        logger.info("note: %s", line)
-    collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer))
+    context = context_of(model.config)
+    rows = encode_sample(writer, sample, max_length, context) if rows is None else rows
+    collator = ImageTextCollator(writer.reader, padding_id(writer.reader.tokenizer, context))
     return compare_layers(model, _batches(rows, collator, batch_size), sample, name, len(rows), max_length)
 
 

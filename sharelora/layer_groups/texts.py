@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +16,15 @@ import torch
 from torch import Tensor
 
 from sharelora.data.arguments import DataArguments
-from sharelora.data.formats import format_by_columns, format_rows
+from sharelora.data.context import Context
+from sharelora.data.formats import format_of, format_rows
 from sharelora.data.instructions import find_source
 from sharelora.data.registry import KNOWN
-from sharelora.data.rows import Row, extension, read_rows, read_text
+from sharelora.data.rows import Row, columns_of, extension, optional, parse_rows, read_rows, read_text
+from sharelora.data.tokenise import padding_id
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
-from sharelora.models.encoders import max_input_length
+from sharelora.models.context import context_of
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
 
@@ -111,14 +114,15 @@ def _paragraphs(content: str) -> list[str]:
 
 
 def _texts_of_rows(rows: list[Row], name: str) -> list[str]:
-    column = next((column for column in TEXT_COLUMNS if column in rows[0]), None)
+    columns = columns_of(rows)
+    column = next((column for column in TEXT_COLUMNS if column in columns), None)
     if column is not None:
-        return [str(row.get(column) or "") for row in rows]
+        return parse_rows(rows, name, partial(optional, column=column), f"text in column {column}")
     try:
-        form = format_by_columns(list(rows[0]))
+        form = format_of(rows)
     except UserError as error:
         raise UserError(
-            f"{name} has the columns {', '.join(rows[0])}; need {', '.join(TEXT_COLUMNS)} or those of a prompt format; "
+            f"{name} has the columns {', '.join(columns)}; need {', '.join(TEXT_COLUMNS)} or those of a prompt format; "
             "rename one"
         ) from error
     return _formatted(rows, form)
@@ -129,17 +133,21 @@ def _formatted(rows: list[Row], form: str) -> list[str]:
     return [row["input"] + (row["output"] or "") for group in groups for row in group]
 
 
-def encode(tokenizer: Any, sample: Sample, max_length: int) -> list[list[int]]:
+def encode(tokenizer: Any, sample: Sample, max_length: int, context: Context | None = None) -> list[list[int]]:
     """Tokenise texts with the tokenizer's own special tokens; texts that are too long are cut at their end.
 
     Args:
         tokenizer: the model's.
         sample: the texts.
         max_length: most tokens of a text, special ones included.
+        context: what the model can read, if that is known.
 
     Raises:
-        UserError: no text has two tokens besides special ones.
+        UserError: no text has two tokens besides special ones, or one has a token that the model does not know.
     """
+    context = context or Context()
+    # Beyond what the model was made for layers differ in other ways than on the texts that it is for.
+    max_length = max_length if context.tokens is None else min(max_length, context.tokens)
     rows = tokenizer(list(sample.texts), return_special_tokens_mask=True, verbose=False)
     counts = [mask.count(0) for mask in rows["special_tokens_mask"]]
     usable = [ids for ids, count in zip(rows["input_ids"], counts, strict=True) if count >= _LEAST_TOKENS]
@@ -153,7 +161,9 @@ def encode(tokenizer: Any, sample: Sample, max_length: int) -> list[list[int]]:
         logger.info("note: %d of %d texts have fewer than %d tokens", short, len(counts), _LEAST_TOKENS)
     if cut:
         logger.info("note: %d of %d texts are cut to %d tokens", cut, len(usable), max_length)
-    return [ids[:max_length] for ids in usable]
+    rows = [ids[:max_length] for ids in usable]
+    context.require_embeddings(tokenizer, rows, f"{len(rows):,} texts")
+    return rows
 
 
 def measure(
@@ -163,6 +173,7 @@ def measure(
     name: str,
     max_length: int = MAX_LENGTH,
     batch_size: int = 8,
+    rows: list[list[int]] | None = None,
 ) -> Similarity:
     """Measure how similar the layers of a model are on texts.
 
@@ -173,13 +184,14 @@ def measure(
         name: the model's, or its folder; see `model_name`.
         max_length: most tokens of a text.
         batch_size: texts at once; the result does not depend on it beyond rounding.
+        rows: what `encode` has made of the sample; None to do that now.
 
     Raises:
         UserError: texts of one token, or a model without a stack of layers.
     """
-    limits = [max_length, max_input_length(model.config)]
-    rows = encode(tokenizer, sample, min(limit for limit in limits if limit is not None))
-    batches = _padded(rows, batch_size, tokenizer.pad_token_id)
+    context = context_of(model.config)
+    rows = encode(tokenizer, sample, max_length, context) if rows is None else rows
+    batches = _padded(rows, batch_size, padding_id(tokenizer, context))
     return compare_layers(model, batches, sample, name, len(rows), max_length)
 
 

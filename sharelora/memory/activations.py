@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sharelora.models.head import chunk_rows
 from sharelora.plan.plan import Entry, SharingPlan
-from sharelora.plan.site import SAME_INPUT, Site
+from sharelora.plan.site import Site, input_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,7 @@ class Shape:
         activation_tensors: tensors of width f that the activation function keeps per token.
         dropout: the base's own dropout.
         attention_dropout: that of the attention's weights.
+        recurrent: fp32 numbers that a recurrent layer (Mamba) keeps per token in place of attention: its states.
         vocab: V of a language model, 0 for a classifier, whose few logits do not count.
     """
 
@@ -51,6 +53,45 @@ class Shape:
     activation_tensors: int
     dropout: float
     attention_dropout: float
+    recurrent: int = 0
+
+
+# What a Mamba layer keeps where torch computes it, measured: of each of its states the decay, the input and the sum,
+# and tensors of its inner width. Its own kernels for GPUs keep less.
+_STATES, _INNER = 3, 10
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention of a model; all are 0 for a model without any.
+
+    Attributes:
+        count: heads of a layer.
+        key_value: those of them with keys and values of their own.
+        size: numbers of a head.
+    """
+
+    count: int
+    key_value: int
+    size: int
+
+
+def heads_of(config: Any) -> Heads:
+    """Read the attention from the configuration of a language model; where layers differ, the widest counts."""
+    layers = [config, *(getattr(config, "per_layer_config", None) or ())]
+    count = max(_number(layer, "num_attention_heads") for layer in layers)
+    if not count:
+        return Heads(0, 0, 0)
+    key_value = max(_number(layer, "num_key_value_heads") for layer in layers) or count
+    return Heads(count, key_value, _number(config, "head_dim") or config.hidden_size // count)
+
+
+def _number(config: Any, name: str) -> int:
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # it differs from layer to layer
+        return 0
+    return value if isinstance(value, int) else 0
 
 
 def _first(config: Any, names: Iterable[str], default: Any) -> Any:
@@ -62,21 +103,24 @@ def shape_of(model: nn.Module) -> Shape:
     """Read the shape from a model's configuration; the model may be on the meta device."""
     config: Any = model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    head = _first(config, ["head_dim"], hidden // heads)
+    hidden, heads = config.hidden_size, heads_of(config)
+    mlp = _first(config, ["intermediate_size", "n_inner"], 0)
+    mlp = mlp or (4 if heads.count else _first(config, ["expand"], 4)) * hidden
+    kept = _KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1)
     names = {path.rpartition(".")[2] for path, _ in model.named_modules()}
     return Shape(
         layers=config.num_hidden_layers,
         hidden=hidden,
-        heads=heads,
-        attention=head * heads,
-        key_value=head * _first(config, ["num_key_value_heads"], heads),
-        mlp=_first(config, ["intermediate_size", "n_inner"], 4 * hidden),
+        heads=heads.count,
+        attention=heads.size * heads.count,
+        key_value=heads.size * heads.key_value,
+        mlp=mlp,
         vocab=config.vocab_size if getattr(model, "get_output_embeddings", lambda: None)() is not None else 0,
         gated=any(gate in names for gate in _GATES),
-        activation_tensors=_KEPT_BY_ACTIVATION.get(_first(config, ["activation_function", "hidden_act"], ""), 1),
+        activation_tensors=kept if heads.count else _INNER,
         dropout=_first(config, ["hidden_dropout_prob", "resid_pdrop"], 0.0),
         attention_dropout=_first(config, ["attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"], 0.0),
+        recurrent=0 if heads.count else _STATES * mlp * _number(config, "state_size"),
     )
 
 
@@ -119,17 +163,15 @@ def base_layer(shape: Shape, load: Workload) -> int:
         attention += 3 * shape.heads * load.tokens * s
     mlp = (3 if shape.gated else shape.activation_tensors) * shape.mlp * s
     dropped = 2 * h * (s if load.device == "cpu" else 1) if shape.dropout else 0
-    return load.count * (norms + attention + mlp + dropped)
+    return load.count * (norms + attention + mlp + dropped + 4 * shape.recurrent)
 
 
-def _readers(sites: Iterable[Site]) -> dict[str, list[Site]]:
+def _readers(sites: Iterable[Site]) -> dict[tuple[str, ...], list[Site]]:
     """Group the modules of a layer by the input that they read, which adapters of a group keep once."""
-    groups: dict[str, list[Site]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Site]] = defaultdict(list)
     # The slices of a fused module are several sites of one path.
     for site in {site.path: site for site in sites}.values():
-        parent, _, name = site.path.rpartition(".")
-        family = next((i for i, names in enumerate(SAME_INPUT) if name in names), None)
-        groups[site.path if family is None else f"{parent}/{family}"].append(site)
+        groups[input_of(site.path, site.d_in)].append(site)
     return groups
 
 
@@ -139,7 +181,8 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
     per_token = sum(entry.r * s for entry in entries)
     # fp32 matrices are cast to the activations' dtype.
     matrices = sum(entry.r * entry.site.d_out * s for entry in entries) if s != 4 else 0
-    for sites in _readers(entry.site for entry in entries).values():
+    # What an embedding reads are the tokens alone, and it drops none.
+    for sites in _readers(entry.site for entry in entries if not entry.site.embedding).values():
         d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
             # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
@@ -180,33 +223,36 @@ def backward_transient(shape: Shape, load: Workload) -> int:
     return load.count * load.bytes * (2 * shape.mlp + 2 * shape.hidden)
 
 
-def logits(shape: Shape, load: Workload) -> int:
-    """Return the most that the last norm, logits and loss need, in bytes: 12 per logit.
+def _chunk(shape: Shape, load: Workload) -> int:
+    """Return what the logits that exist at once need, in bytes: never those of the whole batch.
 
-    In the backward pass the log-softmax, its gradient and that of the logits coexist in fp32; before it, a 16-bit model
-    has its logits (2), their fp32 copy (4) and the log-softmax (4).
+    They and the fp32 log-softmax (4) coexist; a 16-bit model has its logits (2) and their fp32 copy (4) besides.
+    """
+    rows = min(load.count, chunk_rows(shape.vocab)) if shape.vocab else 0
+    return rows * shape.vocab * (8 if load.bytes == 4 else 10)
+
+
+def output_head(shape: Shape, load: Workload) -> int:
+    """Return the most that the last norm, the head and the loss need, in bytes, if all positions have a target.
+
+    The hidden states of the targets, their gradient, and the logits of some of them (`sharelora.models.head`).
     """
     norm = shape.hidden * (4 if shape.gated else load.bytes)
-    return load.count * (12 * shape.vocab + norm)
+    return load.count * ((2 * shape.hidden * load.bytes if shape.vocab else 0) + norm) + _chunk(shape, load)
 
 
 def evaluation(shape: Shape, load: Workload) -> int:
-    """Return the most that a forward pass without gradients needs, in bytes, with a loss that is summed row by row.
-
-    Either the logits of the batch with the fp32 log-softmax of one row (and its fp32 logits, in a 16-bit model), or the
-    activations of one layer.
-    """
-    row = load.tokens * shape.vocab * (4 if load.bytes == 4 else 8)
+    """Return the most that a forward pass without gradients needs, in bytes: a chunk of logits, or one layer."""
     layer = load.count * load.bytes * (2 * shape.hidden + 3 * shape.mlp)
-    return max(load.count * shape.vocab * load.bytes + row, layer)
+    return max(2 * load.count * shape.hidden * load.bytes + _chunk(shape, load), layer)
 
 
 def peak(shape: Shape, plan: SharingPlan, load: Workload, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
     """Return the most activation memory during one forward and backward pass, in bytes.
 
-    Without checkpointing the activations of all layers, from the first adapted one on, coexist with the logits. With
+    Without checkpointing the activations of all layers, from the first adapted one on, coexist with those of the head. With
     it only the inputs of the layers do (and those of 8-bit layers), and one layer at a time is computed again after
-    the logits are gone.
+    the head's are gone.
 
     Args:
         shape, plan, load: the model, its adapters, and the batch.
@@ -225,7 +271,7 @@ def peak(shape: Shape, plan: SharingPlan, load: Workload, checkpointing: bool, s
         adapter_layer(entries, shape, load) + inputs_of_8_bit_layers(quantised[layer], entries, load)
         for layer, entries in layers.items()
     ]
-    base, output, transient = base_layer(shape, load), logits(shape, load), backward_transient(shape, load)
+    base, output, transient = base_layer(shape, load), output_head(shape, load), backward_transient(shape, load)
     if not checkpointing:
         return (shape.layers - first) * base + sum(by_layer) + max(output, transient)
     inputs = shape.layers * shape.hidden * load.count * load.bytes

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from sharelora.memory import activations
@@ -174,7 +174,9 @@ def optimizer_bytes(plan: SharingPlan, optimizer: str, extra_trainable: int = 0)
         UserError: an optimizer that is not in the table.
     """
     if optimizer == FACTORED:
-        return 4 * sum(rows + columns for rows, columns in plan.matrices.values()) + 4 * extra_trainable
+        # Of the last two dimensions one sum per row and one per column: for a kernel, of each of its positions.
+        factors = (prod(shape[:-1]) + prod(shape[:-2]) * shape[-1] for shape in plan.matrices.values())
+        return 4 * sum(factors) + 4 * extra_trainable
     if optimizer not in STATES:
         known = ", ".join((*STATES, FACTORED))
         raise UserError(f"no memory estimate for optimizer {optimizer!r}; need one of {known}; choose with --optim")

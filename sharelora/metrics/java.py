@@ -28,7 +28,7 @@ FOLDER = "SHARELORA_PYCOCOEVALCAP"
 
 
 def _folder() -> Path | None:
-    folder = os.environ.get(FOLDER)
+    folder = os.path.expanduser(os.environ.get(FOLDER, ""))
     if folder:
         return Path(folder)
     spec = importlib.util.find_spec(PACKAGE)

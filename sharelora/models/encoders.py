@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sharelora.models.context import context_of
 from sharelora.support.errors import UserError
 
 _BERT_NAMES = ("query", "value")
@@ -18,8 +19,6 @@ QUERY_VALUE: Mapping[str, tuple[str, ...]] = {
 # Names of the dropout in front of the head in their configurations.
 _DROPOUTS = ("cls_dropout", "classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")
 _NO_CLS_DROPOUT = {"deberta": "cls_dropout", "deberta-v2": "cls_dropout"}  # the field exists only once it is set
-# In these the first position comes after the padding token.
-_OFFSET = ("camembert", "roberta", "xlm-roberta")
 
 
 def default_modules(model_type: str) -> str:
@@ -38,10 +37,7 @@ def default_modules(model_type: str) -> str:
 
 def max_input_length(config: Any) -> int | None:
     """Return the longest input of a model in tokens, or None if all its positions are relative."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not positions or not getattr(config, "position_biased_input", True):
-        return None
-    return int(positions) - (config.pad_token_id + 1 if config.model_type in _OFFSET else 0)
+    return context_of(config).tokens
 
 
 def set_head_dropout(config: Any, rate: float) -> None:

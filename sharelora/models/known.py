@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
@@ -225,3 +225,60 @@ def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.
         model_class = classes[type(config)]
     with torch.device("meta"):
         return model_class(config)
+
+
+# PEFT's name of a task -> the class of transformers that picks the architecture for it.
+_TASKS = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+}
+
+
+def meta_model_with(
+    name_or_path: str | Path, modules: Collection[str], weights: Collection[str] = (), task: str | None = None
+) -> nn.Module:
+    """Build the model that has certain modules on the meta device, whatever class it was published with.
+
+    Args:
+        name_or_path: as for `model_config`.
+        modules: paths that it must have.
+        weights: names that it should have; of models that have the modules, one with all of these is taken.
+        task: what it was tuned for, by PEFT's name.
+
+    Raises:
+        UserError: the model is not found, or has no such modules in any class.
+    """
+    config = model_config(name_or_path)
+    builders: list[Callable[[], Any]] = [lambda: meta_model(name_or_path)]
+    if task in _TASKS:
+        builders.append(lambda: _meta_for_task(config, _TASKS[task]))
+    if is_encoder(config):
+        builders.append(lambda: meta_classifier(config))
+    fitting: list[Any] = []
+    missing: set[str] = set()
+    for build in builders:
+        try:
+            model = build()
+        except (UserError, ValueError):  # no class of this type for the task
+            continue
+        missing = set(modules) - {path for path, _ in model.named_modules()}
+        if not missing and set(weights) <= model.state_dict().keys():
+            return cast("nn.Module", model)
+        fitting += [] if missing else [model]
+    if not fitting:
+        raise UserError(
+            f"{name_or_path} is another model: it has no {min(missing, default='such class')}; give the adapter's base"
+        )
+    return cast("nn.Module", fitting[-1])
+
+
+def _meta_for_task(config: PretrainedConfig, auto_class: str) -> Any:
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, auto_class).from_config(config)

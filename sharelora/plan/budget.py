@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import lcm, prod
 
 from sharelora.plan.plan import FILE_BYTES, FILE_HEADER, SharingPlan
 from sharelora.plan.rule import ODD_EVEN, SharingRule
@@ -36,9 +37,10 @@ class Fit:
     Attributes:
         modules: name of the set of modules.
         sharing: name of the way of sharing.
-        rank: 0 if not even rank 1 fits.
+        rank: 0 if not even the smallest fits.
         unit: parameters at rank 1; each further rank adds as many.
         matrices: their number.
+        step: the smallest rank, of which every rank is a multiple; above 1 for convolutions in groups.
     """
 
     modules: str
@@ -46,6 +48,7 @@ class Fit:
     rank: int
     unit: int
     matrices: int
+    step: int = 1
 
     @property
     def parameters(self) -> int:
@@ -129,15 +132,18 @@ def fits(
     """
     candidates = []
     for (modules, sites), (sharing, rule) in product(sets.items(), rules.items()):
+        # The groups of a convolution take equal parts of its rank.
+        step = lcm(*(site.groups for site in sites))
         try:
-            plan = SharingPlan.build(sites, rule, 1)
+            plan = SharingPlan.build(sites, rule, step)
         except UserError:
             continue  # it shares nothing among these modules
         # Beyond the smaller side of a module more rank adds nothing.
-        full_rank = min(min(site.d_in, site.d_out) for site in sites)
-        largest = min(budget.rank(plan.num_parameters, len(plan.matrices)), full_rank)
-        fitting = largest if rank is None else rank if rank <= largest else 0
-        candidates.append(Fit(modules, sharing, fitting, plan.num_parameters, len(plan.matrices)))
+        full_rank = min(min(site.d_in * prod(site.kernel), site.d_out) for site in sites)
+        unit = plan.num_parameters // step
+        largest = min(budget.rank(unit, len(plan.matrices)), full_rank) // step * step
+        fitting = largest if rank is None else rank if rank <= largest and rank % step == 0 else 0
+        candidates.append(Fit(modules, sharing, fitting, unit, len(plan.matrices), step))
     return candidates
 
 
@@ -176,15 +182,17 @@ def render(candidates: Sequence[Fit], budget: Budget) -> str:
     """
     fitting = [fit for fit in candidates if fit.rank]
     if not fitting:
-        smallest = replace(min(candidates, key=lambda fit: fit.unit), rank=1)
+        least = min(candidates, key=lambda fit: fit.unit * fit.step)
+        smallest = replace(least, rank=least.step)
         raise UserError(
-            f"found a budget of {budget}; the smallest plan, share {smallest.sharing} on {smallest.modules} at rank 1, "
-            f"has {smallest.parameters:,} parameters in a file of {size(smallest.bytes)}; raise the budget"
+            f"found a budget of {budget}; the smallest plan, share {smallest.sharing} on {smallest.modules} at rank "
+            f"{smallest.rank}, has {smallest.parameters:,} parameters in a file of {size(smallest.bytes)}; "
+            "raise the budget"
         )
     rows = [("modules", "share", "largest rank", "parameters", "file")]
     rows += [(fit.modules, fit.sharing, str(fit.rank), f"{fit.parameters:,}", size(fit.bytes)) for fit in fitting]
     too_large = len(candidates) - len(fitting)
-    others = f"; {too_large} ways do not fit even at rank 1" if too_large else ""
+    others = f"; {too_large} ways do not fit at any rank" if too_large else ""
     best, reason = recommend(fitting)
     flags = f"--lora_modules {best.modules} --share {best.sharing} --lora_r {best.rank}"
     return "\n".join(

@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
 
 from sharelora.plan.rule import ANY, OUTSIDE, SharingRule
-from sharelora.plan.site import Site, matches
+from sharelora.plan.site import Site, matches, owner
 from sharelora.support.errors import UserError
 from sharelora.support.text import columns
 
@@ -29,26 +29,37 @@ HEADER = ("matrix", "of", "layers", "shape", "copies", "sites each", "parameters
 
 @dataclass(frozen=True)
 class Entry:
-    """Which A, of shape (r, D_in), and which B, of shape (D_out, r), a site uses."""
+    """Which A and which B a site uses, of the shapes (r, D_in) and (D_out, r) unless it is a convolution."""
 
     site: Site
     r: int
     a: str
     b: str
 
-    def shapes(self) -> dict[str, tuple[int, int]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the two matrices' names with their shapes."""
-        return {self.a: (self.r, self.site.d_in), self.b: (self.site.d_out, self.r)}
+        return dict(zip((self.a, self.b), self.site.shapes(self.r), strict=True))
+
+    def with_rank(self, r: int) -> Entry:
+        """Return the entry with another rank; names of matrices end in their shapes."""
+        stems = (name.rpartition("/")[0] for name in (self.a, self.b))
+        a, b = (f"{stem}/{shape_text(shape)}" for stem, shape in zip(stems, self.site.shapes(r), strict=True))
+        return replace(self, r=r, a=a, b=b)
 
 
-def matrix_name(side: str, key: tuple[str, str], shape: tuple[int, int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """Write a shape as the names of matrices end in it: 8x128."""
+    return "x".join(map(str, shape))
+
+
+def matrix_name(side: str, key: tuple[str, str], shape: Sequence[int]) -> str:
     """Name a matrix after its side, its key (kind, layers) and its shape.
 
     The names hold `lora_A` or `lora_B`, by which PEFT finds the parameters to freeze and to give LoRA+ its rates, and
     no dot, which torch does not allow in the name of a parameter.
     """
     kind, layers = key
-    return f"lora_{side}/{kind.replace('.', '/')}/{layers}/{shape[0]}x{shape[1]}"
+    return f"lora_{side}/{kind.replace('.', '/')}/{layers}/{shape_text(shape)}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class SharingPlan:
 
     Raises:
         UserError: no sites, a site twice, an invalid name of a matrix, one name for matrices of different shapes, or
-            slices of a fused module with different ranks.
+            parts of a fused module with different ranks, or a rank that the groups of a convolution do not divide.
     """
 
     entries: tuple[Entry, ...]
@@ -75,19 +86,32 @@ class SharingPlan:
                     raise UserError(
                         f"invalid name {name!r} for {side} of {entry.site.name}; need lora_{side}/..., without dots"
                     )
-        _ = self.matrices  # refuses a name that would mean two shapes
-        for path, entries in self.by_path.items():
-            ranks = [entry.r for entry in entries]
-            if len(set(ranks)) > 1:
+            if entry.r % entry.site.groups:
                 raise UserError(
-                    f"the slices of {path} have ranks {', '.join(map(str, ranks))}; they share one scaling, "
+                    f"rank {entry.r} for {entry.site.name}, a convolution of {entry.site.groups} groups that each take "
+                    "an equal part of it; choose a multiple, or leave the module out"
+                )
+        _ = self.matrices  # refuses a name that would mean two shapes
+        for name, users in self.users.items():
+            if len({site.embedding for site in users}) > 1:
+                other = next(site.name for site in users if not site.embedding)
+                raise UserError(
+                    f"matrix {name} would be of an embedding and of {other}; "
+                    "the A of an embedding starts at zero, that of other modules does not: give them different names"
+                )
+        for path, entries in self.by_path.items():
+            ranks = [entry.r for entry in (*entries, *self.by_path[self.owner(path)])]
+            if len(set(ranks)) > 1:
+                what = f"the parts of {path}" if self.owner(path) == path else f"{path} and what holds it"
+                raise UserError(
+                    f"{what} have ranks {', '.join(map(str, dict.fromkeys(ranks)))}; they share one scaling, "
                     "so give them one rank"
                 )
 
     @cached_property
-    def matrices(self) -> dict[str, tuple[int, int]]:
+    def matrices(self) -> dict[str, tuple[int, ...]]:
         """Every matrix once: name -> shape."""
-        shapes: dict[str, tuple[int, int]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for entry in self.entries:
             for name, shape in entry.shapes().items():
                 if shapes.setdefault(name, shape) != shape:
@@ -114,6 +138,10 @@ class SharingPlan:
             modules[entry.site.path].append(entry)
         return {path: tuple(entries) for path, entries in modules.items()}
 
+    def owner(self, path: str) -> str:
+        """Return the module that is adapted for a path of the plan: its own, or the attention that it is inside of."""
+        return owner(path, self.by_path)
+
     @property
     def num_parameters(self) -> int:
         """Elements of all matrices, each counted once."""
@@ -122,7 +150,7 @@ class SharingPlan:
     @property
     def num_unshared(self) -> int:
         """Elements that LoRA, with a pair of matrices per site, would have at the same ranks."""
-        return sum(entry.r * (entry.site.d_in + entry.site.d_out) for entry in self.entries)
+        return sum(prod(shape) for entry in self.entries for shape in entry.site.shapes(entry.r))
 
     @property
     def file_bytes(self) -> int:
@@ -155,7 +183,7 @@ class SharingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON data that `from_json` reads back."""
-        rows = [{**vars(entry.site), "r": entry.r, "a": entry.a, "b": entry.b} for entry in self.entries]
+        rows = [{**entry.site.to_json(), "r": entry.r, "a": entry.a, "b": entry.b} for entry in self.entries]
         return {"format": FORMAT, "sites": rows}
 
     @classmethod
@@ -169,10 +197,7 @@ class SharingPlan:
         if version != FORMAT:
             raise UserError(f"the plan has format {version!r}; need {FORMAT!r}; write it again with this version")
         try:
-            entries = tuple(
-                Entry(Site(**{f: row[f] for f in Site.__dataclass_fields__}), row["r"], row["a"], row["b"])
-                for row in data["sites"]
-            )
+            entries = tuple(Entry(Site.from_json(row), row["r"], row["a"], row["b"]) for row in data["sites"])
         except KeyError as error:
             raise UserError(
                 f"the plan has a site without {error}; need every field that `sharelora plan --json` writes; "
@@ -204,9 +229,11 @@ class SharingPlan:
         entries = []
         for site in sites:
             rank = _rank(site, r, rank_pattern or {})
-            a = matrix_name("A", rule.key("A", site, labels), (rank, site.d_in))
-            b = matrix_name("B", rule.key("B", site, labels), (site.d_out, rank))
-            entries.append(Entry(site, rank, a, b))
+            names = (
+                matrix_name(side, rule.key(side, site, labels), shape)
+                for side, shape in zip("AB", site.shapes(rank), strict=True)
+            )
+            entries.append(Entry(site, rank, *names))
         plan = cls(tuple(entries))
         for side in rule.sides:
             if not any(len(users) > 1 for name, users in plan.users.items() if name.startswith(f"lora_{side}/")):

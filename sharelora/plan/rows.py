@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.plan import Entry, SharingPlan, shape_text
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
@@ -71,22 +72,27 @@ def _matches(row: Mapping[str, Any], site: Site) -> bool:
 
 
 def _entry(site: Site, row: Mapping[str, Any], r: int) -> Entry:
-    features = (row.get("d_in", site.d_in), row.get("d_out", site.d_out))
-    if features != (site.d_in, site.d_out):
+    sizes = {name: row.get(name, getattr(site, name)) for name in ("d_in", "d_out", "kernel")}
+    given = replace(site, **sizes | {"kernel": tuple(sizes["kernel"])})
+    if given != site:
         raise UserError(
-            f"the plan's {row['path']} maps {features[0]} to {features[1]} features, the model's {site.d_in} to "
-            f"{site.d_out}; take the plan of this model, or leave out d_in and d_out"
+            f"the plan's {row['path']} maps {_features(given, ' features')}, the model's {_features(site)}; "
+            "take the plan of this model, or leave out d_in and d_out"
         )
     rank = row.get("r", r)
     if not isinstance(rank, int) or rank < 1:
         raise UserError(f"the plan gives {site.name} rank {rank!r}; a rank is a whole number of 1 or more")
-    a = _expand("A", row["a"], site, (rank, site.d_in))
-    b = _expand("B", row["b"], site, (site.d_out, rank))
-    return Entry(site, rank, a, b)
+    shape_a, shape_b = site.shapes(rank)
+    return Entry(site, rank, _expand("A", row["a"], site, shape_a), _expand("B", row["b"], site, shape_b))
 
 
-def _expand(side: str, template: str, site: Site, shape: tuple[int, int]) -> str:
+def _features(site: Site, unit: str = "") -> str:
+    kernel = f" through a kernel of {shape_text(site.kernel)}" if site.kernel else ""
+    return f"{site.d_in} to {site.d_out}{unit}{kernel}"
+
+
+def _expand(side: str, template: str, site: Site, shape: Sequence[int]) -> str:
     """Return the full name of a matrix; those of a saved plan, which can be edited by hand, are full already."""
     name = template.replace("{kind}", site.kind).replace("{layer}", str(site.layer)).replace(".", "/")
-    prefix, suffix = f"lora_{side}/", f"/{shape[0]}x{shape[1]}"
+    prefix, suffix = f"lora_{side}/", f"/{shape_text(shape)}"
     return prefix + name.removeprefix(prefix).removesuffix(suffix) + suffix

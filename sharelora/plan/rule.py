@@ -117,7 +117,8 @@ class SharingRule:
         if not shared:
             return site.kind, str(site.layer)
         across = ACROSS[self.across]
-        kind = ANY if across.forgets_kind else site.kind
+        # What an embedding's A starts at, and whose rows its tokens choose, is unlike any other module's.
+        kind = ANY if across.forgets_kind and not site.embedding else site.kind
         return kind, labels[site.layer] if across.forgets_layer else str(site.layer)
 
 

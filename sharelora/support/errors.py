@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line that names what was found, what is needed and what to do."""
+    """Bad input: the message is one line that names what was found, what is needed and what to do.
+
+    Args:
+        message: line ends and other control characters in it, which a name in a user's file may have, become spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_CONTROL.sub(" ", message))
 
 
 class Stopped(BaseException):
@@ -50,15 +60,22 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 HIDDEN = "***"
 # Flags whose value is a secret.
 _FLAG = re.compile(r"--?[\w-]*(token|api[-_]key|password|secret)", re.IGNORECASE)
-# What the model hub's tokens look like.
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
+# What the model hub's tokens look like: of users, of organisations, and of those who signed in through another site.
+# Names of data sets and folders begin in the same way (`hf_codealpaca`), but none has so long a word without a break.
+_TOKEN = re.compile(r"(?<![A-Za-z0-9])(hf_|api_org_)[A-Za-z0-9]{34,}|(?<![A-Za-z0-9])(hf_oauth_)[\w.-]{34,}")
+# Secrets without a form of their own that this project reads.
+_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SHARELORA_JUDGE_KEY", "WANDB_API_KEY")
+_LEAST_LENGTH = 8  # of a secret; a shorter value would be found in ordinary words
 # Values of such flags that are not secrets: they say where the secret is, if anywhere.
 _NO_SECRET = ("true", "false", "none", "")
 
 
 def hide(text: str) -> str:
-    """Return a text without anything that looks like a token."""
-    return _TOKEN.sub(f"hf_{HIDDEN}", text)
+    """Return a text without the hub's tokens, whoever they belong to, and without the secrets of the environment."""
+    text = _TOKEN.sub(lambda match: f"{match[1] or match[2]}{HIDDEN}", text)
+    for value in filter(None, map(os.environ.get, _VARIABLES)):
+        text = text.replace(value, HIDDEN) if len(value) >= _LEAST_LENGTH else text
+    return text
 
 
 def redacted(words: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,22 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = Path(handle.name)
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with vanishing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+                    temporary = Path(handle.name)
+                    handle.write(data)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                temporary.chmod(0o644)
+                temporary.replace(path)
+            except OSError:
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
 
 
@@ -101,6 +105,31 @@ def require_writable(folder: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def vanishing(folder: str | Path, *traces: str) -> Iterator[None]:
+    """Remove a folder, and those above it, if they did not exist before the block and hold nothing after it.
+
+    A command that is refused, or only checks, so leaves nothing behind.
+
+    Args:
+        folder: where the block may write.
+        traces: names of files that mean nothing without others.
+    """
+    folder = Path(folder)
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = {name for name in traces if not (folder / name).exists()}
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # gone, or no folder
+            if {path.name for path in folder.iterdir()} <= new:
+                for name in new:
+                    (folder / name).unlink(missing_ok=True)
+        for path in absent:
+            with suppress(OSError):  # never made, or something is in it
+                path.rmdir()
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it; of a link only the link, wherever it leads."""
     if path.is_dir() and not path.is_symlink():
@@ -119,16 +148,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         UserError: the folder cannot be written.
     """
     path = Path(path)
-    require_writable(path.parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        _replace_folder(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with vanishing(path.parent):
+        require_writable(path.parent)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            _replace_folder(temporary, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

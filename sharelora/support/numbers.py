@@ -25,6 +25,14 @@ _NUMBER = re.compile(
 _MARKS = re.compile(r"(?:####|\bthe final answer is\b)[\s:*]*", re.IGNORECASE)
 
 
+# More characters are no answer, and Python refuses to read a number of thousands of digits.
+_LONGEST = 1000
+
+
+def _readable(match: re.Match[str]) -> bool:
+    return match.end() - match.start() <= _LONGEST
+
+
 def _value(text: str, match: re.Match[str]) -> Fraction:
     if match["whole"]:
         size = int(match["whole"]) + Fraction(int(match["top"]), int(match["bottom"]))
@@ -43,7 +51,7 @@ def _is_sign(before: str) -> bool:
 
 def numbers(text: str) -> list[Fraction]:
     """Every number in a text, in order."""
-    return [_value(text, match) for match in _NUMBER.finditer(text)]
+    return [_value(text, match) for match in _NUMBER.finditer(text) if _readable(match)]
 
 
 def last_number(text: str) -> Fraction | None:
@@ -60,10 +68,56 @@ def marked_number(text: str) -> Fraction | None:
     """
     marks = list(_MARKS.finditer(text))
     match = _NUMBER.match(text, marks[-1].end()) if marks else None
-    return None if match is None else _value(text, match)
+    return None if match is None or not _readable(match) else _value(text, match)
+
+
+def answer_number(text: str) -> tuple[str, Fraction | None]:
+    r"""The answer in whatever form chat models write it, and the rule that has read it: the first that applies.
+
+    - `marked`: see `marked_number`
+    - `boxed`: the last number in the last `\boxed{...}`
+    - `last`: the last number of the text
+    - `none`: there is no number
+
+    LaTeX is read as what it shows: `70{,}000`, `\$18`, `\frac{1}{2}`, `25\%`; `US$18` is 18.
+    """
+    plain = _without_latex(text)
+    if (number := marked_number(plain)) is not None:
+        return "marked", number
+    *_, box = plain.rpartition("\\boxed{") if "\\boxed{" in plain else ("",)
+    if (number := last_number(_inside(box))) is not None:
+        return "boxed", number
+    number = last_number(plain)
+    return ("none" if number is None else "last"), number
+
+
+RULES = ("marked", "boxed", "last", "none")
+# What LaTeX writes -> the same in plain text.
+_LATEX = (
+    (re.compile(r"\{,\}|\\,(?=[0-9]{3})"), ","),
+    (re.compile(r"\\[dt]?frac\{([0-9]{1,100})\}\{([0-9]{1,100})\}"), r"\1/\2"),
+    (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"\b(?:US|CA|AU)(?=\$)"), ""),
+)
+
+
+def _without_latex(text: str) -> str:
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    return text
+
+
+def _inside(text: str) -> str:
+    """What stands before the brace that closes one which was opened before the text; all of it if none does."""
+    depth = 1
+    for index, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[:index]
+    return text
 
 
 def whole_number(text: str) -> Fraction | None:
     """The number that a text consists of, spaces aside; None if it is something else."""
     match = _NUMBER.fullmatch(text.strip())
-    return None if match is None else _value(text.strip(), match)
+    return None if match is None or not _readable(match) else _value(text.strip(), match)

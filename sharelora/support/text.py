@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
+from sharelora.support.errors import hide
+
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -71,4 +73,5 @@ def one_line(error: BaseException, length: int | None = 300) -> str:
         error: what was raised.
         length: most characters; None for all of them.
     """
-    return " ".join(str(error).split())[:length] or type(error).__name__
+    # Hidden before it is cut: half a token is not recognised as one.
+    return hide(" ".join(str(error).split()))[:length] or type(error).__name__

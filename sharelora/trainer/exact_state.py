@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_callback import ExportableState
 
 from sharelora.support.errors import UserError
+from sharelora.support.text import one_line
 from sharelora.trainer.engines import shard_state, whole_state
 from sharelora.trainer.serialization import load_state
 
@@ -209,7 +210,7 @@ class ExactState(TrainerCallback):
 def misfit(path: Path, error: Exception) -> UserError:
     """Return the error for a checkpoint that does not fit a run."""
     return UserError(
-        f"{path} does not fit this run: {' '.join(str(error).split())[:300]}; need the settings that it was written "
+        f"{path} does not fit this run: {one_line(error)}; need the settings that it was written "
         "with; choose another --output_dir, or --overwrite_output_dir to start afresh"
     )
 

@@ -132,6 +132,64 @@ class NonFinite(TrainerCallback):
         return should_log
 
 
+def require_schedule(max_steps: int, epochs: float) -> None:
+    """Refuse flags by which nothing would be trained.
+
+    Args:
+        max_steps: updates; below 0 the epochs count.
+        epochs: passes over the rows.
+
+    Raises:
+        UserError: they come to no update.
+    """
+    if max_steps == 0:
+        raise UserError("found --max_steps 0; need at least 1, or -1 to count epochs; --do_train false trains nothing")
+    if max_steps < 0 and epochs <= 0:
+        raise UserError(
+            f"found --num_train_epochs {epochs:g}; need more than 0, or --max_steps; --do_train false trains nothing"
+        )
+
+
+def require_batch(args: TrainingArguments, rows: int, flag: str) -> None:
+    """Refuse rows that make no whole batch where others are dropped.
+
+    Args:
+        args: of the Trainer.
+        rows: of the training data.
+        flag: what the command calls the rows of a batch.
+
+    Raises:
+        UserError: there would be no batch, and so no update.
+    """
+    least = args.train_batch_size * args.world_size if args.dataloader_drop_last else 1
+    if rows < least:
+        found = f"found {rows:,} rows to train on"
+        if not args.dataloader_drop_last:
+            raise UserError(f"{found}; need at least one; check the data")
+        raise UserError(
+            f"{found} and --dataloader_drop_last, which leaves no batch of {least:,} rows and so no update; need at "
+            f"least {least:,}; lower --{flag}, or leave out --dataloader_drop_last"
+        )
+
+
+def require_update(done: int, skipped: int) -> None:
+    """Refuse to keep what was never trained.
+
+    Args:
+        done: updates, those that were skipped included.
+        skipped: those that were left out.
+
+    Raises:
+        UserError: no update is left.
+    """
+    if done <= skipped:
+        why = f"all {done} were left out, as none had a finite loss and gradient" if done else "there was none"
+        raise UserError(
+            f"the training made no update: {why}; need at least one, so nothing is saved; check the data, "
+            "--max_steps and --num_train_epochs, or lower --learning_rate"
+        )
+
+
 def update_rows(loader: Any, args: TrainingArguments, state: TrainerState) -> list[int]:
     """Return the training rows of the update in progress, all processes together, without blank ones.
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
-import yaml
-
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.fields import add_fields, take
 from sharelora.flags.grouping import add_auto_flags
-from sharelora.flags.parser import Parser, tiny_environment, unknown_flag
+from sharelora.flags.parser import Parser, tiny_environment
+from sharelora.flags.settings_file import FILE, read_settings, setting_words
 from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.flags.trainer_fields import trainer_fields
 from sharelora.flags.upstream import RULES, Rule, modernise
-from sharelora.support.errors import UserError
 from sharelora.support.lazy import moved_functions
-from sharelora.support.text import one_line
 from sharelora.training.options import BaseArguments, RunArguments
 
-CONFIG = "--config"
+CONFIG = f"--{FILE}"
 # Folders of what was trained, in the output folder.
 ADAPTER = "adapter_model"  # QLoRA's name for the folder
 MODEL = "model"
@@ -252,51 +248,14 @@ def with_config(words: list[str], parser: Parser, rules: Mapping[str, Rule] = RU
         rules: old flags, which a file may have as well.
 
     Raises:
-        UserError: the file is missing or not a mapping, or has a key that is not a flag; the nearest one is named.
+        UserError: see `read_settings` and `setting_words` of `sharelora.flags.settings_file`.
     """
     first = Parser(parser.prog, add_help=False)
     first.add_argument(CONFIG)
     known, _ = first.parse_known_args([word for word in words if word not in ("-h", "--help")])
     if not known.config:
         return words
-    path = Path(known.config)
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = one_line(error, None)
-        raise UserError(f"cannot read the configuration {path}: {reason}; check the file") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds {type(settings).__name__}; need a YAML mapping of flags to values; see --help")
-    return [*setting_words(settings, parser, rules, path), *words]
-
-
-def setting_words(
-    settings: Mapping[Any, Any], parser: Parser, rules: Mapping[str, Rule] = RULES, where: str | Path = ""
-) -> list[str]:
-    """Turn settings into words of a command line; a setting that is None is left out.
-
-    Args:
-        settings: flag without dashes -> value.
-        parser: knows every flag.
-        rules: old flags.
-        where: the settings come from, for messages.
-
-    Raises:
-        UserError: a key that is not a flag; the nearest one is named.
-    """
-    words: list[str] = []
-    for key, value in settings.items():
-        name = str(key).replace("-", "_")
-        if f"--{name}" not in parser.flags and name not in rules:
-            raise UserError(f"{where}: {unknown_flag(name, parser.flags)}")
-        words += [f"--{name}", *_values(value)] if value is not None else []
-    return words
-
-
-def _values(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [json.dumps(value)]
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return [*setting_words(read_settings(known.config), parser, rules, known.config), *words]
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

@@ -18,6 +18,7 @@ from sharelora.reporting.history import CSV
 from sharelora.support.errors import hide
 from sharelora.support.lazy import moved_functions
 from sharelora.trainer.devices import on_gpu
+from sharelora.trainer.guards import require_schedule
 from sharelora.trainer.launch import Setup, setup
 from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.trainer.unsupported import refuse_engine
@@ -66,8 +67,11 @@ class Job(Generic[A, D]):
         """Refuse what cannot work before anything is looked for.
 
         Raises:
-            UserError: a package that --report_to needs is missing, or the engine cannot do what is requested.
+            UserError: a package that --report_to needs is missing, the engine cannot do what is requested, or nothing
+                would be trained.
         """
+        if args.train["do_train"]:
+            require_schedule(args.train["max_steps"], args.train["num_train_epochs"])
         check_reporters(args.train["report_to"])
         refuse_engine(self.engine(args))
 
@@ -175,9 +179,10 @@ class Job(Generic[A, D]):
         """
         raise NotImplementedError
 
-    def check_data(self, run: Run[A], rows: Any) -> None:
-        """Do of `load_data` what a dry run checks."""
-        self.load_data(run, rows)
+    def check_data(self, run: Run[A], rows: Any) -> int | None:
+        """Do of `load_data` what a dry run checks; returns the number of training rows, None if it is not known."""
+        train = self.load_data(run, rows).train
+        return None if train is None else len(train)
 
     def load_model(self, run: Run[A], data: D) -> Any:
         """Load the base and put on it what the run needs.

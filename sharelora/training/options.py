@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sharelora.flags.fields import help_field
+from sharelora.flags.parser import FALSE, TRUE
 
 
 @dataclass
@@ -23,7 +24,8 @@ class BaseArguments:
     @property
     def hub_token(self) -> str | bool | None:
         """The token as the hub's library takes it."""
-        return {"true": True, "false": False, "none": None}.get((self.token or "none").lower(), self.token)
+        words = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False), "none": None}
+        return words.get((self.token or "none").lower(), self.token)
 
     @property
     def hub(self) -> dict[str, Any]:

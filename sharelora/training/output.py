@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerState
 
+from sharelora.flags.parser import FALSE, TRUE
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, remove, require_writable, write_json
 from sharelora.trainer.checkpoints import damage, find, recover
@@ -171,6 +172,7 @@ def resume_point(folder: Path, requested: str | None, earlier: Earlier) -> Path 
         UserError: one was requested and is missing, it is incomplete, or its weights were altered.
     """
     word = str(requested).lower()
+    word = {**dict.fromkeys(TRUE, "true"), **dict.fromkeys(FALSE, "false")}.get(word, word)
     if word == "false" and earlier.checkpoint is not None:
         raise UserError(f"{folder} has checkpoints; --overwrite_output_dir removes them and starts again")
     for path, problem in earlier.damaged:

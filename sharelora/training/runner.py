@@ -16,15 +16,16 @@ from transformers.trainer_utils import TrainOutput
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import write_history
 from sharelora.reporting.results import plan_facts, write_result
+from sharelora.support.files import vanishing
 from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
-from sharelora.trainer.guards import require_same_start
+from sharelora.trainer.guards import require_batch, require_same_start, require_update
 from sharelora.trainer.lock import Lock
 from sharelora.trainer.signals import listening
 from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import explained
 from sharelora.training.job import Job
-from sharelora.training.output import begin, finish
+from sharelora.training.output import SETTINGS, begin, finish
 from sharelora.training.resolve import resolve
 from sharelora.training.run import Data, LastEvaluation, Run, Session
 from sharelora.training.settings import trainer_settings
@@ -58,10 +59,17 @@ def run_job(
     started = time.monotonic()
     for notice in args.notices:
         logger.info("note: %s", notice)
-    with Lock() as lock, tempfile.TemporaryDirectory() as workspace, job.surroundings(args):
+    with (
+        vanishing(args.output_dir, SETTINGS),
+        Lock() as lock,
+        tempfile.TemporaryDirectory() as workspace,
+        job.surroundings(args),
+    ):
         run, rows = resolve(job, args, lock, Path(workspace))
         if args.run.dry_run:
-            job.check_data(run, rows)
+            count = job.check_data(run, rows)
+            if run.training and count is not None:
+                require_batch(trainer_settings(run.args, run.precision)[0], count, job.names.batch)
             logger.info("dry run: no weights were loaded, nothing was trained or written")
             return None
         with explained(run.outlook, job.names_for(args)):
@@ -94,6 +102,8 @@ def open_session(job: Job[A, D], run: Run[A], rows: Any, started: float) -> Sess
         # The Trainer would spread a batch over all of them and so make it larger than the command line says.
         logger.info("note: one of %d GPUs is used; start as many processes with accelerate launch", settings.n_gpu)
         settings._n_gpu = 1
+    if run.training:
+        require_batch(settings, len(data.train), job.names.batch)
     # A resumed run was evaluated at its start, when that was the start.
     settings.eval_on_start = settings.eval_on_start and run.resume is None
     set_seed(settings.seed)
@@ -168,7 +178,7 @@ def fit(trainer: AdapterTrainer, resume: Path | None) -> TrainOutput:
         resume: folder of the checkpoint.
 
     Raises:
-        UserError: processes start from different places or hold different weights.
+        UserError: processes start from different places or hold different weights, or there was no update.
         Stopped: a signal asked for it; a checkpoint has been written.
     """
     if trainer.args.world_size > 1:
@@ -177,6 +187,7 @@ def fit(trainer: AdapterTrainer, resume: Path | None) -> TrainOutput:
         done = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         trainer.leave()
         trainer.require_agreement()
+    require_update(done.global_step, trainer.numbers.skipped)
     if trainer.numbers.skipped:
         logger.warning("%d updates were left out: no finite loss or gradient", trainer.numbers.skipped)
     return done._replace(training_loss=trainer.mean_loss)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import Precision, choose_optimizer, processes
@@ -127,9 +128,12 @@ def check_reporters(report_to: str) -> None:
     """Refuse to report to what is not installed.
 
     Raises:
-        UserError: a package that --report_to needs is missing.
+        UserError: a name that transformers does not know, or a package that --report_to needs is missing.
     """
+    known = ("all", "none", *INTEGRATION_TO_CALLBACK)
     for name in report_to.split(","):
+        if name not in known:
+            raise UserError(f"found --report_to {name}; need some of {', '.join(known)}, with commas; change it")
         packages = _REPORTERS.get(name, ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             raise UserError(f"found --report_to {name}; need the package {packages[0]}; run pip install {packages[0]}")

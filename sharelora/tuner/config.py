@@ -10,30 +10,50 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, sha256, write_json
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
 from sharelora.tuner.register import peft_type
 
-# Variants of LoRA whose state belongs to one layer, or which rewrite it behind the bank's back.
+# Fields of LoRA that a bank cannot serve.
 UNSUPPORTED = {
-    "lora_bias": "the bank holds A and B only",
-    "target_parameters": "sites are linear layers",
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
-    "alora_invocation_tokens": "aLoRA needs its own forward",
-    "velora_config": "VeLoRA needs its own forward",
-    "monteclora_config": "MonteCLoRA samples per layer",
-    "kasa_config": "KaSA truncates the base weight per layer",
-    "use_bdlora": "BD-LoRA needs block-diagonal matrices",
     "use_qalora": "QA-LoRA pools the inputs of A",
     "ensure_weight_tying": "it ties to the embeddings, which are not sites",
 }
-# Initialisations that need another pass over data or freeze a side per layer.
-UNSUPPORTED_INIT = ("eva", "corda", "lora_ga", "mica")
+# What goes with a bank, and what it makes of an adapter beyond an A and a B for each of some layers. The file of the
+# adapter holds it; those of a plain LoRA and of a merged base, as they are written here, would not.
+BEYOND_EXPORT = {
+    "target_parameters": "matrices of parameters that no layer holds",
+    "use_bdlora": "block-diagonal matrices",
+    "lora_bias": "a bias of every layer",
+    "alora_invocation_tokens": "tokens from which on it acts",
+    "velora_config": "a projection of every layer's inputs",
+    "monteclora_config": "a sampler of every layer",
+    "kasa_config": "singular values of every layer, and a base without its smallest ones",
+}
+# Initialisations that give layers other ranks after the adapter is made.
+UNSUPPORTED_INIT = ("eva",)
+# What changes outputs that `enable_lora` leaves out.
+WHOLE_MODULE = {"use_dora": "DoRA rescales", "lora_bias": "its bias is added to"}
 # Initialisations that draw A alone and leave B at zero; any other makes A and B of one layer for each other.
 SHAREABLE_INIT = (True, False, "gaussian")
+
+
+class FilledPlan(dict[str, Any]):
+    """A plan that an adapter wrote into its configuration when it was made.
+
+    PEFT needs the caller's own configuration object, and the caller may use it for another model. So a plan that was
+    filled in says nothing about the next model, unlike one that was read from a file, which a model has to fit. The
+    type goes along with every copy of the configuration, and not into its file.
+    """
+
+
+class FilledText(str):
+    """A text that an adapter wrote into its configuration when it was made, as `FilledPlan`."""
 
 
 def library_versions() -> dict[str, str]:
@@ -55,9 +75,11 @@ class ShareLoraConfig(LoraConfig):
         share_groups: lists of layers that share among themselves, or `odd_even`.
         share_plan: a hand-written plan (`sharelora.plan.rows`), or the path of its JSON file; replaces the four
             fields above.
-        enable_lora: for fused modules, which of the equal output slices are adapted (loralib's MergedLinear).
-        plan: the plan in full, filled in when the adapter is made.
+        enable_lora: for fused modules, which of their parts are adapted: of q, k and v, or gate
+            and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
+        plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
+        base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
         weights_sha256: checksum of the saved weights, checked on loading.
         versions: libraries that saved the adapter.
 
@@ -73,6 +95,7 @@ class ShareLoraConfig(LoraConfig):
     enable_lora: dict[str, list[bool]] | None = field(default=None)
     plan: dict[str, Any] | None = field(default=None)
     trained_on: str | None = field(default=None)
+    base_model_type: str | None = field(default=None)
     weights_sha256: str | None = field(default=None)
     versions: dict[str, str] | None = field(default=None)
 
@@ -85,21 +108,26 @@ class ShareLoraConfig(LoraConfig):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name, None):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
+        if self.init_lora_weights in UNSUPPORTED_INIT:
+            raise UserError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported: it gives layers other ranks after the "
+                "adapter is made; use true, 'gaussian', 'pissa' or another that PEFT has"
+            )
+        # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
+        pattern = self.layers_pattern
+        self.layers_pattern = pattern if self.layers_to_transform is not None else None
         super().__post_init__()
+        self.layers_pattern = pattern
         self.peft_type = peft_type()  # LoraConfig has just set its own
         if isinstance(self.share_plan, str):
             self.share_plan = read_json(self.share_plan)
         self._check_sharing()
-        if self.use_dora and self.enable_lora:
-            raise UserError(
-                "use_dora does not go with enable_lora: DoRA rescales all outputs of a module, also of the slices that "
-                "are not enabled; leave out one of them"
-            )
-        if self.init_lora_weights in UNSUPPORTED_INIT:
-            raise UserError(
-                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
-                "use true, 'gaussian', 'pissa' or 'olora'"
-            )
+        for name, does in WHOLE_MODULE.items():
+            if getattr(self, name) and self.enable_lora:
+                raise UserError(
+                    f"{name} does not go with enable_lora: {does} all outputs of a module, also of the slices that are "
+                    "not enabled; leave out one of them"
+                )
 
     def _check_sharing(self) -> None:
         if isinstance(self.share_modules, str):
@@ -127,13 +155,53 @@ class ShareLoraConfig(LoraConfig):
             tuple(tuple(group) for group in groups) if isinstance(groups, list | tuple) else groups,
         )
 
-    def check_init(self) -> None:
-        """Refuse, for a plan that shares or cuts fused modules, an initialisation that makes A and B fit each other.
+    @property
+    def saved_plan(self) -> dict[str, Any] | None:
+        """The plan that a model has to fit: one that was read or given, not one that making an adapter filled in."""
+        return None if isinstance(self.plan, FilledPlan) else self.plan
+
+    def fill_in(self, plan: dict[str, Any], precision: str) -> None:
+        """Write down what the adapter of one model is; what was read from a file or given stays.
+
+        Args:
+            plan: the adapter's plan, as plain data.
+            precision: that of the base, as in `trained_on`.
+        """
+        if self.saved_plan is None:
+            self.plan = FilledPlan(plan)
+        if self.trained_on is None or isinstance(self.trained_on, FilledText):
+            self.trained_on = FilledText(precision)
+
+    def check(self, plan: SharingPlan) -> None:
+        """Refuse what the modules of a plan, or its sharing, do not go with.
 
         Raises:
-            UserError: such an initialisation, e.g. PiSSA: each layer would need its own A and B.
+            UserError: an initialisation that makes A and B fit each other, e.g. PiSSA, of matrices that are shared, of
+                slices, or of modules for which PEFT has none; DoRA of an attention.
         """
-        if self.init_lora_weights not in SHAREABLE_INIT:
+        if self.use_dora and (inner := next((path for path in plan.by_path if plan.owner(path) != path), None)):
+            raise UserError(
+                f"use_dora does not go with {plan.owner(inner)}: PEFT has no DoRA for MultiheadAttention; leave out one"
+            )
+        init = self.init_lora_weights
+        if init in SHAREABLE_INIT:
+            return
+        sites = [entry.site for entry in plan.entries]
+        # PEFT gives embeddings their usual beginning, whatever is asked for, but for LoftQ.
+        odd = next(
+            (
+                site.path
+                for site in sites
+                if site.kernel or plan.owner(site.path) != site.path or (site.embedding and init == "loftq")
+            ),
+            None,
+        )
+        if odd is not None:
+            raise UserError(
+                f"init_lora_weights={init!r} is for linear layers, which {plan.owner(odd)} is not; use true or "
+                "'gaussian'"
+            )
+        if plan.shares or any(site.part is not None for site in sites):
             raise UserError(
                 f"init_lora_weights={self.init_lora_weights!r} computes A and B of each layer for each other, so "
                 "layers cannot share one and slices cannot have their own; use true or 'gaussian', or share='none' "

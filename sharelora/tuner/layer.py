@@ -14,13 +14,15 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from sharelora.plan.site import SAME_INPUT
+from sharelora.plan.site import input_of
 from sharelora.tuner.bank import MatrixView, version
 from sharelora.tuner.kernels import fused, reference
 from sharelora.tuner.kernels.fused import keep_mask
 
-# Names of the matrices that an A is made of, and how often they were written to.
-MatrixKey = tuple[tuple[str, ...], int]
+# Names of the matrices that an A is made of, how often they were written to, and whether they are trained.
+MatrixKey = tuple[tuple[str, ...], int, bool]
+# The functions that pack what autograd saves now: each checkpointed region has its own, and its recomputation others.
+_saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
 
 @dataclass
@@ -31,11 +33,15 @@ class _Pending:
     state: tuple[Any, ...]
     projections: dict[MatrixKey, Tensor]
     waiting: list[ShareLayer]
+    graph_freed: bool = False
 
 
 @dataclass(eq=False)
 class Siblings:
-    """Layers that read the same input: their A-projections are one GEMM, with one dropout mask, and so is their dA.
+    """Layers that seem to read the same input: where they do, their A-projections are one GEMM with one dropout mask.
+
+    So is the GEMM of the gradients of their As. That they belong together is a guess from their names; it is made good
+    at each call, and a member that reads another tensor computes its own.
 
     Attributes:
         members: the layers, in model order.
@@ -57,14 +63,17 @@ class Siblings:
         Returns:
             (N, r) with N = B * T.
         """
+        if original_x.is_inference():
+            # Nothing tells whether such a tensor was written to since a sibling saw it.
+            return fused.down(x, [layer.view_a(adapter).weight.to(x)], layer.draw_mask(x, adapter))[0]
         pending = self._pending.get(adapter)
         key = _matrix_key(layer.view_a(adapter))
-        # What a projection depends on besides its matrix and the identity of its input.
-        state = (x.dtype, x.device, version(original_x), torch.is_grad_enabled(), layer.drop_probability(adapter))
+        state = (x.dtype, x.device, *_state(original_x), layer.drop_probability(adapter))
         if (
             pending is None
             or pending.x() is not original_x
             or pending.state != state
+            or pending.graph_freed
             or key not in pending.projections
             # It has had its own: this is another call, even if a sibling has never fetched what was computed for it.
             or layer not in pending.waiting
@@ -75,10 +84,11 @@ class Siblings:
             projected = fused.down(x, [view.weight.to(x) for view in views.values()], layer.draw_mask(x, adapter))
             projections = dict(zip(views, projected, strict=True))
             pending = self._pending[adapter] = _Pending(weakref.ref(original_x), state, projections, members)
+            _watch_backward(projected[0], pending)
         pending.waiting.remove(layer)
         if not pending.waiting:
             # Nothing may outlive its use: a projection holds the graph below it.
-            del self._pending[adapter]
+            self._pending.pop(adapter, None)
         return pending.projections[key]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +97,28 @@ class Siblings:
 
 
 def _matrix_key(view: MatrixView) -> MatrixKey:
-    return view.names, view.version
+    return view.names, view.version, any(matrix.requires_grad for matrix in view.parameters())
+
+
+def _state(x: Tensor) -> tuple[Any, ...]:
+    """Return what a projection depends on besides its matrix, the identity of its input x, and the dropout."""
+    # What one checkpointed region computes is gone when another is computed again.
+    pack, _ = _saving_hooks(True) or (None, None)
+    return version(x), x.requires_grad, torch.is_grad_enabled(), id(pack)
+
+
+def _watch_backward(projection: Tensor, pending: _Pending) -> None:
+    """Note when a backward pass frees the graph of a projection: a sibling that is called later needs a new one."""
+    if projection.grad_fn is None:
+        return
+    watched = weakref.ref(pending)
+
+    def freed(_: Any) -> None:
+        if (found := watched()) is not None:
+            found.graph_freed = True
+            found.projections.clear()
+
+    projection.grad_fn.register_prehook(freed)
 
 
 def _dense_base(layer: nn.Module, device: torch.device) -> fused.Base | None:
@@ -126,7 +157,7 @@ class ShareLayer(_LoraLayer):
         adapter = None if args or kwargs else self._plain_adapter()
         if adapter is None:
             return super().forward(x, *args, **kwargs)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or fused.transformed():
             return self._formula(x, adapter)
         device = x.device.type
         # Devices without autocast, such as meta, may not even be asked whether it is enabled.
@@ -156,11 +187,12 @@ class ShareLayer(_LoraLayer):
         if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
-        # A variant, such as DoRA, has its own forward.
-        return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
+        # A variant, such as DoRA, has its own forward; the kernels know no bias of B.
+        plain = len(active) == 1 and active[0] not in self.lora_variant and not self.lora_bias[active[0]]
+        return active[0] if plain else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:
-        """The paper's formula, for a compiler to fuse."""
+        """The paper's formula, for a compiler to fuse and for `torch.func` to transform."""
         y = self.base_layer(x)
         dropped = self.lora_dropout[adapter](x).to(y)
         a, b = self.view_a(adapter).weight.to(y), self.view_b(adapter).weight.to(y)
@@ -228,8 +260,13 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     layer_class = LAYER_CLASSES.get(type(base))
     dense = type(base) in (nn.Linear, Conv1D)
-    if layer_class is None or (dense and type(base.weight.data) is not Tensor):
-        # Weights of another tensor class (torchao, tensor parallelism) have their own dispatchers in PEFT.
+    if (
+        layer_class is None
+        or kwargs.get("parameter_name") is not None
+        or (dense and type(base.weight.data) is not Tensor)
+    ):
+        # PEFT has its own dispatchers for single parameters, and for weights of another tensor class (torchao, tensor
+        # parallelism).
         return None
     if type(base) is Conv1D:
         kwargs["is_target_conv_1d_layer"] = True
@@ -237,19 +274,18 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
 
 
 def group_siblings(layers: dict[str, nn.Module]) -> None:
-    """Let the layers under one parent that read the same input know each other.
+    """Let the layers that by name and width seem to read the same input know each other.
 
     Args:
         layers: module path -> adapted layer.
     """
-    for names in SAME_INPUT:
-        parents: dict[str, list[ShareLayer]] = {}
-        for path, layer in layers.items():
-            parent, _, name = path.rpartition(".")
-            if name in names and isinstance(layer, ShareLayer):
-                parents.setdefault(parent, []).append(layer)
-        for members in parents.values():
-            if len(members) > 1:
-                group = Siblings(members)
-                for member in members:
-                    member.siblings = group
+    groups: dict[tuple[str, ...], list[ShareLayer]] = {}
+    for path, layer in layers.items():
+        if isinstance(layer, ShareLayer):
+            layer.siblings = None
+            groups.setdefault(input_of(path, cast(int, layer.in_features)), []).append(layer)
+    for members in groups.values():
+        if len(members) > 1:
+            group = Siblings(members)
+            for member in members:
+                member.siblings = group

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import torch
 from peft.tuners.lora import LoraModel
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.plan import Entry, SharingPlan
+from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
+from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.bank import MatrixView, deposit
+from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
+from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
+from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
+from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import load_under_present_names
+from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
-from sharelora.tuner.sites import refuse_unmatched, sites_of
+from sharelora.tuner.resize import differences
+from sharelora.tuner.sites import (
+    OUT_PROJ,
+    adaptable,
+    own_modules,
+    parameter_sites,
+    refuse_unmatched,
+    sites_of,
+    with_blocks,
+)
+from sharelora.tuner.tied import scale_kept, untie_before_merging, untie_before_unloading
 
 BANK = "lora_bank"
+# Settings of PEFT that take modules out of those that target_modules names.
+_FILTERS = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
 
 
 class ShareLoraModel(LoraModel):
@@ -37,6 +57,7 @@ class ShareLoraModel(LoraModel):
     Attributes:
         lora_bank: adapter name -> matrix name -> parameter; the only place where matrices are kept.
         plans: adapter name -> plan.
+        now_at: adapter name -> path of a module where the adapter was made -> its path in this model.
     """
 
     # PEFT's `inject_adapter_in_model` then refuses to make layers without this object, which owns the bank.
@@ -50,6 +71,7 @@ class ShareLoraModel(LoraModel):
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.lora_bank = nn.ModuleDict()
         self.plans: dict[str, SharingPlan] = {}
+        self.now_at: dict[str, dict[str, str]] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Plan the adapter, and only then change the model.
@@ -58,15 +80,18 @@ class ShareLoraModel(LoraModel):
             UserError: the plan does not fit the model, or is another than the one the adapter was saved with.
         """
         protect_4bit(model)
-        # PEFT and the plan write into the config; the caller may use the object again for another model.
-        config: Any = copy.copy(self.peft_config[adapter_name])
-        self.peft_config[adapter_name] = config
-        plan = self._plan(model, config)
-        if plan.shares or any(entry.site.part is not None for entry in plan.entries):
-            config.check_init()
-        config.plan = plan.to_json()
-        config.trained_on = config.trained_on or precision(model)
-        self.plans[adapter_name] = plan
+        # The caller's own object: PEFT goes on to write into that which the caller has given it.
+        config: Any = self.peft_config[adapter_name]
+        warn_of_experts(config, model)
+        # A copy, so that a refused configuration is as it was.
+        plan, now_at = self._plan(model, copy.copy(config))
+        config.check(plan)
+        if any(old != new for old, new in now_at.items()):
+            # What PEFT adapts, and what will be saved, are the modules of this model.
+            config.plan = plan.to_json()
+            config.target_modules = {plan.owner(path) for path in plan.by_path}
+        self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
+        self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -76,20 +101,44 @@ class ShareLoraModel(LoraModel):
         paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
 
-    def _plan(self, model: nn.Module, config: Any) -> SharingPlan:
+    def _describe(self, config: Any, adapter_name: str) -> None:
+        """Write into a configuration what an adapter of this model is."""
+        config.fill_in(self.plans[adapter_name].to_json(), precision(self.model))
+        config.base_model_type = getattr(getattr(self.model, "config", None), "model_type", None)
+
+    def _plan(self, model: nn.Module, config: Any) -> tuple[SharingPlan, dict[str, str]]:
+        """Return the plan of an adapter, and where the modules of a saved one are now, by their paths then."""
         paths = self._target_paths(model, config)
-        refuse_unmatched(model, config.target_modules or (), paths)
-        sites = sites_of([(path, model.get_submodule(path)) for path in paths], config.enable_lora)
+        saved = None if config.saved_plan is None else SharingPlan.from_json(config.saved_plan)
+        if saved is not None and not paths and (found := _under_other_names(model, config, saved)) is not None:
+            return found
+        filters = {name: getattr(config, name) for name in _FILTERS}
+        parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern)
+        if paths or not parameters:
+            refuse_unmatched(model, config.target_modules or (), paths, filters)
+        for path in paths:
+            refuse_passed_by(config, model, path.rpartition(".")[2])
+        equally = () if saved is None else _cut_equally(saved, paths)
+        sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally) + parameters
+        if config.use_bdlora:
+            sites = [with_blocks(site, config.use_bdlora) for site in sites]
+        if saved is not None:
+            own = [entry.site for entry in saved.entries]
+            if sites != own and len(sites) == len(own):
+                return on_model(saved, sites)
         if config.share_plan is not None:
             plan = plan_from_rows(config.share_plan, sites, config.r)
         else:
+            # PEFT gives what is inside of an attention the rank of the whole.
+            owners = {site.path: owner(site.path, paths) for site in sites}
             ranks = {
-                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, path), config.r) for path in paths
+                path: config.rank_pattern.get(get_pattern_key(config.rank_pattern, whole), config.r)
+                for path, whole in owners.items()
             }
             plan = SharingPlan.build(sites, config.rule(), config.r, ranks)
-        if config.plan is not None:
-            _compare_with_saved(plan, SharingPlan.from_json(config.plan))
-        return plan
+        if saved is not None:
+            compare_with_saved(plan, saved)
+        return plan, {}
 
     def _target_paths(self, model: nn.Module, config: Any) -> list[str]:
         """Return the paths that PEFT will adapt, by the steps of `BaseTuner.inject_adapter`."""
@@ -126,22 +175,38 @@ class ShareLoraModel(LoraModel):
             parameter_name=parameter_name,
         )
         layer = getattr(parent, target_name)
-        if lora_config.init_lora_weights == "gaussian":
-            # PEFT draws with deviation 1 / r, and its r is the sum over the slices of a fused module.
+        if parameter_name is not None and getattr(layer, "parameter_name", None) != parameter_name:
+            layer = target  # another adapter has wrapped the parameter before
+        if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
+            # PEFT draws with deviation 1 / r, and its r is the sum over the parts of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
-        bank = self.bank(adapter_name)
-        for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
-            view = MatrixView(bank, entries, side, layer.get_base_layer())
-            deposit(bank, matrices[adapter_name].weight, view)
-            matrices[adapter_name] = view
+        self._move_to_bank(adapter_name, layer, entries)
+        inner = self.plans[adapter_name].by_path.get(f"{current_key}.{OUT_PROJ}")
+        if inner:
+            self._move_to_bank(adapter_name, layer.base_layer.out_proj, inner)
         if lora_config.use_dora and not lora_config.init_lora_weights:
             # The magnitude is the norm of W + B A; with a random B it was that of matrices which the bank may not have.
             layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=lora_config)
 
-    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first.
+    def _move_to_bank(self, adapter_name: str, layer: Any, entries: tuple[Entry, ...]) -> None:
+        """Put the matrices of a layer of PEFT into the bank, and views of them into the layer."""
+        bank = self.bank(adapter_name)
+        for side, matrices in matrices_of(layer, adapter_name).items():
+            made = matrices[adapter_name]
+            parts = (bank, entries, side, layer.get_base_layer(), getattr(made, "bias", None))
+            blocks = isinstance(made, BlockDiagonalLinear)
+            view = BlockView(made.nblocks, *parts) if blocks else MatrixView(*parts)
+            # An embedding's matrices are parameters, those of other layers modules with one.
+            deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
+            matrices[adapter_name] = view
+
+    # LoraModel._create_new_module asks one dispatcher after the other; that of this project comes first, but for the
+    # classes that the caller has registered layers for.
     @staticmethod
     def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
-        new_module = dispatch_share(target, adapter_name, config=lora_config, **kwargs)
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        registered = isinstance(base, tuple(lora_config._custom_modules or ()))
+        new_module = None if registered else dispatch_share(target, adapter_name, config=lora_config, **kwargs)
         if new_module is None:
             new_module = LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
         return new_module
@@ -153,33 +218,64 @@ class ShareLoraModel(LoraModel):
             if autocast_adapter_dtype and matrix.dtype in (torch.float16, torch.bfloat16):
                 matrix.data = matrix.data.float()
 
+    # BaseTuner._check_merge_allowed is called before any layer is merged.
+    def _check_merge_allowed(self) -> None:
+        untie_before_merging(self.model)
+        super()._check_merge_allowed()
+
+    # BaseTuner._unload_and_optionally_merge puts merged layers, and trained copies of whole modules, into the model.
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        untie_before_unloading(self.model)
+        with scale_kept(self.model):
+            return super()._unload_and_optionally_merge(*args, **kwargs)
+
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter with its bank."""
         super().delete_adapter(adapter_name)
-        del self.lora_bank[adapter_name], self.plans[adapter_name]
+        del self.lora_bank[adapter_name], self.plans[adapter_name], self.now_at[adapter_name]
 
-    def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
-        """Combine adapters as PEFT does, where no matrix is shared.
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        svd_clamp: int | None = None,
+        svd_full_matrices: bool = True,
+        svd_driver: str | None = None,
+        density: float | None = None,
+        majority_sign_method: str = "total",
+    ) -> None:
+        """Combine adapters as `LoraModel.add_weighted_adapter` does, with the sharing of the first one.
 
         Raises:
-            UserError: an adapter shares matrices: a combination of two layers would need its own matrix.
+            UserError: layers that share a matrix would need different ones.
         """
-        sharing = [name for name in adapters if name in self.plans and self.plans[name].shares]
-        if sharing:
-            raise UserError(
-                f"adapters {', '.join(sharing)} share matrices and cannot be combined; "
-                "export them first and combine plain LoRAs"
-            )
-        configs: list[Any] = [self.peft_config[name] for name in adapters if name in self.peft_config]
-        plans = [config.plan for config in configs]
-        try:
-            # The combination copies the first adapter's config and may have another rank, so another plan.
-            for config in configs:
-                config.plan = None
-            super().add_weighted_adapter(adapters, *args, **kwargs)
-        finally:
-            for config, plan in zip(configs, plans, strict=True):
-                config.plan = plan
+        if adapter_name in self.peft_config:
+            return
+        if len(weights) != len(adapters):
+            raise UserError(f"{len(weights)} weights for {len(adapters)} adapters; give one for each")
+        kind, rank, targets = self._check_add_weighted_adapter(adapters, combination_type, svd_rank)
+        config: Any = replace(
+            cast(Any, self.peft_config[adapters[0]]),
+            **{"r": rank, "lora_alpha": rank, "target_modules": targets, "alpha_pattern": {}, "rank_pattern": {}},
+            # One that is fitted to the base would change the base, and what it draws is replaced.
+            **{"plan": None, "init_lora_weights": True},
+        )
+        options = {
+            "density": density,
+            "majority_sign_method": majority_sign_method,
+            "svd_clamp": svd_clamp,
+            "svd_full_matrices": svd_full_matrices,
+            "svd_driver": svd_driver,
+        }
+        plan, _ = self._plan(self.model, copy.copy(config))
+        matrices = combine(self, adapters, weights, plan, kind, options)
+        self.peft_config[adapter_name] = config
+        self.inject_adapter(self.model, adapter_name)
+        for name, value in matrices.items():
+            self.bank(adapter_name)[name].requires_grad_(False).data.copy_(value)
 
     # LoraModel._enable_peft_forward_hooks: every forward of a PeftModel enters it, whatever the task; many forwards
     # never call the tuner's own.
@@ -210,6 +306,32 @@ class ShareLoraModel(LoraModel):
                 'pass gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
 
+    # BaseTuner._get_adapter_state_dict selects what is saved; PEFT then writes the configuration.
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        tuner = next((module for module in model.modules() if isinstance(module, cls)), None)
+        if tuner is not None:
+            # Another model may have been made with the same object since.
+            tuner._describe(config, adapter_name)
+        found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        if tuner is not None:
+            warn_of_shards(found, tuner.plans[adapter_name], f"{BANK}.{adapter_name}.", adapter_name)
+        return found
+
+    # Called by PeftModel.save_pretrained, which resets the initialisation in the initial adapter's configuration, but
+    # for LoRA alone.
+    @classmethod
+    def _convert_state_dict_for_initial_model(
+        cls, peft_model: Any, peft_config: Any, path: str, output_state_dict: dict[str, Tensor], kwargs: Any
+    ) -> dict[str, Tensor]:
+        peft_config.init_lora_weights = True
+        peft_config.save_pretrained(path)
+        found = super()._convert_state_dict_for_initial_model(peft_model, peft_config, path, output_state_dict, kwargs)
+        others = {name: value for name, value in output_state_dict.items() if f".{BANK}." not in name}
+        return differences(peft_config, SharingPlan.from_json(peft_config.plan), {**others, **found}, f".{BANK}.")
+
     # BaseTuner._remap_adapter_state_dict_for_load sees a file's tensors before they are loaded; of those that are
     # missing or left over PEFT only warns afterwards.
     @classmethod
@@ -217,15 +339,35 @@ class ShareLoraModel(LoraModel):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         if config.plan is not None:
-            _compare_with_file(SharingPlan.from_json(config.plan), state_dict, config.use_dora)
+            compare_with_file(SharingPlan.from_json(config.plan), state_dict, BANK, config.use_dora)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tuple[SharingPlan, dict[str, str]] | None:
+    """Put a saved plan on a model of which its configuration names no module: by whole paths, of before.
+
+    Returns:
+        See `on_model`; None if the model does not have the modules under any names.
+    """
+    paths = [path for path, module in own_modules(model) if adaptable(module)]
+    try:
+        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+    except UserError:
+        return None
+
+
+def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:
+    """Return the fused modules that a saved plan cuts into equal parts, as older versions did with all."""
+    fused = [entry.site for entry in saved.entries if entry.site.part is not None]
+    names = [{site.path.rpartition(".")[2] for site in fused if bool(site.rows) is rows} for rows in (False, True)]
+    return [path for path in paths if path.rpartition(".")[2] in names[0] - names[1]]
 
 
 def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, path: str) -> Any:
     """Return the config with which PEFT makes one layer.
 
-    A fused module is one LoRA of the slices' summed rank with a block-structured B; alpha grows so that the scaling
-    stays alpha / r of a slice.
+    A fused module is one LoRA of its parts' summed rank with a block-structured B; alpha grows so that the scaling
+    stays alpha / r of a part.
     """
     config = copy.copy(config)
     count = len(entries)
@@ -238,40 +380,6 @@ def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, p
     return config
 
 
-def _compare_with_saved(plan: SharingPlan, saved: SharingPlan) -> None:
-    if saved.hash == plan.hash:
-        return
-    old, new = set(saved.entries), set(plan.entries)
-    entry = min(old - new or new - old, key=lambda e: e.site.name)
-    raise UserError(
-        f"the adapter was made for another model: its plan {saved.hash} and this model's {plan.hash} differ in "
-        f"{len(old ^ new)} entries, first {entry.site.name} ({entry.site.d_in} to {entry.site.d_out}); "
-        "load its own base model"
-    )
-
-
-def _compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], use_dora: bool) -> None:
-    """Compare the tensors of an adapter's file with its plan.
-
-    Raises:
-        UserError: missing or unknown matrices, or other shapes; missing magnitudes of DoRA.
-    """
-    pattern = re.compile(rf".*\b{BANK}\.(.+)")
-    stored = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
-    difference = plan.difference(stored)
-    if difference:
-        raise UserError(
-            f"the adapter file does not hold the matrices of its plan: {difference}; copy the folder again from its "
-            "source"
-        )
-    suffix = ".lora_magnitude_vector"
-    scaled = {f".{key.removesuffix(suffix)}" for key in state_dict if key.endswith(suffix)}
-    missing = [path for path in plan.by_path if not any(key.endswith(f".{path}") for key in scaled)]
-    if use_dora and missing:
-        raise UserError(
-            f"the adapter file lacks {len(missing)} magnitudes of DoRA, first {missing[0]}{suffix}; "
-            "copy the folder again from its source"
-        )
-
-
 register(ShareLoraConfig, ShareLoraModel)
+open_doors(ShareLoraConfig, ShareLoraModel, BANK)
+load_under_present_names(ShareLoraModel)

@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from sharelora.tuner import versions
+
 PEFT = "peft"
 ROOM = f"{__package__}."
 MODEL = f"{__package__}.model"  # registers the adapters when it is imported
@@ -34,8 +36,13 @@ def quiet_bitsandbytes() -> None:
 
 
 def register_with_peft() -> None:
-    """Make PEFT know the adapters: at once if it is imported already, else as soon as it is."""
+    """Make PEFT know the adapters: at once if it is imported already, else as soon as it is.
+
+    Raises:
+        OldVersionError: PEFT, or a library that it uses, is too old; else raised by the import of PEFT, every time.
+    """
     if PEFT in sys.modules:
+        versions.check()
         import_module(MODEL)
     else:
         sys.meta_path.insert(0, _Registration())
@@ -84,6 +91,8 @@ class _Watched(Loader):
         module.__spec__.loader = module.__loader__ = self.loader
         self.registration.depth += 1
         try:
+            if module.__name__ == PEFT:
+                versions.check()
             self.loader.exec_module(module)
         finally:
             self.registration.depth -= 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from toy_models import QKV, adapted, gpt2, llama, logits, roberta, shake
+from toy_models import QKV, adapted, gpt2, llama, logits, neox, phi3, roberta, shake
 
 THIRDS = {"c_attn": [True, False, True]}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -23,6 +23,14 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "some layers": (llama, {"share": "b", "layers_to_transform": [1, 2]}),
     "thirds": (gpt2, {"share": "a", "target_modules": ["c_attn"], "enable_lora": THIRDS}),
     "thirds rslora": (gpt2, {"target_modules": ["c_attn"], "enable_lora": THIRDS, "use_rslora": True}),
+    "heads": (neox, {"target_modules": ["query_key_value"], "enable_lora": {"query_key_value": [True, False, True]}}),
+    "grouped": (
+        *(phi3,),
+        {
+            "target_modules": ["qkv_proj", "gate_up_proj"],
+            "enable_lora": {"qkv_proj": [True, True, False], "gate_up_proj": [False, True]},
+        },
+    ),
     "conv1d": (gpt2, {"share": "a", "target_modules": ["c_attn", "attn.c_proj"]}),
     "conv1d dora": (gpt2, {"share": "a", "target_modules": ["attn.c_proj"], "use_dora": True}),
     "classifier": (roberta, {"share": "a", "target_modules": ["query", "value"], "task_type": "SEQ_CLS"}),

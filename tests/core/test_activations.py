@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from peft import get_peft_model
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GPT2Config,
     LlamaConfig,
+    PretrainedConfig,
     RobertaConfig,
 )
 
 from sharelora import ShareLoraConfig
-from sharelora.memory.activations import Workload, adapter_layer, base_layer, peak, shape_of
+from sharelora.memory.activations import Heads, Workload, adapter_layer, base_layer, heads_of, peak, shape_of
+from sharelora.memory.estimator import estimate
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.plan.site import SAME_INPUT, Site
@@ -152,3 +157,41 @@ def test_modules_that_read_one_input_keep_it_once(family: tuple[str, ...]) -> No
     # Besides the input once, the As of one input are stacked, which copies them.
     stacked = 4 * 8 * 64 * len(family)
     assert apart - together == (len(family) - 1) * B * T * 64 * 4 - stacked
+
+
+@pytest.mark.parametrize("states", [8, 32])
+def test_a_model_without_heads_is_estimated_by_its_states(states: int) -> None:
+    config = AutoConfig.for_model(
+        "mamba", hidden_size=64, num_hidden_layers=2, state_size=states, vocab_size=512, use_cache=False
+    )
+    base = AutoModelForCausalLM.from_config(config)
+    shape = shape_of(base)
+    assert (shape.heads, shape.attention, shape.key_value, shape.mlp) == (0, 0, 0, 128)
+    model = get_peft_model(base, ShareLoraConfig(r=8, share="a", target_modules=["in_proj"])).train()
+    load, entries = Workload(B, T, 4), model.base_model.plans["default"].entries
+    layers = [[entry for entry in entries if entry.site.layer == layer] for layer in range(2)]
+    formula = sum(base_layer(shape, load) + adapter_layer(entries, shape, load) for entries in layers)
+    measured = saved_bytes(model, torch.tensor(0)) - B * T * shape.vocab * 4
+    assert formula == pytest.approx(measured, rel=0.25)
+    plan = model.base_model.plans["default"]
+    assert (
+        estimate(meta_of(config), plan, bits=32, dtype="fp32", batch=B, tokens=T, checkpointing=False).total > measured
+    )
+
+
+def meta_of(config: PretrainedConfig) -> nn.Module:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def test_where_layers_differ_the_widest_attention_counts() -> None:
+    class Layers:
+        hidden_size = 64
+        per_layer_config = (SimpleNamespace(num_attention_heads=2), SimpleNamespace(num_attention_heads=8))
+
+        @property
+        def num_attention_heads(self) -> int:
+            raise RuntimeError("it differs from layer to layer")
+
+    assert heads_of(Layers()) == Heads(8, 8, 8)
+    assert heads_of(SimpleNamespace(hidden_size=64)) == Heads(0, 0, 0)

@@ -169,24 +169,6 @@ def test_lora_and_sharelora_do_not_mix() -> None:
         adapted(llama()).add_adapter("plain", LoraConfig(r=2, target_modules=["q_proj"]))
 
 
-@pytest.mark.parametrize("kind", ["cat", "linear"])
-def test_weighted_adapters_only_where_nothing_is_shared(kind: str) -> None:
-    model = adapted(llama(), share="none")
-    model.add_adapter("second", ShareLoraConfig(r=4, share="none", target_modules=["q_proj", "v_proj"]))
-    model.add_adapter("sharing", ShareLoraConfig(r=4, share="a", target_modules=["q_proj", "v_proj"]))
-    shake(model)
-    layer = model.base_model.model.model.layers[1].self_attn.q_proj
-    delta = {name: layer.get_delta_weight(name) for name in ("default", "second")}
-    model.add_weighted_adapter(["default", "second"], [0.25, 0.75], "mix", combination_type=kind)
-    if kind == "cat":
-        expected = 0.25 * delta["default"] + 0.75 * delta["second"]
-        torch.testing.assert_close(layer.get_delta_weight("mix"), expected, rtol=1e-4, atol=1e-6)
-    assert model.base_model.plans["mix"].entries[0].r == (8 if kind == "cat" else 4)
-    assert model.peft_config["default"].plan == model.base_model.plans["default"].to_json()
-    with pytest.raises(UserError, match="adapters sharing share matrices and cannot be combined; export them"):
-        model.add_weighted_adapter(["default", "sharing"], [1.0, 1.0], "no")
-
-
 def test_peft_reports_the_state_of_the_layers() -> None:
     model = two()
     model.set_adapter("second")

@@ -273,7 +273,7 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
     rule, out = SharingRule("a"), tmp_path / "out"
     for change, message in (
         ({"peft_type": "IA3"}, "is of type 'IA3'; need plain LORA"),
-        ({"lora_bias": True}, "has lora_bias, which does not go with ShareLoRA"),
+        ({"lora_bias": True}, "has lora_bias, which is more than A and B: a bias of every layer"),
         ({"init_lora_weights": "pissa"}, "changed the base too"),
         ({"target_modules": ["q_proj", "k_proj", "v_proj"]}, "its target_modules name others of the base too"),
     ):
@@ -282,10 +282,10 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
             compress(plain, out, rule, base=base)
     (plain / "adapter_config.json").write_text(json.dumps(config))
     weights = load_file(plain / "adapter_model.safetensors")
-    embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 48)}
-    save_file({**weights, **embedding}, tmp_path / "more.safetensors")
+    adalora = {"base_model.model.model.layers.0.self_attn.q_proj.lora_E": torch.zeros(4, 1)}
+    save_file({**weights, **adalora}, tmp_path / "more.safetensors")
     (tmp_path / "more.safetensors").replace(plain / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="lora_embedding_A; need A, B and magnitudes"):
+    with pytest.raises(UserError, match="lora_E; need A, B and magnitudes"):
         compress(plain, out, rule, base=base)
     save_file(weights, plain / "adapter_model.safetensors")
     llama(layers=2).save_pretrained(tmp_path / "shallow")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 import sharelora
 from sharelora.support.old_names import OLD_FUNCTIONS, OLD_NAMES
+from sharelora.tuner import versions
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "datasets", "huggingface_hub", "yaml", "PIL", "matplotlib")
 # Packages with names that are imported on first use.
@@ -106,6 +109,66 @@ except ValueError as error:  # it knows what it is, and that its bank needs a tu
 """
     out = python(program, folder=adapter)
     assert "PeftType.SHARELORA because it uses shared state" in out and "gemm_4bit" not in out
+
+
+def test_the_versions_that_are_needed_are_those_of_the_project(root: Path) -> None:
+    dependencies = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {f"{name}{wanted}" for name, wanted in versions.NEEDED.items()} <= set(dependencies)
+    assert all(wanted.startswith(">=") for wanted in versions.NEEDED.values())
+    versions.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "old"),
+    [
+        *(("peft", found, True) for found in ("0.9.1", "0.17.1", "0.20.0.dev0")),
+        *(("transformers", found, True) for found in ("4.57.3", "5.9.0")),
+        *(("torch", found, True) for found in ("1.99", "2.9.1+cpu")),
+        *(("peft", found, False) for found in ("0.21", "0.21.0.dev0", "0.22.1", "1.0")),
+        *(("torch", found, False) for found in ("2.11.0a0+git1", "10.0")),
+    ],
+)
+def test_only_an_older_version_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, found: str, old: bool) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: found if asked == name else real(asked))
+    if not old:
+        return versions.check()
+    wanted = f"{name}{versions.NEEDED[name]}"
+    message = f'{name} {found} is installed; sharelora needs {wanted}; run: python -m pip install "{wanted}"'
+    with pytest.raises(ImportError) as caught:
+        versions.check()
+    assert str(caught.value) == message and isinstance(caught.value, sharelora.UserError)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import sharelora, peft",
+        "import peft, sharelora",
+        "import sharelora; sharelora.ShareLoraConfig",
+        "from sharelora.tuner.layer import ShareLinear",
+        pytest.param(
+            "import sharelora; from transformers.integrations.peft import is_peft_available; "
+            "assert is_peft_available(); import peft",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_old_peft_does_not_come_to_load_an_adapter(tmp_path: Path, imports: str) -> None:
+    distribution = tmp_path / "peft-0.17.1.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.17.1\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+for attempt in range(2):
+    try:
+        {imports}
+    except ImportError as error:
+        print(error)
+"""
+    line = 'peft 0.17.1 is installed; sharelora needs peft>=0.21,<0.22; run: python -m pip install "peft>=0.21,<0.22"'
+    assert python(program).splitlines() == [line] * 2
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())

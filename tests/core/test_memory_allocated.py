@@ -80,6 +80,19 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated(share: str, checkpo
     assert predicted == pytest.approx(found, rel=0.1)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_an_adapted_embedding_keeps_no_input(dropout: float, dtype: str) -> None:
+    base = base_model(dtype)
+    weights = sum(parameter.nbytes for parameter in base.parameters())
+    config = ShareLoraConfig(r=32, share="a", target_modules=["embed_tokens", "q_proj"], lora_dropout=dropout)
+    model = get_peft_model(base, config).train()
+    found = measured(model, weights, batch())
+    bits = 32 if dtype == "fp32" else 16
+    predicted = estimated(base, model, bits, dtype, checkpointing=False, padded=False, lora_dropout=dropout)
+    assert predicted == pytest.approx(found, rel=0.1)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("bits", [4, 8])

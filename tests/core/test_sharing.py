@@ -129,7 +129,8 @@ def test_adapting_does_not_depend_on_the_callers_object() -> None:
     assert len(first.base_model.plans["default"].entries) == 6
     assert len(second.base_model.plans["default"].entries) == 12
     changed = {k for k, v in config.to_dict().items() if v != before[k]}
-    assert changed <= {"base_model_name_or_path", "inference_mode", "peft_version", "task_type"}
+    filled_in = {"plan", "trained_on", "base_model_type"}
+    assert changed <= {"base_model_name_or_path", "inference_mode", "peft_version", "task_type", *filled_in}
 
 
 def test_dropout_is_drawn_in_training_only() -> None:

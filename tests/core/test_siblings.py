@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy_models import QKV, adapted, bank, gradients, language_batch, llama, shake
 
+from sharelora.memory.activations import Shape as TransformerShape
+from sharelora.memory.activations import Workload, adapter_layer
 from sharelora.tuner.layer import ShareLayer, Siblings
 
 MODES: list[dict[str, Any]] = [
@@ -253,3 +257,143 @@ def test_a_hook_on_the_base_layer_is_called() -> None:
         layer(torch.ones(2, 16)),
         plain - nn.functional.linear(torch.ones(2, 16), layer.base_layer.weight, layer.base_layer.bias),
     )
+
+
+def rwkv() -> tuple[nn.Module, dict[str, Any]]:
+    """The value of its channel mixing reads what its key made, four times as wide."""
+    config = transformers.RwkvConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2, bos_token_id=0, eos_token_id=1)
+    return transformers.RwkvForCausalLM(config), {"input_ids": torch.tensor([[5, 6, 7, 8]]), "use_cache": False}
+
+
+def trocr() -> tuple[nn.Module, dict[str, Any]]:
+    config = transformers.TrOCRConfig(
+        vocab_size=48, d_model=32, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=64,
+        cross_attention_hidden_size=48, dropout=0.0,
+    )  # fmt: skip
+    return transformers.TrOCRForCausalLM(config), {"input_ids": torch.tensor([[5, 6, 7]]), **encoded()}
+
+
+def qformer() -> tuple[nn.Module, dict[str, Any]]:
+    config = transformers.Blip2QFormerConfig(
+        vocab_size=48, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        encoder_hidden_size=48, cross_attention_frequency=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return transformers.Blip2QFormerModel(config), {"query_embeds": torch.randn(1, 3, 32), **encoded()}
+
+
+def blip() -> tuple[nn.Module, dict[str, Any]]:
+    config = transformers.BlipTextConfig(
+        vocab_size=48, hidden_size=32, encoder_hidden_size=48, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, is_decoder=True, bos_token_id=0, eos_token_id=1, sep_token_id=1,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return transformers.BlipTextLMHeadModel(config), {"input_ids": torch.tensor([[5, 6, 7]]), **encoded()}
+
+
+def encoded() -> dict[str, Tensor]:
+    """What cross-attention reads, of another width than the decoder."""
+    return {"encoder_hidden_states": torch.randn(1, 6, 48)}
+
+
+@pytest.mark.parametrize("family", [rwkv, trocr, qformer, blip])
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_relatives_of_different_widths_compute_what_lora_does(family: Any) -> None:
+    """Output and gradients of B; A is zero, so that both begin with the same matrices."""
+    found = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        base, inputs = family()
+        names = {path.rpartition(".")[2] for path, m in base.named_modules() if isinstance(m, nn.Linear)}
+        targets = sorted(names & {"query", "key", "value", "q_proj", "k_proj", "v_proj"})
+        if ours:
+            model = adapted(base, share="none", target_modules=targets)
+        else:
+            model = get_peft_model(base, LoraConfig(r=4, target_modules=targets)).eval()
+        for path, layer in model.base_model.model.named_modules():
+            if "default" in getattr(layer, "lora_A", ()):
+                torch.manual_seed(len(path))
+                for side in (layer.lora_A, layer.lora_B):
+                    side["default"].weight.data.normal_()
+        y = model.base_model.model(**inputs)[0]
+        y.square().mean().backward()
+        layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+        weights = [side["default"].weight for layer in layers for side in (layer.lora_A, layer.lora_B)]
+        assert len(weights) > 3 and all(w.grad is not None for w in weights[:2])
+        found.append({"y": y.detach()} | {str(i): w.grad for i, w in enumerate(weights) if w.grad is not None})
+    assert_same(*found)
+
+
+def test_the_estimate_of_memory_groups_as_the_layers_do() -> None:
+    """k and v of TrOCR's cross-attention keep one input of width 48, its q another of width 32."""
+    base, _ = trocr()
+    model = adapted(base, share="none", target_modules=[f"encoder_attn.{name}" for name in QKV])
+    layer = model.base_model.model.get_submodule("model.decoder.layers.0.encoder_attn")
+    assert layer.q_proj.siblings is None and layer.k_proj.siblings is layer.v_proj.siblings is not None
+    entries = [entry for entry in model.base_model.plans["default"].entries if entry.site.layer == 0]
+    shape = TransformerShape(2, 32, 4, 32, 32, 64, 48, False, 1, 0.0, 0.0)
+    kept = adapter_layer(entries, shape, Workload(batch=1, tokens=10, bytes=4))
+    # The inputs, three A x of rank 4, and the stacked As of k and v.
+    assert kept == 4 * (10 * (32 + 48) + 10 * 3 * 4 + 2 * 4 * 48)
+
+
+def test_a_backward_pass_between_two_siblings() -> None:
+    """The graph of q's call is gone when k is called with the same tensor."""
+    x = torch.randn(3, 16)
+    found = []
+    for trained in (model(), apart(model())):
+        layer = trained.base_model.model.layers[0]["attn"]
+        for member in (layer.q_proj, layer.k_proj):
+            member(x).square().sum().backward()
+        found.append({name: p.grad for name, p in trained.named_parameters() if p.grad is not None})
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("order", [("q_proj", "k_proj", "v_proj"), ("v_proj", "q_proj", "k_proj")])
+def test_siblings_in_different_checkpointed_regions(order: tuple[str, ...]) -> None:
+    found = []
+    for trained in (model(), apart(model())):
+        layer = trained.base_model.model.layers[0]["attn"]
+        x = torch.ones(2, 16).requires_grad_()
+        first, *others = (layer.get_submodule(name) for name in order)
+        y = first(x)
+        for other in others:
+            y = torch.cat([y, checkpoint(other, x, use_reentrant=False)], -1)
+        y.square().sum().backward()
+        found.append({name: p.grad for name, p in trained.named_parameters() if p.grad is not None} | {"x": x.grad})
+    assert_same(*found)
+
+
+def test_without_records_of_writes_nothing_is_taken_from_a_sibling() -> None:
+    with torch.inference_mode():
+        layer = model().base_model.model.layers[0]["attn"]
+        x = torch.randn(3, 16)
+        layer.q_proj(x)
+        x.mul_(2)
+        found = layer.k_proj(x)
+        torch.testing.assert_close(found, apart(model()).base_model.model.layers[0]["attn"].k_proj(x))
+
+
+def test_an_input_that_begins_to_need_a_gradient_gets_one() -> None:
+    layer = model().base_model.model.layers[0]["attn"]
+    x = torch.randn(3, 16)
+    layer.q_proj(x)
+    x.requires_grad_()
+    layer.k_proj(x).sum().backward()
+    expected = torch.ones(3, 8) @ layer.k_proj.base_layer.weight
+    view = layer.k_proj.lora_B["default"].weight @ layer.k_proj.lora_A["default"].weight
+    torch.testing.assert_close(x.grad, expected + layer.k_proj.scaling["default"] * (torch.ones(3, 8) @ view))
+
+
+def test_members_may_differ_in_precision_in_dropout_and_in_mode() -> None:
+    together, other = (model(lora_dropout=0.5).train() for _ in range(2))
+    x = torch.randn(3, 16)
+    ys = []
+    for trained in (together, apart(other)):
+        layer = trained.base_model.model.layers[0]["attn"]
+        layer.k_proj.base_layer.to(torch.bfloat16)
+        layer.v_proj.eval()
+        layer.q_proj.lora_dropout["default"].p = 0.0
+        ys.append([layer.q_proj(x), layer.v_proj(x)])
+        ys[-1].append(layer.k_proj(x)[:, :0])
+    for y, expected in zip(*ys, strict=True):
+        torch.testing.assert_close(y, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from toy_models import adapted, bank, gpt2, llama
 
 from sharelora import ShareLoraConfig, UserError, find_sites
-from sharelora.tuner.config import UNSUPPORTED, UNSUPPORTED_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, UNSUPPORTED, UNSUPPORTED_INIT
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -56,11 +57,19 @@ def test_targets_are_peft_targets(settings: dict[str, Any], expected: list[str])
             "^modules w_proj match nothing in the model; it has down_proj",
         ),
         ({"target_modules": "nothing.*"}, r"^modules nothing\.\* match nothing"),
-        ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, "match nothing"),
-        ({"target_modules": ["embed_tokens"]}, "embed_tokens is Embedding, not a linear layer"),
+        (
+            {"target_modules": ["q_proj"], "layers_to_transform": [7]},
+            "all of these are taken out again by layers_to_transform 7",
+        ),
+        (
+            {"target_modules": ["input_layernorm"]},
+            r"input_layernorm is LlamaRMSNorm: need a linear layer, an e",
+        ),
         ({"target_modules": ["q_proj"], "enable_lora": {"c_attn": [True]}}, "enable_lora names 'c_attn'"),
-        ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [True] * 3}}, r"\[True, True, True\] does not fit"),
-        ({"target_modules": ["q_proj"], "enable_lora": {"q_proj": [False] * 2}}, "does not fit"),
+        (
+            {"target_modules": ["q_proj"], "enable_lora": {"q_proj": [True] * 3}},
+            "a LlamaAttention takes its outputs apart",
+        ),
         ({"share_modules": ["k_proj"]}, "share_modules names 'k_proj', which is not adapted"),
         ({"share_groups": [[0, 1], [2, 3]]}, r"layers \[3\]; the adapted layers are 0 to 2"),
         ({"rank_pattern": {"q_proj": 0}}, "rank 0 for model.layers.0.self_attn.q_proj"),
@@ -91,6 +100,7 @@ def test_what_the_model_lacks_is_refused(settings: dict[str, Any], message: str)
         ({"share_plan": {"sites": []}, "share_groups": "odd_even"}, "share_plan names every matrix"),
         ({"share_plan": {"sites": []}, "rank_pattern": {"q_proj": 2}}, "share_plan names every matrix"),
         ({"use_dora": True, "enable_lora": {"c_attn": [True, False, True]}}, "DoRA rescales all outputs"),
+        ({"lora_bias": True, "enable_lora": {"c_attn": [True, False, True]}}, "its bias is added to all outputs"),
     ],
 )
 def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -99,15 +109,8 @@ def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any]
 
 
 VALUES: dict[str, Any] = {
-    "lora_bias": True,
-    "target_parameters": ["w"],
     "layer_replication": [(0, 2)],
     "arrow_config": object(),
-    "alora_invocation_tokens": [1],
-    "velora_config": object(),
-    "monteclora_config": object(),
-    "kasa_config": object(),
-    "use_bdlora": object(),
     "use_qalora": True,
     "ensure_weight_tying": True,
 }
@@ -121,7 +124,7 @@ def test_every_variant_that_breaks_sharing_is_refused_with_its_reason(field: str
 
 @pytest.mark.parametrize("init", UNSUPPORTED_INIT)
 @pytest.mark.filterwarnings("ignore")
-def test_data_driven_initialisations_are_refused(init: str) -> None:
+def test_initialisations_that_change_ranks_are_refused(init: str) -> None:
     with pytest.raises((UserError, ValueError), match=init):
         ShareLoraConfig(target_modules=["q_proj"], init_lora_weights=init)
 
@@ -138,7 +141,7 @@ def test_every_field_of_peft_is_accounted_for() -> None:
         "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
         "qalora_group_size",
     }  # fmt: skip
-    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED)
+    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED) | set(BEYOND_EXPORT)
 
 
 def test_rank_and_alpha_patterns_are_those_of_peft() -> None:
@@ -188,3 +191,47 @@ def test_gpt2_needs_no_hint_that_its_weights_are_transposed() -> None:
         "lora_A/attn/c_proj/*/4x32",
         "lora_A/mlp/c_proj/*/4x128",
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"exclude_modules": ["q_proj", "v_proj"]},
+            "^target_modules q_proj, v_proj match modules .* out again by exclude_modules q_proj, v_proj;",
+        ),
+        ({"modules_to_save": ["q_proj", "v_proj"]}, "taken out again by modules_to_save q_proj, v_proj;"),
+        (
+            {"target_modules": ".*q_proj", "exclude_modules": ".*self_attn.*"},
+            r"^target_modules \.\*q_proj match modules of the model, but all of these are taken out again by exclude",
+        ),
+        (
+            {"exclude_modules": ["q_proj"], "modules_to_save": ["v_proj"]},
+            "taken out again by exclude_modules q_proj and modules_to_save v_proj;",
+        ),
+    ],
+)
+def test_names_that_are_taken_out_again_are_not_called_unknown(settings: dict[str, Any], message: str) -> None:
+    for make, error in ((ShareLoraConfig, UserError), (LoraConfig, ValueError)):
+        with pytest.raises(error) as found:
+            get_peft_model(llama(), make(**{"target_modules": ["q_proj", "v_proj"], **settings}))
+        if make is ShareLoraConfig:
+            assert re.search(message, str(found.value)) and "match nothing" not in str(found.value)
+
+
+def test_what_is_partly_taken_out_is_no_error() -> None:
+    assert adapted_paths(
+        target_modules=["q_proj", "v_proj"], exclude_modules=["q_proj"], share="none", modules_to_save=["lm_head"]
+    ) == [f"{i}.self_attn.v_proj" for i in range(3)]
+    assert len(adapted_paths(target_modules=["q_proj", "v_proj"], modules_to_save=["v_proj"], share="none")) == 3
+
+
+def test_a_second_adapter_is_told_the_names_of_the_base() -> None:
+    model = adapted(llama(), target_modules=["q_proj", "k_proj"])
+    with pytest.raises(UserError, match="modules qq match nothing in the model; it has down_proj") as error:
+        model.add_adapter("second", ShareLoraConfig(r=2, target_modules=["qq"]))
+    assert "base_layer" not in str(error.value) and "q_proj" in str(error.value)
+    with pytest.raises(UserError, match="modules base_layer match nothing"):
+        adapted(llama(), target_modules=["q_proj"]).add_adapter(
+            "second", ShareLoraConfig(r=2, target_modules=["base_layer"])
+        )

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -58,6 +62,38 @@ def gpt2(layers: int = 2) -> GPT2LMHeadModel:
         **{name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")},
     )
     return GPT2LMHeadModel(config)
+
+
+def neox(layers: int = 2) -> GPTNeoXForCausalLM:
+    """A GPT-NeoX: every head has its q, k and v in one fused module."""
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return GPTNeoXForCausalLM(config)
+
+
+def phi3(layers: int = 2) -> Phi3ForCausalLM:
+    """A Phi-3 with grouped queries: q has 32 outputs of the fused module, k and v have 8 each."""
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        intermediate_size=48,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    return Phi3ForCausalLM(config)
 
 
 def roberta(layers: int = 2) -> RobertaForSequenceClassification:

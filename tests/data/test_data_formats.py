@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
 
-from sharelora.data.formats import FORMATS, check_format, format_by_columns, format_rows, only_prompts
+from sharelora.data.formats import (
+    FORMATS,
+    check_format,
+    format_by_columns,
+    format_of,
+    format_rows,
+    only_prompts,
+    unused_columns,
+)
 from sharelora.data.gsm8k import WORKED_EXAMPLES, demonstrations, without_calculator
 from sharelora.support.errors import UserError
 
@@ -183,6 +192,113 @@ def test_a_chat_template_gets_the_bare_question() -> None:
     assert one("GSM8K", PAIRS["GSM8K"][0], chat=True)["input"] == "Six by 7?"
     with pytest.raises(UserError, match="format oasst1 has no question"):
         format_rows([{"text": "x"}], "oasst1", chat=True)
+
+
+HISTORY = [["Name a fruit.", "Pear."], ["And a tree.", "Oak."]]
+
+
+def test_system_stands_before_the_prompt_and_history_is_what_was_said_before() -> None:
+    row = {"instruction": "Add.", "input": "1 2", "output": "3", "system": "Be brief.", "history": HISTORY}
+    assert one("alpaca", row)["input"] == (
+        "Be brief.\n\nBelow is an instruction that describes a task, paired with an input that provides further "
+        "context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nName a fruit.\n\n### Response: Pear.\n\n"
+        "### Instruction:\nAnd a tree.\n\n### Response: Oak.\n\n"
+        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response: "
+    )
+    assert one("alpaca", row)["output"] == "3"
+    assert one("alpaca", row, chat=True)["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Name a fruit."},
+        {"role": "assistant", "content": "Pear."},
+        {"role": "user", "content": "And a tree."},
+        {"role": "assistant", "content": "Oak."},
+        {"role": "user", "content": "Add.\n\n1 2"},
+    ]
+    bare = {**row, "system": None, "history": []}
+    assert one("alpaca", bare) == {
+        **one("alpaca", {**bare, "system": "", "history": None}),
+        "system": None,
+        "history": [],
+    }
+    assert one("input-output", {"input": "I", "output": "O", "system": "S"})["input"] == "S\n\nI"
+
+
+@pytest.mark.parametrize("history", ["text", [["a"]], [["a", None]], [{"a": "b"}], 3])
+def test_a_history_of_another_form_is_refused(history: Any) -> None:
+    with pytest.raises(UserError, match=r"row 1 has .* in column history"):
+        format_rows([{"instruction": "a", "output": "b", "history": history}], "alpaca")
+
+
+def test_a_question_beside_a_chosen_answer_is_its_prompt() -> None:
+    """Rows of preferences have their question in a column of its own, or in the text of the answer."""
+    row = {"chosen": "C", "rejected": "R"}
+    assert one("hh-rlhf", {"prompt": "P", **row})["input"] == "P"
+    assert one("hh-rlhf", {"instruction": "Sing.", **row})["input"].endswith(
+        "### Instruction:\nSing.\n\n### Response: "
+    )
+    assert one("hh-rlhf", row)["input"] == ""
+    assert {one("hh-rlhf", {**more, **row})["output"] for more in ({}, {"prompt": "P"}, {"instruction": "I"})} == {"C"}
+
+
+def test_columns_that_nothing_is_made_of_are_counted() -> None:
+    rows = [
+        {"instruction": "a", "input": "", "output": "b", "system": "s", "history": [], "weight": 0.5, "text": "t"},
+        {"instruction": "a", "output": "b", "weight": None, "id": 3, "tools": "[]"},
+    ]
+    assert unused_columns(rows, "alpaca") == {"weight": 1, "text": 1, "id": 1, "tools": 1}
+    assert unused_columns(rows, "alpaca", chat=True) == {"weight": 1, "text": 1, "id": 1}
+    assert unused_columns([{"input": "a", "output": "b", "history": HISTORY}], "input-output") == {"history": 1}
+    assert unused_columns([{"messages": TURNS, "tools": [], "system": "s", "source": "x"}], "chat") == {"source": 1}
+    assert unused_columns([{"prompt": "p", "chosen": "c", "rejected": "r"}], "hh-rlhf") == {"rejected": 1}
+
+
+def test_a_first_row_that_lacks_a_column_does_not_hide_it() -> None:
+    rows = [{"instruction": "a"}, {"instruction": "a", "output": "b"}]
+    assert format_of(rows) == "alpaca"
+    with pytest.raises(UserError, match="row 1 has nothing in column output"):
+        format_rows(rows, "alpaca")
+    assert format_of([{"input": "a", "output": "b"}, {"instruction": "i", "input": "a", "output": "b"}]) == "alpaca"
+
+
+def test_a_system_column_is_a_system_message_of_a_conversation() -> None:
+    bare = TURNS[1:]
+    [rows] = format_rows([{"messages": bare, "system": "Be kind."}], "chat")
+    assert [row["messages"] for row in rows] == [TURNS[:2], TURNS[:4]]
+    [same] = format_rows([{"messages": TURNS, "system": "Be kind."}], "chat")
+    assert [row["messages"] for row in same] == [TURNS[:2], TURNS[:4]]
+    for empty in ("", " ", None, float("nan")):
+        assert format_rows([{"messages": bare, "system": empty}], "chat")[0][0]["messages"] == bare[:1]
+    with pytest.raises(UserError, match="row 1 has one system message in its turns and another in column system"):
+        format_rows([{"messages": TURNS, "system": "Be rude."}], "chat")
+    # An answer that nothing was said before is not learnt, with a system message either.
+    with pytest.raises(UserError, match="no assistant turn after another one"):
+        format_rows([{"messages": bare[1:2], "system": "Be kind."}], "chat")
+
+
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "found"),
+    [([TOOL], [TOOL]), (json.dumps([TOOL]), [TOOL]), ("", None), ([], None), ("[]", None), (None, None)],
+)
+def test_tools_are_a_list_or_its_json(tools: Any, found: Any) -> None:
+    assert one("chat", {"messages": TURNS[:3], "tools": tools})["tools"] == found
+
+
+@pytest.mark.parametrize("tools", ["{", "3", [3], 3, {"a": 1}])
+def test_tools_of_another_form_are_refused(tools: Any) -> None:
+    with pytest.raises(UserError, match=r"row 1 has no (list of functions|JSON) in column tools"):
+        format_rows([{"messages": TURNS, "tools": tools}], "chat")
+
+
+def test_a_call_of_a_function_is_an_answer_to_learn() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look_up", "arguments": {}}}]}
+    said = {"role": "tool", "content": "42", "tool_call_id": "1"}
+    [rows] = format_rows([{"messages": [TURNS[1], call, said, TURNS[2]]}], "chat")
+    assert [row["messages"] for row in rows] == [[TURNS[1]], [TURNS[1], call, said]]
+    assert [(row["output"], row.get("reply")) for row in rows] == [("", call), ("Hello", None)]
 
 
 def test_worked_examples_calculate_correctly() -> None:

@@ -106,6 +106,22 @@ def test_gsm8k_has_its_worked_examples_and_says_what_it_removed(write_rows: Writ
         split(file, few_shot=9, eval_dataset_size=1)
 
 
+def test_what_is_not_learnt_is_said_once_with_its_count(write_rows: Write) -> None:
+    rows = [{"instruction": "a", "output": "" if n % 2 else "b", "weight": n} for n in range(20)]
+    notes = split(str(write_rows("rows.jsonl", rows)), eval_dataset_size=2).notes
+    assert "columns that are in no prompt and no answer: weight (19 of 20 rows)" in notes
+    assert "10 answers are empty: there the end token alone is learnt" in notes
+    assert len(split(str(write_rows("plain.jsonl", alpaca_rows(34)[1:17])), eval_dataset_size=2).notes) == 1
+
+
+def test_a_row_is_named_by_its_place_in_the_file_after_a_choice_of_rows(write_rows: Write) -> None:
+    rows = [{"input": "a", "output": "b", "subset": name} for name in ("x", "y", "y")]
+    rows[2]["output"] = float("nan")
+    file = write_rows("rows.jsonl", rows)
+    with pytest.raises(UserError, match=f"{file}, row 3 has nothing in column output"):
+        split(str(file), data_subset="y")
+
+
 def test_prompts_without_answers_are_for_prediction_only(write_rows: Write) -> None:
     args = DataArguments(dataset=str(write_rows("prompts.jsonl", [{"instruction": "Sing."}])), dataset_format="alpaca")
     found = load_splits(args, predict_only=True)

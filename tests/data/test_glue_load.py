@@ -205,7 +205,7 @@ def test_other_labels_and_columns_on_the_hub_are_refused(names: list[str], label
 
 def test_a_training_row_of_the_hub_without_a_label_and_a_failure() -> None:
     rows = [{"sentence1": "a", "sentence2": "b", "label": -1, "idx": 0}]
-    with pytest.raises(UserError, match="train row 0: found no label"):
+    with pytest.raises(UserError, match="train, row 1: found no label"):
         load_glue("rte", load=Hub({"train": hub_split(["entailment", "not_entailment"], rows)}))
     with pytest.raises(UserError, match=r"rte \(nyu-mll/glue\) cannot be loaded: OSError: gone; set SHARELORA_DATA"):
         load_glue("rte", load=Hub(OSError("gone")))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from sharelora.data.glue import load_glue
@@ -56,7 +57,6 @@ def test_the_text_columns_are_chosen_as_upstream(
         (["10", "9"], ("9", "10"), [1, 0]),
         (["b", "a"], ("a", "b"), [1, 0]),
         ([True, False], ("False", "True"), [1, 0]),
-        (["nan", "inf"], ("inf", "nan"), [1, 0]),
         ([1, "a"], ("1", "a"), [0, 1]),
         ([0.5, 1], (), [0.5, 1.0]),
         (["0.5", "2"], (), [0.5, 2.0]),
@@ -69,6 +69,79 @@ def test_labels_are_sorted_classes_or_scores(
     assert found.task.labels == names and found.task.regression is (names == ())
     assert [row["label"] for row in found.rows("train")] == ids
     assert found.task.metrics == (("accuracy",) if names else ("pearson", "spearmanr"))
+
+
+@pytest.mark.parametrize("labels", [["0", "1", "0"], ["0.5", "1.25", "3"], ["pos", "neg", "pos"]])
+@pytest.mark.parametrize("gap", ["", " ", "nan", "NaN", "-inf"])
+def test_a_label_that_is_missing_is_no_class(tmp_path: Path, labels: list[str], gap: str) -> None:
+    """It is refused with its row and line; scores stay scores, whatever one cell says."""
+    for name, cells in (("train", [*labels, gap]), ("dev", [gap])):
+        file, good = tmp_path / f"{name}.csv", tmp_path / "good.csv"
+        file.write_text("text,label\n" + "".join(f"t,{cell}\n" for cell in cells))
+        good.write_text("text,label\n" + "".join(f"t,{cell}\n" for cell in labels))
+        files = {"train_file": good, "validation_file": good} | {
+            {"train": "train_file", "dev": "validation_file"}[name]: file
+        }
+        where = rf"{name}.csv, row {len(cells)} \(line {len(cells) + 1}\): found .* in column label; need a class or"
+        with pytest.raises(UserError, match=where):
+            load_glue(None, **files)
+
+
+@pytest.mark.parametrize("labels", [[float("nan"), 0.5, 1.0], [None, 0, 1], [float("inf"), 0, 1]])
+def test_a_missing_label_of_json_is_no_class(labels: list[Any], write_rows: Write) -> None:
+    with pytest.raises(UserError, match=r"train.jsonl, row 1: found .* in column label"):
+        load_glue(None, train_file=write_rows("train.jsonl", pairs(*labels)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"), [(["0", "1", "N/A"], "N/A"), ([0, 1, "None"], "None"), (["0.5", "much", "1"], "much")]
+)
+def test_a_word_among_numbers_that_means_none_or_among_scores_is_refused(
+    labels: list[Any], word: str, write_rows: Write
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"train.jsonl, row \d: found the label '{word}' among numbers; need labels of one kind"
+    ):
+        load_glue(None, train_file=write_rows("train.jsonl", pairs(*labels)))
+
+
+def test_a_score_among_words_is_refused(write_rows: Write) -> None:
+    with pytest.raises(
+        UserError, match=r"train.jsonl, row 2: found the label 0.5 among words; need labels of one kind"
+    ):
+        load_glue(None, train_file=write_rows("train.jsonl", pairs("a", 0.5, "b")))
+
+
+def test_none_among_words_is_a_class(write_rows: Write) -> None:
+    found = load_glue(None, train_file=write_rows("train.jsonl", pairs("joy", "None", "joy")))
+    assert found.task.labels == ("None", "joy")
+
+
+def test_text_that_is_missing_is_refused_and_more_columns_are_said(
+    tmp_path: Path, write_rows: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_rows("train.jsonl", [{**row, "more": "b", "source": "c"} for row in pairs(0, 1)])
+    assert load_glue(None, train_file=file).task.columns == ("text", "more")
+    assert "the texts are the columns text and more; source of" in caplog.text
+    (tmp_path / "gap.csv").write_text("text,label\na,0\n,1\n")
+    with pytest.raises(UserError, match=r"gap.csv, row 2 \(line 3\): nothing in column text; need text in text"):
+        load_glue(None, train_file=tmp_path / "gap.csv")
+
+
+def test_a_folder_is_an_own_file(tmp_path: Path) -> None:
+    """A folder as the hub lays it out, and one that `datasets` saved, each with a split for each flag."""
+    rows = {"train": pairs("b", "a"), "validation": pairs("a"), "test": [{"text": "t"}]}
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    saved = {}
+    for split, part in rows.items():
+        saved[split] = datasets.Dataset.from_list(part)
+        saved[split].to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    datasets.DatasetDict(saved).save_to_disk(tmp_path / "disk")
+    for folder in (tmp_path / "hub", tmp_path / "disk"):
+        found = load_glue(None, train_file=folder, validation_file=folder, test_file=folder)
+        assert found.task.labels == ("a", "b")
+        assert [row["label"] for row in found.rows("train")] == [1, 0] and len(found.rows("dev")) == 1
+        assert found.rows("test") == [{"text": "t", "idx": 0}]
 
 
 def test_evaluation_alone_takes_the_labels_from_the_validation_file(write_rows: Write) -> None:

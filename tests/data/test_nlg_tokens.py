@@ -101,7 +101,7 @@ def test_a_long_input_for_decoding_keeps_its_end_and_the_separator(tokenizer: An
 
 def test_empty_texts_and_unknown_objectives_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", [vars(RECORDS[1]), vars(Record("name : Cotto", ""))])
-    with pytest.raises(UserError, match=r"a.jsonl row 2 has an empty text in column completion"):
+    with pytest.raises(UserError, match=r"a.jsonl, row 2 has an empty text in column completion"):
         load_encoded(file, "train", tokenizer)
     with pytest.raises(UserError, match="found obj lm; need one of clm, jlm"):
         token_rows(encode_records(tokenizer, RECORDS), 64, "lm")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small_data import byte_tokenizer, metaspace_tokenizer
 
 from sharelora.data import DataArguments, SplitReport, TokenRows, TruncationReport
+from sharelora.data.context import Context
 from sharelora.data.gsm8k import demonstrations
 from sharelora.data.tokenise import Encoder, cut_middle, padding_id
 from sharelora.support.errors import UserError
@@ -180,7 +181,7 @@ def test_everything_cut_is_in_one_report() -> None:
     assert "train: 1 of 2 (50.0 %) prompts lost their middle: longer than source_max_len 30" in text
     assert f"(longest {report.longest_source})" in text and f"(longest {report.longest_target})" in text
     assert "answers lost their last tokens: longer than target_max_len 20" in text
-    assert "e.g. row 0" in text and "e.g. row 1" in text and "--source_max_len" in text
+    assert "e.g. row 1" in text and "e.g. row 2" in text and "--source_max_len" in text
 
 
 def test_nothing_cut_is_no_report() -> None:
@@ -193,3 +194,72 @@ def test_nothing_cut_is_no_report() -> None:
 def test_rows_beyond_the_models_context_are_reported() -> None:
     _, report = encode(WITH_BOS, ("word " * 20, "b"))
     assert "longer than the model's context of 16" in TruncationReport.of([report], 16).render()
+
+
+def within(source: str, target: str, context: Context, **options: Any) -> tuple[TokenRows, SplitReport]:
+    encoder = Encoder(WITH_BOS, DataArguments(**options), context=context)
+    return encoder.encode([{"input": source, "output": target}], "train")
+
+
+@given(source=TEXT, target=TEXT, limits=st.tuples(st.integers(2, 60), st.integers(2, 60)), positions=st.integers(4, 80))
+def test_a_row_never_has_more_tokens_than_a_table_of_positions(
+    source: str, target: str, limits: tuple[int, int], positions: int
+) -> None:
+    lengths = dict(zip(("source_max_len", "target_max_len"), limits, strict=True))
+    free, whole = within(source, target, Context(), **lengths)
+    rows, report = within(source, target, Context(positions, table=True), **lengths)
+    assert rows.lengths[0] == min(int(free.lengths[0]), positions)
+    assert report.beyond_positions == (free.lengths[0] > positions)
+    # An answer gives way only to half of the positions.
+    prompt, answer = int(rows.source_lengths[0]), int(rows.lengths[0] - rows.source_lengths[0])
+    assert prompt >= min(int(free.source_lengths[0]), positions // 2)
+    assert answer >= min(whole.longest_row - int(free.source_lengths[0]), positions - positions // 2)
+    assert rows.ids(0)[-1] == WITH_BOS.eos_token_id
+    computed, report = within(source, target, Context(positions, table=False), **lengths)
+    assert computed.ids(0).tolist() == free.ids(0).tolist()
+    assert report.beyond_positions == (free.lengths[0] > positions)
+
+
+def test_what_positions_do_to_rows_is_said() -> None:
+    _, table = within("word " * 30, "yes", Context(64, table=True))
+    text = TruncationReport.of([table], 16).render()
+    assert f"1 of 1 (100.0 %) rows were cut to the 64 positions of the model (longest {table.longest_wanted}" in text
+    assert "--source_max_len" not in text and "context of 16" not in text
+    _, computed = within("word " * 30, "yes", Context(64, table=False))
+    assert computed.longest_row == computed.longest_wanted == table.longest_wanted > 64
+    text = TruncationReport.of([computed], 10**30).render()
+    assert "1 of 1 (100.0 %) rows are longer than the 64 positions that the model was made for" in text
+    assert "lower --source_max_len" in text
+    _, fits = within("a", "b", Context(64, table=True))
+    assert TruncationReport.of([fits], 10**30).render() == ""
+
+
+def test_a_prompt_leaves_room_for_the_tokens_that_follow() -> None:
+    rows = [{"input": "word " * 30, "output": ""}]
+    encoder = Encoder(WITH_BOS, DataArguments(), context=Context(64, table=True), new_tokens=50)
+    tokens, report = encoder.encode(rows, "predict", answers=False)
+    assert tokens.lengths.tolist() == [14] and report.beyond_positions == 1
+    with pytest.raises(UserError, match=r"found --max_new_tokens 63; the model has 64 positions.*at most 62"):
+        Encoder(WITH_BOS, DataArguments(), context=Context(64, table=True), new_tokens=63)
+    # A model that computes its positions reads on, and the report says so.
+    tokens, report = Encoder(WITH_BOS, DataArguments(), context=Context(64), new_tokens=50).encode(rows, "p", False)
+    assert report.beyond_positions == 1 and tokens.lengths[0] == report.longest_wanted - 50
+
+
+def test_worked_examples_give_way_to_positions() -> None:
+    encoder = Encoder(WITH_BOS, DataArguments(), demonstrations(), context=Context(300, table=True))
+    rows, report = encoder.encode([{"input": "Question: How many?\n\nAnswer:", "output": " 1"}], "train")
+    assert rows.lengths[0] <= 300
+    assert WITH_BOS.decode(rows.ids(0)).startswith("<s>Question:")
+    assert report.demonstrations_dropped == 1
+    assert "or the 300 positions of the model" in TruncationReport.of([report], 10**30).render()
+
+
+def test_an_added_token_is_refused_with_its_split() -> None:
+    tokenizer = byte_tokenizer()
+    context = Context(vocabulary=len(tokenizer))
+    tokenizer.add_tokens(["<new>"])
+    encoder = Encoder(tokenizer, DataArguments(), context=context)
+    encoder.encode([{"input": "old", "output": "old"}], "train")
+    with pytest.raises(UserError, match=r"1 of the 2 eval rows have tokens without an embedding, first '<new>'"):
+        encoder.encode([{"input": "a", "output": "b"}, {"input": "a <new>", "output": "b"}], "eval")

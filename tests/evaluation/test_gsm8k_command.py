@@ -19,7 +19,7 @@ from sharelora.data.formats import FORMATS
 from sharelora.data.gsm8k import WordProblem, demonstrations, load_gsm8k
 from sharelora.evaluation.generation.engine import TextStore
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings
-from sharelora.evaluation.gsm8k import Gsm8kReport, write_prompts
+from sharelora.evaluation.gsm8k import Gsm8kReport, table, write_prompts
 from sharelora.evaluation.reference import generate_one_by_one
 from sharelora.evaluation.subject import Subject
 from sharelora.models.load import load_base, load_tokenizer
@@ -130,6 +130,17 @@ def test_both_readings_are_compared_exactly() -> None:
     assert (metrics["accuracy"], metrics["accuracy_flexible"]) == (0.4, 0.4)
     assert metrics["accuracy_stderr"] == pytest.approx((0.4 * 0.6 / 4) ** 0.5)
     assert (metrics["without_answer"], metrics["without_number"]) == (3, 1)
+
+
+def test_answers_are_counted_by_the_rule_that_reads_them() -> None:
+    texts = ["The final answer is 18", "\\\\boxed{18} in 3 days", "US$18", "none"]
+    problems = [WordProblem(f"q{n}", "", Fraction(18)) for n in range(4)]
+    report = Gsm8kReport(problems, [Generated(text, 3, "eos") for text in texts])
+    metrics = report.metrics()
+    assert (metrics["accuracy"], metrics["accuracy_flexible"], metrics["accuracy_any"]) == (0.25, 0.5, 0.75)
+    assert metrics["read_by"] == {"marked": 1, "boxed": 1, "last": 1, "none": 1}
+    assert [row["read_by"] for row in report.rows()] == ["marked", "boxed", "last", "none"]
+    assert "read in any form: 1 marked, 1 boxed, 1 last, 1 none" in table("t", metrics)
 
 
 def test_a_third_is_shown_as_it_is() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharelora.data.gsm8k import WORKED_EXAMPLES
-from sharelora.support.numbers import last_number, marked_number, numbers, whole_number
+from sharelora.support.numbers import answer_number, last_number, marked_number, numbers, whole_number
 
 HALF, THREE_QUARTERS = Fraction(1, 2), Fraction(3, 4)
 
@@ -152,3 +152,39 @@ def test_every_published_answer_is_a_number(shared_data: Path) -> None:
             assert problem.answer == Fraction(written)
             assert marked_number(problem.solution) == last_number(problem.solution) == problem.answer
         assert not {question for question, _ in WORKED_EXAMPLES} & {problem.question for problem in problems}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "expected"),
+    [
+        ("#### 18", "marked", 18),
+        ("The final answer is 18.", "marked", 18),
+        ("The final answer is \\$70{,}000.", "marked", 70000),
+        ("The final answer is US$18", "marked", 18),
+        ("so \\(\\boxed{5}\\).", "boxed", 5),
+        ("\\boxed{3} no, \\boxed{4} of 7", "boxed", 4),
+        ("$\\boxed{\\text{about } 70{,}000 \\text{ cm}}$ in 3 days", "boxed", 70000),
+        ("\\boxed{\\frac{1}{2}}", "boxed", HALF),
+        ("\\boxed{-18}", "boxed", -18),
+        ("\\boxed{12", "boxed", 12),
+        ("\\boxed{x} is 9", "last", 9),
+        ("She pays US$18.", "last", 18),
+        ("It costs $18.00 in all.", "last", 18),
+        ("that is 18%", "last", 18),
+        ("that is 18\\%", "last", 18),
+        ("1/2", "last", HALF),
+        ("18 eggs.", "last", 18),
+        ("-5.", "last", -5),
+        ("eighteen", "none", None),
+        ("", "none", None),
+    ],
+)
+def test_an_answer_in_any_form(text: str, rule: str, expected: Fraction | None) -> None:
+    assert answer_number(text) == (rule, expected)
+
+
+def test_a_number_of_thousands_of_digits_is_no_answer() -> None:
+    long = "1" * 5000
+    assert numbers(f"{long} and 3") == [3]
+    assert (last_number(long), marked_number(f"#### {long}"), whole_number(long)) == (None, None, None)
+    assert answer_number(f"\\boxed{{{long}}} or \\frac{{{long}}}{{2}}") == ("last", 2)

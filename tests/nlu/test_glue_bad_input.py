@@ -255,3 +255,19 @@ def test_memory_that_runs_out_and_a_loss_that_explodes(refused: Refused, monkeyp
 def test_sharded_training(refused: Refused, monkeypatch: pytest.MonkeyPatch, name: str, found: str) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     refused("", found)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--num_train_epochs", "0"), "found --num_train_epochs 0"),
+        (("--max_steps", "0"), "found --max_steps 0"),
+        (("--per_device_train_batch_size", "5000", "--dataloader_drop_last"), "no batch of 5,000 rows"),
+        (("--per_device_train_batch_size", "5000", "--dataloader_drop_last", "--dry_run"), "no batch of 5,000 rows"),
+    ],
+)
+def test_a_run_that_would_make_no_update(
+    refused: Refused, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    refused(["--do_train", *flags], message)
+    assert not (tmp_path / "out").exists()

@@ -115,4 +115,4 @@ def test_two_files_at_most_are_sourced(path: str, arguments: tuple[str, ...]) ->
         check=True,
     )
     sourced = [line.split()[-1] for line in done.stderr.splitlines() if line.lstrip("+").startswith(" source ")]
-    assert [Path(file).name for file in sourced] == ["run.sh", "environment.sh"]
+    assert [Path(file).name for file in sourced] == ["run.sh", "environment.sh", "paths.sh"]

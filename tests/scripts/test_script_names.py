@@ -64,7 +64,7 @@ def test_a_script_is_executable(scripts: Path, path: str) -> None:
 
 def test_what_is_sourced_says_so_and_is_not_executable(scripts: Path) -> None:
     sourced = sorted((scripts / "common").glob("*.sh"))
-    assert [file.name for file in sourced] == ["environment.sh", "run.sh", "venv.sh"]
+    assert [file.name for file in sourced] == ["environment.sh", "paths.sh", "run.sh", "venv.sh"]
     for file in sourced:
         assert "ourced" in file.read_text().split("\n\n")[0], file
         assert not os.access(file, os.X_OK), file

@@ -11,12 +11,13 @@ import pytest
 
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError, hide, redacted, run_main
+from sharelora.support.text import one_line
 from sharelora.training.glue import job as glue
 from sharelora.training.instructions import job as instructions
 from sharelora.training.instructions.job import run
 from sharelora.training.nlg import job as nlg
 
-TOKEN = "hf_abcdefABCDEF123456"
+TOKEN = "hf_" + "abcdefABCDEF123456" * 2
 PLAIN = "a-secret-without-a-form"
 
 
@@ -69,6 +70,41 @@ def test_a_run_leaves_no_token_anywhere(
     for secret in (PLAIN, TOKEN):
         assert secret not in said
         assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("prefix", ["hf_", "api_org_"])
+@pytest.mark.parametrize("place", ["{}", "the hub refuses {}", "https://user:{}@host/x", "run_{}", '"{}"', "x={},"])
+def test_tokens_of_users_and_organisations_are_hidden(prefix: str, place: str) -> None:
+    assert hide(place.format(prefix + "aB3" * 11 + "z")) == place.format(f"{prefix}***")
+
+
+def test_tokens_of_a_sign_in_are_hidden() -> None:
+    assert hide(f"x hf_oauth_{'eyJhbGciOi.J9-' * 4} y") == "x hf_oauth_*** y"
+
+
+@pytest.mark.parametrize(
+    "name",
+    "hf_codealpaca hf_models hf_transformers_cache hf_device_map HuggingFaceH4/CodeAlpaca_20K api_org_settings".split()
+    + f"hf_{'a' * 33} runs/hf_internal_testing_tiny_random_llama xhf_{'a' * 34}".split(),
+)
+def test_names_that_begin_like_a_token_stay(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--dataset", name])
+    text = write_result(tmp_path, "train", {"dataset": name}, {"loss": 1.0}).read_text()
+    assert json.loads(text)["config"]["dataset"] == name and f"--dataset {name}" in text
+    assert hide(f"no data set {name}; did you mean {name}?") == f"no data set {name}; did you mean {name}?"
+
+
+def test_a_secret_of_the_environment_is_hidden_whatever_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SHARELORA_JUDGE_KEY", "WANDB_API_KEY"):
+        monkeypatch.setenv(variable, PLAIN)
+        assert hide(f"the server says: bad key {PLAIN}") == "the server says: bad key ***"
+        monkeypatch.setenv(variable, "key")  # so short a value stands in ordinary words
+        assert hide("a bad key") == "a bad key"
+        monkeypatch.delenv(variable)
+
+
+def test_half_a_token_is_not_left_where_a_message_is_cut() -> None:
+    assert one_line(ValueError(f"{'x' * 280} {TOKEN}")) == f"{'x' * 280} hf_***"
 
 
 def test_an_error_has_no_token(capsys: pytest.CaptureFixture[str]) -> None:

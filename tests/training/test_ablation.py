@@ -15,7 +15,7 @@ from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError
 from sharelora.training.ablation.command import ablate
 from sharelora.training.ablation.grid import read_grid
-from sharelora.training.ablation.runs import ENDED, execute, in_order, plan_runs
+from sharelora.training.ablation.runs import ENDED, execute, in_order, is_done, plan_runs
 from sharelora.training.arguments import setting_words
 from sharelora.training.instructions.job import build_parser, parse
 from sharelora.training.instructions.job import run as train
@@ -70,10 +70,10 @@ def grid(tmp_path: Path, model_folder: Path) -> Any:
 def test_every_combination_is_a_setting(grid: Any) -> None:
     found = read_grid(grid(ablations={"both": {"lora_r": [2, 4], "share": {"ours": "a", "LoRA": "none"}}}))
     assert [(one.label, one.flags) for one in found.ablations["both"]] == [
-        ("2, ours", {"lora_r": 2, "share": "a"}),
-        ("2, LoRA", {"lora_r": 2, "share": "none"}),
-        ("4, ours", {"lora_r": 4, "share": "a"}),
-        ("4, LoRA", {"lora_r": 4, "share": "none"}),
+        ("2, ours", {"lora_r": "2", "share": "a"}),
+        ("2, LoRA", {"lora_r": "2", "share": "none"}),
+        ("4, ours", {"lora_r": "4", "share": "a"}),
+        ("4, LoRA", {"lora_r": "4", "share": "none"}),
     ]
 
 
@@ -81,8 +81,8 @@ def test_settings_may_be_listed_one_by_one(grid: Any) -> None:
     rows = [{"label": "0.80", "share_groups": "0-1", "lora_r": 9}, {"lora_r": 8}]
     found = read_grid(grid(ablations={"threshold": rows})).ablations["threshold"]
     assert [(one.label, one.flags) for one in found] == [
-        ("0.80", {"share_groups": "0-1", "lora_r": 9}),
-        ("lora_r 8", {"lora_r": 8}),
+        ("0.80", {"share_groups": "0-1", "lora_r": "9"}),
+        ("lora_r 8", {"lora_r": "8"}),
     ]
 
 
@@ -166,13 +166,13 @@ def test_evaluations_follow_each_training(grid: Any, tmp_path: Path, model_folde
             "ablation rank, 2: found unknown flag lora_rr;.*did you mean --lora_r",
         ),
         ({"flags": {"modell": "x"}}, "found unknown flag modell"),
-        ({"ablations": {"rank": {"lora_r": 2}}}, "found lora_r 2; need a list of values"),
+        ({"ablations": {"rank": {"lora_r": 2}}}, "found lora_r '2'; need a list of values"),
         ({"ablations": {"rank": {"lora_r": [2, 2]}}}, "has '2' twice"),
         ({"ablations": {"rank": {"lora_r": ["two"]}}}, "--lora_r: found 'two'; need a whole number"),
         ({"ablations": {"rank": {"seed": [1, 2]}}}, "found seed, which the grid decides itself"),
         ({"flags": {"output_dir": "x"}}, "found output_dir, which the grid decides itself"),
         ({"ablations": {"modules": {"lora_modules": ["query"]}}}, "modules query match nothing"),
-        ({"ablations": [1]}, "ablations is list; need a mapping"),
+        ({"ablations": [1]}, "ablations is a list; need a mapping"),
         ({"seeds": []}, "need a list of whole numbers"),
         ({"seeds": [1, 1]}, "one of them twice"),
         ({"metrics": "x"}, "found field 'metrics'; need one of .*; did you mean metric"),
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_grid_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read the grid .*bad\.yaml"):
         main(["ablate", str(tmp_path / "bad.yaml")])
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(UserError, match="is list; need a mapping"):
+    with pytest.raises(UserError, match="holds a list; need a YAML mapping"):
         main(["ablate", str(tmp_path / "list.yaml")])
 
 
@@ -254,3 +254,53 @@ def test_what_fails_in_its_process_is_the_last_line(tmp_path: Path) -> None:
 def test_a_grid_runs_in_processes_of_its_own(grid: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"failed: error: .*"):
         ablate(grid(flags={**yaml.safe_load(grid().read_text())["flags"], "dataset": "nothing.json"}), tmp_path / "out")
+
+
+def test_a_grid_is_read_as_it_is_written(tmp_path: Path, model_folder: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        f"flags: {{model_name_or_path: {model_folder}, save_strategy: no, learning_rate: 1e-5, bits: 32, bf16: off}}\n"
+        "seeds: [0, 1]\n"
+        "ablations:\n"
+        "  modules: {lora_modules: {no: q_proj, both: [q_proj, v_proj]}}\n"
+        "  threshold: [{label: 0.80, lora_r: 4}, {lora_dropout: 1e-1}]\n"
+    )
+    grid = read_grid(file)
+    assert [one.label for one in grid.ablations["modules"]] == ["no", "both"]
+    assert [one.label for one in grid.ablations["threshold"]] == ["0.80", "lora_dropout 1e-1"]
+    assert grid.seeds == (0, 1)
+    runs = plan_runs(grid, tmp_path / "out")
+    args = parse(runs["modules", "both", 1].words)
+    assert args.adapter_settings.modules == ["q_proj", "v_proj"]
+    assert (args.train["save_strategy"], args.train["learning_rate"], args.train["seed"]) == ("no", 1e-5, 1)
+
+
+def test_a_grid_names_no_setting_twice_and_no_types_of_python(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("seeds: [0]\nablations: {rank: {lora_r: [4]}}\nseeds: [1]\n")
+    with pytest.raises(UserError, match=r"grid.yaml: found seeds twice, in lines 1 and 3"):
+        read_grid(file)
+    file.write_text("flags: lora_r=4\nablations: {rank: {lora_r: [4]}}\n")
+    with pytest.raises(UserError, match=r"grid.yaml: flags is 'lora_r=4'; need a mapping"):
+        read_grid(file)
+    file.write_text("flags: {output-dir: x}\nablations: {rank: {lora_r: [4]}}\n")
+    with pytest.raises(UserError, match="found output-dir, which the grid decides itself"):
+        read_grid(file)
+
+
+def test_a_run_that_ended_under_other_words_of_one_meaning_is_done(tmp_path: Path, model_folder: Path) -> None:
+    """Earlier versions passed `bf16: true` on as `True`."""
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        f"flags: {{model_name_or_path: {model_folder}, bits: 32, tf32: true}}\nablations: {{r: {{lora_r: [4]}}}}\n"
+    )
+    run = plan_runs(read_grid(file), tmp_path / "out")["r", "4", 0]
+    settings = {**run.settings, "train": ["True" if word == "true" else word for word in run.words]}
+    assert settings != run.settings
+    run.folder.mkdir(parents=True)
+    (run.folder / ENDED).write_text(json.dumps(settings))
+    assert is_done(run)
+    settings["train"] = ["False" if word == "true" else word for word in run.words]
+    (run.folder / ENDED).write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="a run with other settings"):
+        is_done(run)

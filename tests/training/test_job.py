@@ -156,7 +156,7 @@ def test_a_dry_run_loads_and_writes_nothing(
     monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with caplog.at_level(logging.INFO, "sharelora"):
         args = job("--dry_run", "--share", "a")
-    assert list(args.output_dir.iterdir()) == []
+    assert not args.output_dir.exists()
     assert "fewer" in caplog.text and "fits" in caplog.text and "dry run" in caplog.text
 
 

@@ -98,7 +98,7 @@ def test_a_template_that_loses_images_or_changes_its_beginning_is_refused(tmp_pa
     [record] = read_conversations(write_rows(tmp_path, row(ASKED, "red")))
     template = tmp_path / "one.jinja"
     template.write_text("{% for turn in messages %}{{ turn.role }}{% endfor %}")
-    with pytest.raises(UserError, match=r"writes 0 places for the 1 images of row 0"):
+    with pytest.raises(UserError, match=r"writes 0 places for the 1 images of .*row 1"):
         ConversationWriter(reader, str(template)).pieces(record)
     template.write_text("{{ messages | length }}{% for turn in messages %}{{ turn.content }}{% endfor %}")
     with pytest.raises(UserError, match="does not keep what it wrote before"):

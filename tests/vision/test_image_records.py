@@ -18,7 +18,7 @@ ASKED = f"{IMAGE}\nWhat is it?"
 def test_a_row_is_read(tmp_path: Path) -> None:
     path = write_rows(tmp_path, row(ASKED, "red", "Sure?", "yes"), row("Hello", "hi", image=None))
     first, second = read_conversations(path)
-    assert first.name == "row 0 of rows.json (id 7)" and first.images == (tmp_path / "a.png",)
+    assert first.name == f"{path}, row 1 (id 7)" and first.images == (tmp_path / "a.png",)
     assert [(turn.role, turn.text) for turn in first.turns] == [
         ("user", ASKED),
         ("assistant", "red"),
@@ -64,7 +64,7 @@ def test_an_answer_at_the_start_and_a_question_at_the_end_are_not_learnt(tmp_pat
 )
 def test_a_bad_row_is_named(tmp_path: Path, bad: dict[str, Any], words: str) -> None:
     path = write_rows(tmp_path, row(ASKED, "red"), bad)
-    with pytest.raises(UserError, match=r"row 1 of rows.json \(id 7\)") as error:
+    with pytest.raises(UserError, match=r"rows.json, row 2 \(id 7\)") as error:
         read_conversations(path)
     assert words in str(error.value) and "\n" not in str(error.value)
 
@@ -75,7 +75,7 @@ def test_missing_and_unreadable_images_are_named_with_their_rows(tmp_path: Path)
     with pytest.raises(UserError) as error:
         require_images(read_conversations(write_rows(tmp_path, *rows)))
     said = str(error.value)
-    assert said.startswith("found 4 images that cannot be used: row 1 of rows.json (id 7): ")
+    assert said.startswith(f"found 4 images that cannot be used: {tmp_path}/rows.json, row 2 (id 7): ")
     assert f"{tmp_path / 'text.png'} is not a readable image" in said and f"{tmp_path / 'gone.png'} is missing" in said
     assert "and 1 more" in said and "\n" not in said
 
@@ -85,5 +85,5 @@ def test_an_image_that_was_cut_short_is_named_when_it_is_opened(tmp_path: Path) 
     data = record.images[0].read_bytes()
     record.images[0].write_bytes(data[: len(data) // 2])
     require_images([record])
-    with pytest.raises(UserError, match=r"row 0 of rows.json \(id 7\): the image .*a.png cannot be read"):
+    with pytest.raises(UserError, match=r"rows.json, row 1 \(id 7\): the image .*a.png cannot be read"):
         open_image(record.images[0], record.name)

@@ -158,7 +158,7 @@ def test_bad_rows_are_found_before_a_model_is_loaded(job: Job, tmp_path: Path, m
 
     monkeypatch.setattr("sharelora.training.vision.job.load_vision_base", never)
     path = write_rows(tmp_path, row("<image>\nWhat?", "red", image="gone.png"))
-    with pytest.raises(UserError, match=r"row 0 of rows.json \(id 7\): .*gone.png is missing"):
+    with pytest.raises(UserError, match=r"rows.json, row 1 \(id 7\): .*gone.png is missing"):
         job(data_path=str(path), eval_dataset_size="0", do_eval="false", eval_strategy="no")
     with pytest.raises(UserError, match=r"found 1 rows .* and eval_dataset_size 8"):
         job(data_path=str(path))

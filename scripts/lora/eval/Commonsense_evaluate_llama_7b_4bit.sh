@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=none name=Commonsense_llama_7b_4bit tuned=commonsense_llama_7b_4bit base=huggyllama/llama-7b
 flags=(--bits 4)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/commonsense.py "$@"

@@ -6,5 +6,5 @@ set -euo pipefail
 share=none name=HumanEval_llama3_70b_full tuned=code_llama3_70b_full base=meta-llama/Meta-Llama-3-70B
 flags=(--bits 16 --samples 1 --k 1 --max_new_tokens 1024 --temperature 0.2 --top_p 0.95 --generate_only false)
 tiny_flags=(--bits 32 --max_new_tokens 64)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/humaneval.py "$@"

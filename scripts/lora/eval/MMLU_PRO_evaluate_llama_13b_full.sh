@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=none name=MMLU_PRO_llama_13b_full tuned=alpaca_llama_13b_full base=huggyllama/llama-13b
 flags=(--bits 16 --split test) tiny_flags=(--bits 32 --shots 0)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/mmlu_pro.py "$@"

@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=none name=MMLU_llama_13b_4bit tuned=alpaca_llama_13b_4bit base=huggyllama/llama-13b
 flags=(--bits 4 --shots 5 --split test) tiny_flags=(--shots 0)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/mmlu.py "$@"

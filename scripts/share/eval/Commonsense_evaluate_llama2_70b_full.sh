@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=a name=Commonsense_llama2_70b_full tuned=commonsense_llama2_70b_full base=meta-llama/Llama-2-70b-hf
 flags=(--bits 16) tiny_flags=(--bits 32)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/commonsense.py "$@"

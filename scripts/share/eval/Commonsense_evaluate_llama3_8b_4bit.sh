@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=a name=Commonsense_llama3_8b_4bit tuned=commonsense_llama3_8b_4bit base=meta-llama/Meta-Llama-3-8B
 flags=(--bits 4)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/commonsense.py "$@"

@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=GSM8K_llama3_70b_full tuned=gsm8k_llama3_70b_full base=meta-llama/Meta-Llama-3-70B
 flags=(--bits 16 --split test --shots 8 --max_new_tokens 512 --temperature 0.6 --top_p 0.95 --generate_only false)
 tiny_flags=(--bits 32 --shots 2 --max_new_tokens 64)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/gsm8k.py "$@"

@@ -6,5 +6,5 @@ set -euo pipefail
 share=a name=GSM8K_llama3_8b_4bit tuned=gsm8k_llama3_8b_4bit base=meta-llama/Meta-Llama-3-8B
 flags=(--bits 4 --split test --shots 8 --max_new_tokens 512 --temperature 0.6 --top_p 0.95 --generate_only false)
 tiny_flags=(--shots 2 --max_new_tokens 64)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/gsm8k.py "$@"

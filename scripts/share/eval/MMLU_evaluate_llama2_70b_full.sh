@@ -5,5 +5,5 @@ set -euo pipefail
 # Written by scripts/generate.py; --help says what it runs.
 share=a name=MMLU_llama2_70b_full tuned=alpaca_llama2_70b_full base=meta-llama/Llama-2-70b-hf
 flags=(--bits 16 --shots 5 --split test) tiny_flags=(--bits 32 --shots 0)
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/run.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../common/run.sh"
 examine eval/mmlu.py "$@"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from sharelora.data.context import Context
 from sharelora.data.glue.tasks import GlueTask
 from sharelora.data.rows import Row
 from sharelora.data.token_rows import Item
@@ -67,7 +68,12 @@ def _flat(rows: Sequence[Ids], dtype: Any) -> np.ndarray[Any, Any]:
 
 
 def encode(
-    rows: Sequence[Row], task: GlueTask, tokenizer: Any, max_length: int, pad_to_max_length: bool = False
+    rows: Sequence[Row],
+    task: GlueTask,
+    tokenizer: Any,
+    max_length: int,
+    pad_to_max_length: bool = False,
+    context: Context | None = None,
 ) -> tuple[GlueRows, int]:
     """Tokenise rows; of two texts the longer one loses its end first where a row is too long.
 
@@ -77,12 +83,13 @@ def encode(
         tokenizer: a Hugging Face tokenizer, used as it is.
         max_length: most tokens of a row, start and end tokens included.
         pad_to_max_length: pad every row to that length, rather than each batch to its longest row.
+        context: what the model can read, if that is known.
 
     Returns:
         The tokens, and how many rows were cut.
 
     Raises:
-        UserError: a length that leaves no room for text.
+        UserError: a length that leaves no room for text, or a token that the model does not know.
     """
     least = tokenizer.num_special_tokens_to_add(pair=len(task.columns) == 2) + len(task.columns)
     if max_length < least:
@@ -96,9 +103,11 @@ def encode(
         ids[index] = cut_ids[position]
         if types is not None and cut_types is not None:
             types[index] = cut_types[position]
+    context = context or Context()
+    context.require_embeddings(tokenizer, ids, f"{len(ids):,} rows")
     labels = [row["label"] for row in rows] if rows and "label" in rows[0] else None
     pad_to = max_length if pad_to_max_length else None
-    return GlueRows(ids, types, _typed(labels, task), pad_to, padding_id(tokenizer)), len(long)
+    return GlueRows(ids, types, _typed(labels, task), pad_to, padding_id(tokenizer, context)), len(long)
 
 
 def _tokens(tokenizer: Any, texts: Sequence[Sequence[str]], **options: Any) -> tuple[list[Ids], list[Ids] | None]:

@@ -12,7 +12,7 @@ from sharelora.data.find import KnownDataset, data_folder, find_splits
 from sharelora.data.glue.files import read_split
 from sharelora.data.glue.own_files import read_own
 from sharelora.data.glue.tasks import HUB, GlueTask, glue_task
-from sharelora.data.rows import Row
+from sharelora.data.rows import BadCell, Row, cell, numbered_rows, place
 from sharelora.support.errors import UserError
 
 
@@ -57,7 +57,7 @@ def load_glue(
 
     Args:
         task_name: one of GLUE's nine; None for own files.
-        train_file: own rows with a column `label`, to learn.
+        train_file: own rows with a column `label`, to learn; this and the others are files, or folders with splits.
         validation_file: the same, to be evaluated on.
         test_file: own rows to be predicted; a label is not needed.
         data_root: folder with `glue/<Task>/{train,dev,test}.tsv` (or .tsv.gz) as in the official download; by default
@@ -107,12 +107,16 @@ def _hub_rows(split_of_hub: Any, task: GlueTask, split: str) -> list[Row]:
     if names is not None and tuple(names) != task.labels:
         raise UserError(f"{where} has the labels {', '.join(names)}; need {', '.join(task.labels)}; {ways}")
     rows = []
-    for number, row in enumerate(split_of_hub.to_list()):
-        texts: Row = {**{column: row[column] for column in task.columns}, "idx": row.get("idx", number)}
+    for number, row in enumerate(numbered_rows(split_of_hub.to_list(), f"{where}, {split}")):
+        at = place(row, number + 1)
+        try:
+            texts: Row = {**{column: cell(row, column) for column in task.columns}, "idx": row.get("idx", number)}
+        except BadCell as error:
+            raise UserError(f"{at}: found {error}; need text; {ways}") from error
         if split not in task.test_splits:
             texts["label"] = row["label"]
             if row["label"] is None or (not task.regression and not 0 <= row["label"] < task.num_labels):
-                raise UserError(f"{where}, {split} row {number}: found no label; {ways}")
+                raise UserError(f"{at}: found no label; {ways}")
         rows.append(texts)
     return rows
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.find import KnownDataset, data_folder, find_file, find_split, unknown_name
+from sharelora.data.folders import folder_splits, read_table
 from sharelora.data.nlg.records import Record
 from sharelora.data.nlg.schemas import records_of
 from sharelora.data.nlg.webnlg import read_xml, xml_files
@@ -22,9 +23,11 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "valid": ("valid", "dev", "validation", "eval", "val"),
     "test": ("test",),
 }
+# The same as `folders` calls them.
+FOLDER_SPLITS = {"train": "train", "valid": "eval", "test": "test"}
 SEPARATOR = "||"
 _EXTENSIONS = tuple(
-    kind + packed for kind in (".csv", ".txt", ".jsonl", ".json", ".xml", ".parquet") for packed in ("", ".gz")
+    kind + packed for kind in (".csv", ".txt", ".jsonl", ".json", ".xml", ".parquet", ".tsv") for packed in ("", ".gz")
 )
 _XML = "*.xml"
 
@@ -85,7 +88,8 @@ def load_nlg(
     """Read the rows of a split.
 
     Args:
-        name_or_path: `e2e`, `webnlg` or `dart`; or a file of any of their schemas, or a folder of such files.
+        name_or_path: `e2e`, `webnlg` or `dart`; or a file of any of their schemas, or a folder of such files, also
+            one that `folders.folder_splits` reads.
         split: `train`, `valid` or `test`; a single file is what it is.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA. Where there is one, the
             hub is not asked.
@@ -97,7 +101,7 @@ def load_nlg(
     """
     path = locate_nlg(name_or_path, split, data_root)
     if path is not None:
-        return read_file(path, need_text)
+        return read_file(path, need_text, split)
     source = find_split(NLG_DATASETS[str(name_or_path)], canonical(split), load=load)
     return records_of(source.rows(), source.origin, need_text)
 
@@ -124,12 +128,21 @@ def locate_nlg(name_or_path: str | Path, split: str, data_root: Path | None = No
 
 
 def _in_folder(path: Path, split: str) -> Path:
-    """The file of a split in a folder that was given by its path: named as in any known set, or all of its XML."""
+    """The file of a split in a folder that was given by its path, or the folder itself if `read_file` is to look in it.
+
+    A file is named as in any known set. A folder of XML is read whole.
+    """
     names = dict.fromkeys(Path(stem).name for known in NLG_DATASETS.values() for stem in known.files[split])
     # A set's own names first, as in a folder of data.
     file = find_file(path, sorted(names, key=lambda name: name in SPLITS[split]), _EXTENSIONS, _XML)
     if file is None and not any(path.glob(_XML)):
-        raise UserError(f"{path} has no file for {split}; need one such as {split}.jsonl in it; check the path")
+        need = f"{path} has no file for {split}; need one such as {split}.jsonl in it; check the path"
+        try:
+            found = folder_splits(path)
+        except UserError as error:
+            raise UserError(f"{need} ({error})") from error
+        if FOLDER_SPLITS[split] not in found:
+            raise UserError(need)
     return file or path
 
 
@@ -145,22 +158,23 @@ def canonical(split: str) -> str:
     raise UserError(f"found the split {split}; need one of {', '.join(SPLITS)}; change it")
 
 
-def read_file(path: str | Path, need_text: bool = True) -> list[Record]:
-    """Read every row of a file, or of a folder of XML files.
+def read_file(path: str | Path, need_text: bool = True, split: str = "train") -> list[Record]:
+    """Read every row of a file, of a folder of XML files, or of a split of another folder.
 
     Args:
-        path: a file, also gzipped.
+        path: a file, also gzipped, or a folder.
         need_text: every row must have a text; without, rows with only an input are read too.
+        split: `train`, `valid` or `test`, of a folder without XML.
 
     Raises:
         UserError: it is missing, damaged, empty or of another form; the line, row or entry is named.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        records = [record for file in xml_files(path) for record in read_xml(file, need_text)]
-        if not records:
-            raise UserError(f"{path} has no XML files; need those of a split of WebNLG; check the path")
-        return records
+        files = xml_files(path)
+        if not files:
+            return records_of(read_table(path, FOLDER_SPLITS[canonical(split)]), str(path), need_text)
+        return [record for file in files for record in read_xml(file, need_text)]
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind == "txt":
         return read_lines(path, need_text)

@@ -9,7 +9,7 @@ from typing import Any
 from sharelora.data.nlg import webnlg
 from sharelora.data.nlg.linearise import linearise_mr, linearise_triples, spaced
 from sharelora.data.nlg.records import Record
-from sharelora.data.rows import BadCell, Row, cell, summary
+from sharelora.data.rows import BadCell, Row, cell, columns_of, missing, place, summary
 from sharelora.support.errors import UserError
 
 Read = Callable[[Row, bool], Iterator[Record]]
@@ -42,7 +42,7 @@ def text_in(row: Row, column: str, needed: bool = True) -> str:
     Raises:
         BadCell: it is needed, and missing or empty; or it is not text.
     """
-    if not needed and row.get(column) is None:
+    if not needed and missing(row.get(column)):
         return ""
     text = cell(row, column).strip()
     if needed and not text:
@@ -130,14 +130,15 @@ def records_of(rows: Sequence[Row], origin: str, need_text: bool = True) -> list
     Raises:
         UserError: an unknown schema, or a row that does not fit it; the row is named.
     """
-    schema = schema_of(list(rows[0]), origin)
+    schema = schema_of(columns_of(rows), origin)
     records: list[Record] = []
     for number, row in enumerate(rows, 1):
         try:
             records.extend(schema.read(row, need_text))
-        except (BadCell, KeyError) as error:
-            fault = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{origin} row {number} has {fault}; need {schema.expected(need_text)}; repair it"
-            ) from error
+        # A list where text is needed, or the other way round, fails where it is used.
+        except (BadCell, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            fault = str(error) if isinstance(error, BadCell) else f"another form ({type(error).__name__}: {error})"
+            fault = f"no column {error}" if isinstance(error, KeyError) else fault
+            where = place(row, number, origin)
+            raise UserError(f"{where} has {fault}; need {schema.expected(need_text)}; repair it") from error
     return records

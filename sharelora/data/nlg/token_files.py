@@ -7,7 +7,7 @@ from typing import Any
 
 from sharelora.data.nlg.load import load_nlg, locate_nlg
 from sharelora.data.nlg.tokens import Encoded, Ids, encode_records
-from sharelora.data.rows import Row, extension, read_rows, summary
+from sharelora.data.rows import Row, extension, place, read_rows, summary
 from sharelora.support.errors import UserError
 
 
@@ -53,7 +53,7 @@ def read_ids(path: Path, vocabulary: int, need_text: bool = True) -> list[Encode
     """
     encoded = []
     for number, row in enumerate(read_rows(path), 1):
-        where = f"{path} row {number}"
+        where = place(row, number, str(path))
         context = ids_in(row, "context", vocabulary, where)
         completion = ids_in(row, "completion", vocabulary, where) if need_text or row.get("completion") else []
         if not context or (need_text and not completion):
@@ -102,8 +102,8 @@ def read_predictions(path: str | Path, vocabulary: int, rows: int) -> dict[int, 
     """
     predictions = {}
     for number, line in enumerate(read_rows(path), 1):
-        where, row = f"{path} row {number}", line.get("id")
-        if not isinstance(row, int) or not 0 <= row < rows:
+        where, row = place(line, number, str(path)), line.get("id")
+        if not isinstance(row, int) or isinstance(row, bool) or not 0 <= row < rows:
             raise UserError(f"{where} has the id {row}; need that of a row, 0 to {rows - 1}; is it another data set?")
         predictions[row] = ids_in(line, "predict", vocabulary, where)
     return predictions

@@ -10,12 +10,13 @@ Four files of JSON lines, as LLaVA publishes and writes them:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharelora.data.rows import Row, read_rows
+from sharelora.data.rows import Row, place, read_rows
 from sharelora.data.vision.conversations import IMAGE, Conversation, Turn
 from sharelora.data.vision.images import require_images
 from sharelora.support.errors import UserError
@@ -81,7 +82,7 @@ def _question(row: Row, where: str, images: Path) -> BenchQuestion:
 
 def _field(row: Row, name: str, kind: type[Value], where: str) -> Value:
     value = row.get(name)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{where} has {name} {value!r}; need {_KINDS[kind]}; correct the row")
     return value
 
@@ -111,7 +112,9 @@ def read_captions(path: Path, questions: Sequence[BenchQuestion]) -> dict[str, s
     def caption(row: Row, where: str) -> tuple[str, str]:
         # Some images are described in several sentences, as a list.
         text = row.get("caption")
-        return _field(row, "image", str, where), "\n".join(text) if isinstance(text, list) else str(text)
+        if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+            row = {**row, "caption": "\n".join(text)}
+        return _field(row, "image", str, where), _field(row, "caption", str, where)
 
     captions = dict(caption(row, where) for row, where in _rows(path))
     _require(captions, [question.image for question in questions], path, "a description of")
@@ -120,7 +123,7 @@ def read_captions(path: Path, questions: Sequence[BenchQuestion]) -> dict[str, s
 
 def _rows(path: Path) -> list[tuple[Row, str]]:
     """The rows of a file, each with its name for messages."""
-    return [(row, f"row {number} of {path.name}") for number, row in enumerate(read_rows(path))]
+    return [(row, place(row, number)) for number, row in enumerate(read_rows(path), 1)]
 
 
 def _require(values: Mapping[Any, str], wanted: Sequence[Any], path: Path, what: str) -> None:
@@ -168,7 +171,11 @@ def read_ratings(path: Path, known: Callable[[int], bool] = lambda number: True)
 def _rating(row: Row, where: str) -> Rating:
     number, category = _field(row, "question_id", int, where), _field(row, "category", str, where)
     points = row.get("tuple")
-    if not isinstance(points, list) or len(points) != 2 or not all(isinstance(value, int | float) for value in points):
+    if not isinstance(points, list) or len(points) != 2 or not all(map(_is_number, points)):
         raise UserError(f"{where} has the tuple {points!r}; need two numbers, reference and model; correct the row")
     reference, model = (None if value < 0 else float(value) for value in points)
     return Rating(number, category.removeprefix(PREFIX), reference, model)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

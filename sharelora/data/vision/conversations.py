@@ -8,15 +8,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharelora.data.chat import ROLES
-from sharelora.data.rows import Row, read_rows
+from sharelora.data.rows import Row, place, read_rows
 from sharelora.support.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 IMAGE = "<image>"
+COLUMNS = ("id", "image", "conversations")
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,12 @@ def read_conversations(
     """
     path = Path(file).expanduser()
     folder = path.parent if image_folder is None else Path(image_folder).expanduser()
-    rows = enumerate(read_rows(path))
-    return [_conversation(row, f"row {number} of {path.name}", folder, need_answer) for number, row in rows]
+    rows = read_rows(path)
+    unused = Counter(column for row in rows for column, value in row.items() if column not in COLUMNS and value)
+    if unused:
+        columns = ", ".join(f"{column} ({count:,} of {len(rows):,} rows)" for column, count in unused.items())
+        logger.info("%s: columns that are not used: %s", path.name, columns)
+    return [_conversation(row, place(row, number), folder, need_answer) for number, row in enumerate(rows, 1)]
 
 
 def _conversation(row: Row, where: str, folder: Path, need_answer: bool) -> Conversation:
@@ -108,6 +117,6 @@ def _turns(value: Any, name: str, need_answer: bool) -> tuple[Turn, ...]:
 
 def _turn(turn: Any, name: str) -> Turn:
     text, role = (turn.get("value"), turn.get("from")) if isinstance(turn, dict) else (None, None)
-    if role not in ROLES or not isinstance(text, str):
+    if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
         raise UserError(f"{name} has the turn {turn!r}; need `from` human or gpt, and `value` as text; correct the row")
     return Turn(ROLES[role], text)

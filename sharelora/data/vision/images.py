@@ -7,6 +7,7 @@ image names its row and its file.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def _fault(path: Path) -> str | None:
     """What is wrong with a file, judged by its beginning, or None."""
     from PIL import Image
 
-    if not path.is_file():
+    # Unlike `Path.is_file` this takes any text for a name: one that is too long is of no file.
+    if not os.path.isfile(path):
         return "is missing"
     try:
         with Image.open(path):

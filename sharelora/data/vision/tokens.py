@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jinja2
-
-from sharelora.data.chat import find_template
+from sharelora.data.context import Context
+from sharelora.data.templates import DEFAULT, ChatTemplate, find_template
 from sharelora.data.tokenise import BATCH, Ids, adds_space, token_ids
 from sharelora.data.vision.batches import ImageTextRows
 from sharelora.data.vision.conversations import IMAGE, Conversation, Turn
@@ -50,7 +49,8 @@ class ConversationWriter:
 
     def __init__(self, reader: ImageReader, template: str) -> None:
         self.reader, self.own = reader, template == OWN_TEMPLATE
-        self.template = _own_template(reader.processor) if self.own else find_template(template, reader.tokenizer)
+        text = _own_template(reader.processor) if self.own else find_template(template, reader.tokenizer)
+        self.template = ChatTemplate(text, reader.tokenizer)
 
     def pieces(self, conversation: Conversation) -> list[Piece]:
         """Return questions and answers in turn; a question that comes last ends where its answer begins.
@@ -77,14 +77,7 @@ class ConversationWriter:
 
     def _render(self, conversation: Conversation, turns: Sequence[Turn], prompt: bool) -> str:
         messages = [{"role": turn.role, "content": self._content(turn.text)} for turn in turns]
-        try:
-            return str(
-                self.reader.tokenizer.apply_chat_template(
-                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=prompt
-                )
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise UserError(f"the chat template refuses {conversation.name}: {error}; change one of them") from error
+        return self.template.write(messages, prompt, conversation.name)
 
     def _content(self, text: str) -> Any:
         if not self.own:
@@ -99,8 +92,10 @@ class ConversationWriter:
 
 def _own_template(processor: Any) -> str:
     for holder in (processor, processor.tokenizer):
-        if isinstance(holder.chat_template, str):
-            return str(holder.chat_template)
+        template = holder.chat_template
+        template = template.get(DEFAULT) if isinstance(template, dict) else template
+        if isinstance(template, str):
+            return template
     raise UserError("this model has no chat template; need one; pass --chat_template vicuna or a Jinja file")
 
 
@@ -125,6 +120,8 @@ class EncodingReport:
         left_out: rows with nothing left to learn, or without room for their images.
         without_image: rows of only text.
         longest: of all rows, before any cut.
+        positions: most tokens of a row that the model was made for; None if nothing limits them.
+        beyond_positions: rows that are longer as they are used, which a model with computed positions reads on.
     """
 
     split: str
@@ -134,13 +131,21 @@ class EncodingReport:
     left_out: int
     without_image: int
     longest: int
+    positions: int | None = None
+    beyond_positions: int = 0
 
     def lines(self) -> list[str]:
         """One sentence for each kind of row that is not learnt whole."""
-        lost = f"longer than {self.limit} tokens (longest {self.longest}); raise {_FLAG}"
+        remedy = f"raise {_FLAG}" if self.limit != self.positions else "the model has no more positions"
+        lost = f"longer than {self.limit} tokens (longest {self.longest}); {remedy}"
         counts = [
             (self.cut, f"of {self.rows:,} rows lose their last tokens: {lost}"),
             (self.left_out, f"of {self.rows:,} rows are LEFT OUT, as nothing to learn is left of them: {lost}"),
+            (
+                self.beyond_positions,
+                f"of {self.rows:,} rows are longer than the {self.positions} positions that the model was made for; "
+                f"lower {_FLAG}",
+            ),
             (self.without_image, f"of {self.rows:,} rows have no image"),
         ]
         return [f"{self.split}: {count:,} {text}" for count, text in counts if count]
@@ -151,7 +156,11 @@ class EncodingReport:
 
 
 def encode(
-    writer: ConversationWriter, conversations: Sequence[Conversation], limit: int, split: str
+    writer: ConversationWriter,
+    conversations: Sequence[Conversation],
+    limit: int,
+    split: str,
+    context: Context | None = None,
 ) -> tuple[ImageTextRows, EncodingReport]:
     """Tokenise conversations for training.
 
@@ -160,10 +169,13 @@ def encode(
         conversations: conversations that end with an answer.
         limit: most tokens of a row.
         split: its name in the report.
+        context: what the language model can read; None if that is not known.
 
     Raises:
-        UserError: no row is left.
+        UserError: no row is left, or a token that the model does not know.
     """
+    context = context or Context()
+    limit = context.within(limit)
     rows: list[tuple[Ids, list[bool]]] = []
     # In parts, so that half a million conversations are never all in memory as text.
     for start in range(0, len(conversations), BATCH):
@@ -181,11 +193,24 @@ def encode(
         left_out=len(conversations) - len(usable),
         without_image=sum(not conversation.images for conversation in conversations),
         longest=max(lengths, default=0),
+        positions=context.tokens,
+        beyond_positions=sum(context.too_long(min(lengths[index], limit)) for index, _ in usable),
     )
     if not usable:
         raise UserError(f"found no {split} row that fits into {limit} tokens; need some; raise {_FLAG}")
     tokens, learnt = [ids for _, (ids, _) in usable], [marks for _, (_, marks) in usable]
+    require_embeddings(writer, tokens, context, f"{len(tokens):,} {split} rows")
     return ImageTextRows(writer.reader, [conversations[index] for index, _ in usable], tokens, learnt), report
+
+
+def require_embeddings(writer: ConversationWriter, rows: Sequence[Sequence[int]], context: Context, what: str) -> None:
+    """Refuse tokens that the model does not know; an image's is none of its own in some models.
+
+    Raises:
+        UserError: see `Context.require_embeddings`.
+    """
+    texts = ([token for token in row if token != writer.reader.token_id] for row in rows)
+    context.require_embeddings(writer.reader.tokenizer, texts, what)
 
 
 def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) -> list[tuple[Ids, list[bool]]]:

@@ -6,6 +6,7 @@ A prompt's text depends on its batch only by rounding, where two texts score the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,11 @@ from sharelora.evaluation.batching import (
 )
 from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings, processors
+from sharelora.evaluation.generation.decoding import can_continue
+from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.support.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Beams of all prompts of a batch together; more are not faster.
 MOST_BEAMS = {"cpu": 320, "cuda": 5120}
@@ -75,7 +80,7 @@ def decode(
         UserError: prompts that leave no room for a text, a bad batch size, too little memory, an impossible setting.
     """
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
-    _require_room(prompts, settings, context_length(model.config))
+    require_room(prompts, settings, context_length(model.config))
     device = model.get_input_embeddings().weight.device
     tokens = max(map(len, prompts), default=1) + settings.eval_len
     beams = most_rows(model.config, model.dtype, device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
@@ -84,19 +89,32 @@ def decode(
         size, lambda index: len(prompts[index]), len(prompts), listener, keep
     )
 
+    reader: PromptReader | None = None
+
     def step(batch: list[int]) -> None:
-        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id)
+        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id, reader)
         read = sum(len(prompts[index]) for index in batch) + result.tokens
         runner.add(dict(zip(batch, result.best, strict=True)), read)
 
     with evaluating(model):
+        reader = _whole_reader(model, prompts)
         runner.run(range(len(prompts)), step)
     best = tuple(runner.results[index] for index in range(len(prompts)))
     prompt_tokens = sum(map(len, prompts))
     return Decoded(best, prompt_tokens, runner.tokens - prompt_tokens, runner.largest)
 
 
-def _require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, context: int | None) -> None:
+def require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, context: int | None) -> None:
+    """Refuse prompts without tokens, and those that leave no room for a text.
+
+    Args:
+        prompts: their tokens.
+        settings: of the search.
+        context: most tokens that the model can read; None for no limit.
+
+    Raises:
+        UserError: the first of these, with the longest prompt.
+    """
     if any(not len(prompt) for prompt in prompts):
         raise UserError("found a prompt without tokens; need at least one; check the data")
     longest = max(map(len, prompts), default=0)
@@ -107,13 +125,36 @@ def _require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, cont
         )
 
 
-def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSettings, pad_id: int) -> SearchResult:
-    """Search the best text for every prompt of one batch, through transformers' `generate`."""
+def _whole_reader(model: Any, prompts: Sequence[Sequence[int]]) -> PromptReader | None:
+    """Return what reads everything again for every token, where the model cannot continue from a cache; else None."""
+    reader, longest = PromptReader(model), max(prompts, key=len, default=())
+    if not longest or can_continue(reader, (tuple(longest[-6:]) * 6)[:6], shared=False):
+        return None
+    logger.info("this model does not continue from a cache: it reads everything again for every token")
+    return reader
+
+
+def search_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: BeamSettings,
+    pad_id: int,
+    reader: PromptReader | None = None,
+) -> SearchResult:
+    """Search the best text for every prompt of one batch, through transformers' `generate`.
+
+    Args:
+        model, prompts, settings, pad_id: see `decode`.
+        reader: see `beam_search`.
+    """
     columns = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad_id] * (columns - len(row)) + list(row) for row in prompts], device=device)
     lengths = torch.tensor([len(row) for row in prompts], device=device)
-    mask = torch.arange(columns, device=device) >= columns - lengths[:, None]
+    mask = (torch.arange(columns, device=device) >= columns - lengths[:, None]).long()
+    if reader is not None:
+        rules = processors(settings, columns)
+        return beam_search(model, ids, rules, settings, attention_mask=mask, reader=reader)
     # `num_beams` stays 1: otherwise `generate` copies every prompt before it is read.
     config = GenerationConfig(
         max_new_tokens=settings.eval_len,
@@ -124,7 +165,7 @@ def search_batch(model: Any, prompts: Sequence[Sequence[int]], settings: BeamSet
     )
     result: SearchResult = model.generate(
         input_ids=ids,
-        attention_mask=mask.long(),
+        attention_mask=mask,
         generation_config=config,
         logits_processor=processors(settings, columns),
         custom_generate=beam_search,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.nlg.token_files import text_of
+from sharelora.data.tokenise import padding_id
 from sharelora.evaluation.beam.arguments import BeamOptions
-from sharelora.evaluation.beam.decoding import Decoded, decode
+from sharelora.evaluation.beam.decoding import Decoded, decode, require_room
 from sharelora.evaluation.beam.inputs import Prompts, end_tokens, load, load_prompts, locate
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings
@@ -22,7 +23,7 @@ from sharelora.models.load import load_tokenizer
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.progress import Progress
 from sharelora.reporting.results import plan_facts, write_result
-from sharelora.support.files import require_writable, write_text
+from sharelora.support.files import require_writable, vanishing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +149,15 @@ def run(options: BeamOptions) -> dict[str, Any]:
     if options.dry_run:
         logger.info("dry run: nothing was loaded, decoded or written")
         return {}
-    folder = require_writable(options.work_dir)
-    result = search_missing(job, HypothesisStore(folder, job.deciding(), options.overwrite))
-    # Where nothing was left to do and all files exist, the costs of the earlier run stay in its result.
-    if result.decoded is not None or not all(
-        (folder / name).is_file() for name in (options.output_file, TEXTS, RESULT)
-    ):
-        files = write(folder, options.output_file, job.prompts, result.best, job.tokenizer)
-        report(result, folder, files, time.monotonic() - began)
+    with vanishing(options.work_dir):
+        folder = require_writable(options.work_dir)
+        result = search_missing(job, HypothesisStore(folder, job.deciding(), options.overwrite))
+        # Where nothing was left to do and all files exist, the costs of the earlier run stay in its result.
+        if result.decoded is not None or not all(
+            (folder / name).is_file() for name in (options.output_file, TEXTS, RESULT)
+        ):
+            files = write(folder, options.output_file, job.prompts, result.best, job.tokenizer)
+            report(result, folder, files, time.monotonic() - began)
     return result.metrics()
 
 
@@ -184,6 +186,9 @@ def prepare(options: BeamOptions) -> DecodingJob:
     logger.info("%s: %s rows, %s distinct inputs", options.data, f"{rows:,}", f"{len(prompts.ids):,}")
     if prompts.report.cut:
         logger.warning("warning: %s", prompts.report.line())
+    context = subject.reads()
+    require_room(prompts.ids, settings, context.tokens)
+    context.require_embeddings(tokenizer, prompts.ids, f"{len(prompts.ids):,} inputs")
     return DecodingJob(options, subject, tokenizer, settings, prompts.first(options.limit))
 
 
@@ -200,7 +205,7 @@ def search_missing(job: DecodingJob, store: HypothesisStore) -> DecodingResult:
             model,
             [job.prompts.ids[index] for index in missing],
             job.settings,
-            job.tokenizer.pad_token_id,
+            padding_id(job.tokenizer, job.subject.reads()),
             job.options.batch_size,
             keep=lambda new: store.add({missing[index]: text for index, text in new.items()}),
             listener=Progress("beam search", bar=24),

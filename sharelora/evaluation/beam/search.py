@@ -8,6 +8,7 @@ all steps. This one closes a prompt as soon as no live beam can win any more, wh
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharelora.evaluation.beam.settings import BeamSettings
-from sharelora.evaluation.key_value_cache import RowCache
+from sharelora.evaluation.key_value_cache import PromptReader, RowCache
 from sharelora.models.head import head_on, last_position
 
 
@@ -53,6 +54,7 @@ def beam_search(
     search: BeamSettings,
     stopping_criteria: Any = None,
     generation_config: Any = None,
+    reader: PromptReader | None = None,
     **model_kwargs: Any,
 ) -> SearchResult:
     """Search the best text for every prompt: the `custom_generate` of transformers' `generate`.
@@ -64,40 +66,50 @@ def beam_search(
         search: the settings.
         stopping_criteria: unused; the settings say when a text ends.
         generation_config: also unused.
+        reader: reads all of every beam again for every token, of a model that cannot continue from a cache; None keeps
+            keys and values.
         model_kwargs: what `generate` has prepared: mask, positions, an empty cache.
     """
-    run = _Search(model, input_ids, search, model_kwargs)
-    output = run.read_prompts()
-    cache = RowCache(output.past_key_values, search.beam, search.eval_len - 1)
+    run = _Search(model, input_ids, search, model_kwargs, reader)
+    logits = run.read_prompts()
     for step in range(1, search.eval_len + 1):
-        rows = run.advance(logits_processor(run.sequences, _last_logits(output, input_ids.device)))
+        rows = run.advance(logits_processor(run.sequences, _for_sums(logits, input_ids.device)))
         if step == search.eval_len:
             run.keep_live()
         elif len(rows):
-            cache.take(rows)
-            output = run.read_tokens(cache)
+            logits = run.read_tokens(rows)
         else:
             break
     return run.result()
 
 
-def _last_logits(output: Any, device: torch.device) -> Tensor:
+def _for_sums(logits: Tensor, device: torch.device) -> Tensor:
     # Processors may write into them, as nothing else reads them. 16 bits are too few for sums of log-probabilities.
-    logits: Tensor = output.logits[:, -1]
     return logits.to(device, torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Search:
     """The state of a search: the live beams of the prompts that are still open, and the best text of every prompt."""
 
-    def __init__(self, model: Any, input_ids: Tensor, search: BeamSettings, model_kwargs: dict[str, Any]) -> None:
-        self.model, self.search, self.model_kwargs = model, search, model_kwargs
+    cache: RowCache
+
+    def __init__(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        search: BeamSettings,
+        model_kwargs: dict[str, Any],
+        reader: PromptReader | None,
+    ) -> None:
+        self.model, self.search, self.model_kwargs, self.reader = model, search, model_kwargs, reader
         prompts, self.prompt = input_ids.shape
         exact: dict[str, Any] = {"device": input_ids.device, "dtype": torch.promote_types(model.dtype, torch.float32)}
         # One row per prompt until the prompts are read, then `beam`; mask and position always one per prompt.
         self.sequences, self.scores = input_ids, torch.zeros(prompts, 1, **exact)
         self.mask = model_kwargs.get("attention_mask")
-        self.position = model_kwargs["position_ids"][:, -1:].expand(prompts, 1)
+        # A model whose positions are relative takes none.
+        positions = model_kwargs.get("position_ids")
+        self.position = None if positions is None else positions[:, -1:].expand(prompts, 1)
         self.eos = torch.tensor(search.eos_ids, device=input_ids.device)
         self.open = torch.arange(prompts, device=input_ids.device)
         self.best = torch.full((prompts,), -torch.inf, **exact)
@@ -109,23 +121,52 @@ class _Search:
         """The tokens of every live beam."""
         return self.sequences.shape[1] - self.prompt
 
-    def read_prompts(self) -> Any:
-        options = {**self.model_kwargs, "use_cache": True, "logits_to_keep": 1}
+    def read_prompts(self) -> Tensor:
+        """Return the logits after every prompt, (prompts, vocabulary)."""
+        if self.reader is not None:
+            return self._read_whole(1)
+        accepted = inspect.signature(self.model.forward).parameters
+        options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         with head_on(self.model, last_position):
-            return self.model(input_ids=self.sequences, **options)
+            output = self.model(input_ids=self.sequences, **{**self.model_kwargs, "use_cache": True, **options})
+        self.cache = RowCache(output.past_key_values, self.search.beam, self.search.eval_len - 1)
+        logits: Tensor = output.logits[:, -1]
+        return logits
 
-    def read_tokens(self, cache: RowCache) -> Any:
-        """Let the model read the last token of every live beam."""
-        self.tokens += len(self.sequences)
+    def read_tokens(self, rows: Tensor) -> Tensor:
+        """Let the model read the last token of every live beam.
+
+        Args:
+            rows: of the cache, with which it continues.
+
+        Returns:
+            The logits of the next ones, (rows, vocabulary).
+        """
         beam = self.search.beam
+        if self.reader is not None:
+            return self._read_whole(beam)
+        self.tokens += len(self.sequences)
+        self.cache.take(rows)
+        positions = {} if self.position is None else {"position_ids": self.position.repeat_interleave(beam, dim=0)}
         with head_on(self.model, last_position):
-            return self.model(
+            output = self.model(
                 input_ids=self.sequences[:, -1:],
                 attention_mask=None if self.mask is None else self.mask.repeat_interleave(beam, dim=0),
-                position_ids=self.position.repeat_interleave(beam, dim=0),
-                past_key_values=cache,
+                past_key_values=self.cache,
                 use_cache=True,
+                **positions,
             )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def _read_whole(self, beams: int) -> Tensor:
+        """Return the logits after every row, of which each prompt has so many, without the padding in front of it."""
+        assert self.reader is not None and self.mask is not None, "`decode` gives both"
+        lengths = self.mask.sum(1).repeat_interleave(beams).tolist()
+        rows = [ids[len(ids) - length :] for ids, length in zip(self.sequences.tolist(), lengths, strict=True)]
+        if self.length:
+            self.tokens += sum(lengths)
+        return self.reader.next_logits(rows)
 
     def advance(self, logits: Tensor) -> Tensor:
         """Take one step.
@@ -187,7 +228,7 @@ class _Search:
         rows = (first + parents)[winnable].flatten()
         self.sequences = self._by_prompt()[winnable].flatten(0, 1)
         self.scores, self.open = self.scores[winnable], self.open[winnable]
-        self.position = self.position[winnable] + 1
+        self.position = None if self.position is None else self.position[winnable] + 1
         if self.mask is not None:
             mask = self.mask[winnable]
             self.mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)

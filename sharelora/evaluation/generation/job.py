@@ -135,6 +135,7 @@ def prepare_generation(
     tokenizer, context = load_tokenizer(subject.base), subject.context(options.max_length)
     encoded = encode(tokenizer, prompts)
     require_room(encoded, settings, context)
+    subject.require_embeddings(tokenizer, encoded)
     return GenerationJob(options, subject, tokenizer, prompts, encoded, settings, context)
 
 

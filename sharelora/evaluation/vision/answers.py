@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from sharelora.data import padding_id
+from sharelora.data.context import Context
 from sharelora.data.vision import Conversation, ConversationWriter, ImageTextCollator
 from sharelora.data.vision.batches import spread
 from sharelora.data.vision.images import open_image
-from sharelora.data.vision.tokens import tokenise
+from sharelora.data.vision.tokens import require_embeddings, tokenise
 from sharelora.evaluation.batching import BatchRunner, BatchSize, Listener, evaluating
 from sharelora.evaluation.generation.engine import TextStore
 from sharelora.evaluation.generation.sampling import StoppingCriteria, end_tokens
@@ -67,20 +68,32 @@ class ImagePrompts:
 
 
 def prompts(
-    writer: ConversationWriter, records: Sequence[Conversation], settings: GenerationSettings, context: int | None
+    writer: ConversationWriter,
+    records: Sequence[Conversation],
+    settings: GenerationSettings,
+    limit: int | None,
+    context: Context | None = None,
 ) -> ImagePrompts:
     """Tokenise questions; nothing is ever cut.
 
+    Args:
+        writer: writes them as text.
+        records: the questions.
+        settings: of the generation.
+        limit: most tokens of a question and its answer; None for no limit.
+        context: what the language model can read; None if that is not known.
+
     Raises:
-        UserError: a question leaves no room for its answer.
+        UserError: a question leaves no room for its answer, or has a token that the model does not know.
     """
     questions = ImagePrompts(writer, records, [ids for ids, _ in tokenise(writer, records)])
     longest = max(questions.lengths)
-    if context is not None and longest + settings.max_new_tokens > context:
+    if limit is not None and longest + settings.max_new_tokens > limit:
         raise UserError(
             f"found a question of {longest} tokens with its image, and --max_new_tokens {settings.max_new_tokens}; "
-            f"need both within {context}; lower --max_new_tokens"
+            f"need both within {limit}; lower --max_new_tokens"
         )
+    require_embeddings(writer, questions.ids, context or Context(), f"{len(records):,} questions")
     return questions
 
 

@@ -61,7 +61,7 @@ def _answer(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQ
     settings = GenerationSettings(max_new_tokens, seed=options.seed)
     writer = open_writer(subject.base, options.chat_template)
     records = [question.conversation for question in questions]
-    image_prompts = prompts(writer, records, settings, subject.context(options.max_length))
+    image_prompts = prompts(writer, records, settings, subject.context(options.max_length), subject.reads())
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(questions))
         return

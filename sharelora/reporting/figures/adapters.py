@@ -14,9 +14,9 @@ import torch
 
 from sharelora.convert.fit import triangle
 from sharelora.convert.sources import read_lora
+from sharelora.plan.layers import Layers
 from sharelora.reporting.pictures import Drawn, new_figure, save_figure
 from sharelora.support.errors import UserError
-from sharelora.tuner.sites import split_path
 
 NOTE = "Effective rank: the exponential of the entropy of the singular values of scaling * B A, as parts of their sum."
 # Below this part of a module's largest value the colours end.
@@ -51,8 +51,9 @@ def read_spectra(folder: str | Path, name: str) -> Spectra:
     """
     source = read_lora(folder, accept_shared=True)
     kinds: dict[str, dict[int, list[float]]] = defaultdict(dict)
+    layers = Layers(source.pairs)
     for path, (a, b) in source.pairs.items():
-        _, layer, kind = split_path(path)
+        _, layer, kind = layers.position(path)
         if layer is not None:
             values = torch.linalg.svdvals(triangle(b.double()) @ triangle(a.double().T).T)
             kinds[kind][layer] = (abs(source.scalings[path]) * values).tolist()

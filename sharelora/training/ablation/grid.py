@@ -26,10 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sharelora.flags.settings_file import read_settings, typed
 from sharelora.support.errors import UserError
-from sharelora.support.text import nearest, one_line
+from sharelora.support.text import nearest
 
 FIELDS = ("flags", "seeds", "metric", "evaluate", "ablations")
 LABEL = "label"
@@ -70,11 +69,7 @@ def read_grid(path: str | Path) -> Grid:
     Raises:
         UserError: no YAML, an unknown field, or nothing to train.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the grid {path}: {one_line(error, None)}; check the file") from error
-    fields = _mapping(data, str(path))
+    fields = read_settings(path, "grid")
     for name in fields:
         if name not in FIELDS:
             near = nearest(str(name), FIELDS, cutoff=0.6)
@@ -88,8 +83,8 @@ def read_grid(path: str | Path) -> Grid:
         )
     return Grid(
         _without_own(flags, f"{path}: flags"),
-        _seeds(fields.get("seeds", [0]), path),
-        str(fields.get("metric", "eval_loss")),
+        _seeds(typed(fields.get("seeds")), path),
+        str(fields.get("metric") or "eval_loss"),
         tuple(_texts(fields.get("evaluate") or [], f"{path}: evaluate")),
         {str(name): _settings(value, f"{path}: ablation {name}") for name, value in ablations.items()},
     )
@@ -97,7 +92,8 @@ def read_grid(path: str | Path) -> Grid:
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} is {type(value).__name__}; need a mapping of names to values; see README")
+        kind = {list: "a list", type(None): "empty"}.get(type(value), f"{value!r}")
+        raise UserError(f"{where} is {kind}; need a mapping of names to values; see docs/figures-and-ablation.md")
     return {str(name): item for name, item in value.items()}
 
 
@@ -108,6 +104,8 @@ def _texts(value: Any, where: str) -> list[str]:
 
 
 def _seeds(value: Any, path: str | Path) -> tuple[int, ...]:
+    if value is None:
+        return (0,)
     if not isinstance(value, list) or not value or not all(type(seed) is int and seed >= 0 for seed in value):
         raise UserError(f"{path}: found seeds {value!r}; need a list of whole numbers such as [0, 1, 2]")
     if len(set(value)) < len(value):
@@ -116,7 +114,7 @@ def _seeds(value: Any, path: str | Path) -> tuple[int, ...]:
 
 
 def _without_own(flags: Mapping[str, Any], where: str) -> dict[str, Any]:
-    taken = [name for name in flags if name in OWN]
+    taken = [name for name in flags if name.replace("-", "_") in OWN]
     if taken:
         raise UserError(f"{where}: found {taken[0]}, which the grid decides itself; leave it out (seeds are a field)")
     return dict(flags)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json, write_text
 from sharelora.training.ablation.grid import Grid, folder_name
 from sharelora.training.arguments import ADAPTER, setting_words
-from sharelora.training.instructions.job import InstructionArguments, build_parser, parse
+from sharelora.training.instructions.job import JOB, InstructionArguments, build_parser, parse
 from sharelora.training.model import locate_base
 
 ENDED = "ablation_run.json"
@@ -78,6 +79,7 @@ def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
 def _run(grid: Grid, folder: Path, words: Sequence[str]) -> Run:
     words = (*words, "--output_dir", str(folder))
     args = parse(words)
+    JOB.check(args)
     base_model = locate_base(args)
     fill = {"model": base_model, "adapter": folder / ADAPTER, "folder": folder}
     commands = tuple(_filled(command, fill) for command in grid.evaluate)
@@ -116,12 +118,23 @@ def is_done(run: Run) -> bool:
     file = run.folder / ENDED
     if not file.is_file():
         return False
-    if read_json(file) != run.settings:
+    ended = read_json(file)
+    if ended != run.settings and not _means_the_same(ended, run):
         raise UserError(
             f"{run.folder} holds a run with other settings; the grid has changed since; choose another --output, or "
             "remove that folder"
         )
     return True
+
+
+def _means_the_same(ended: Any, run: Run) -> bool:
+    """Whether a run that has ended was told the same in other words: `--bf16 True` and `--bf16 true`."""
+    try:
+        return bool(
+            ended["evaluate"] == run.settings["evaluate"] and parse(ended["train"]).values == parse(run.words).values
+        )
+    except (UserError, LookupError, TypeError):
+        return False
 
 
 def execute(words: Sequence[str], log: Path) -> None:

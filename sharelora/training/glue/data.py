@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sharelora.data.context import Context
 from sharelora.data.glue import GlueCollator, GlueRows, GlueTask, encode, hold_out, load_glue, take
 from sharelora.data.rows import Row
 from sharelora.data.tokenise import padding_id
@@ -127,7 +128,9 @@ def _check(args: GlueArguments, rows: TaskRows) -> None:
         raise UserError("found --label_smoothing_factor with scores to predict; only classes are smoothed; drop it")
 
 
-def tokenize(run: Run[GlueArguments], rows: TaskRows, tokenizer: Any, max_length: int, start: Start | None) -> TaskData:
+def tokenize(
+    run: Run[GlueArguments], rows: TaskRows, tokenizer: Any, max_length: int, start: Start | None, context: Context
+) -> TaskData:
     """Turn every row into tokens, and say how many lost their end.
 
     Args:
@@ -136,10 +139,16 @@ def tokenize(run: Run[GlueArguments], rows: TaskRows, tokenizer: Any, max_length
         tokenizer: the model's.
         max_length: most tokens of a row.
         start: goes with the data.
+        context: what the model can read.
+
+    Raises:
+        UserError: a token that the model does not know.
     """
     args, tokens, truncated = run.args, {}, {}
     for split, part in rows.splits.items():
-        tokens[split], truncated[split] = encode(part, rows.task, tokenizer, max_length, args.data.pad_to_max_length)
+        tokens[split], truncated[split] = encode(
+            part, rows.task, tokenizer, max_length, args.data.pad_to_max_length, context
+        )
         if truncated[split]:
             logger.warning(
                 "%d of %d %s rows are longer than %d tokens and lose their end; --max_seq_length raises the limit",
@@ -148,8 +157,8 @@ def tokenize(run: Run[GlueArguments], rows: TaskRows, tokenizer: Any, max_length
                 split,
                 max_length,
             )
-    half = args.train["fp16"] or args.train["bf16"]
-    collator = GlueCollator(padding_id(tokenizer), HALF_PRECISION_UNIT if half and not args.train["use_cpu"] else 1)
+    half = (args.train["fp16"] or args.train["bf16"]) and not args.train["use_cpu"]
+    collator = GlueCollator(padding_id(tokenizer, context), HALF_PRECISION_UNIT if half else 1)
     evaluated = {split: tokens[split] for split in rows.evaluated} or None
     return TaskData(
         tokenizer, tokens.get(TRAIN), evaluated, collator, rows.origin, truncated, rows, tokens, max_length, start

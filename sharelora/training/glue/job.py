@@ -15,6 +15,7 @@ import torch
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.sharing import parse_modules
 from sharelora.memory.advice import FlagNames
+from sharelora.models.context import context_of
 from sharelora.models.encoders import default_modules
 from sharelora.models.known import meta_classifier
 from sharelora.models.load import load_tokenizer
@@ -174,8 +175,9 @@ class GlueJob(Job[GlueArguments, TaskData]):
         logger.info("%s\n%s", outlook.need.table(), outlook.need.verdict(outlook.there))
         return outlook
 
-    def check_data(self, run: Run[GlueArguments], source: Source) -> None:
+    def check_data(self, run: Run[GlueArguments], source: Source) -> int | None:
         """Do nothing more: the rows have been read."""
+        return len(source.rows.splits[TRAIN]) if run.training else None
 
     # Data, model, Trainer.
 
@@ -194,7 +196,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
         config = encoder_config(args, run.base, task)
         length = sequence_length(args, config, start.record.max_seq_length if start and start.record else None)
         tokenizer = load_tokenizer(args.model.tokenizer_name or run.base, **args.model.hub)
-        return tokenize(run, source.rows, tokenizer, length, start)
+        return tokenize(run, source.rows, tokenizer, length, start, context_of(config))
 
     def make_trainer(self, run: Run[GlueArguments], data: TaskData, **settings: Any) -> GlueTrainer:
         """Load the encoder, put on it what the method trains, and make the Trainer."""

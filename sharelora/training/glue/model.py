@@ -20,6 +20,7 @@ from sharelora.training.glue.methods import BuildSettings, Head, Method, adapted
 from sharelora.training.glue.record import WEIGHTS, check_base, put_weights, trained_weights
 from sharelora.training.glue.start import Start
 from sharelora.tuner.files import WEIGHTS_FILE
+from sharelora.tuner.sites import adaptable
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,8 @@ def _check_sites(model: Any, plan: SharingPlan, source: str) -> None:
     modules = dict(model.named_modules())
     for path, entries in plan.by_path.items():
         site, module = entries[0].site, modules.get(path)
-        found = tuple(module.weight.shape) if isinstance(module, nn.Linear) else "none"
-        need = (site.d_out * site.parts, site.d_in)
+        found = tuple(module.weight.shape) if module is not None and adaptable(module) else "none"
+        need = site.weight_shape[::-1] if site.embedding else site.weight_shape
         if found != need:
             raise UserError(
                 f"{source} was made for another model: for {path} it needs a weight of shape {need}, this model has "

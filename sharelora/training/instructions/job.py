@@ -14,6 +14,8 @@ from sharelora.data import DataModule, build_data, check_isolation, load_splits
 from sharelora.data.mmlu import load_mmlu
 from sharelora.flags.program import start
 from sharelora.memory.advice import FlagNames
+from sharelora.models.context import context_of
+from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError, run_main
 from sharelora.trainer.launch import Setup
@@ -82,16 +84,18 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
         choosing = CHOOSING_CHECKPOINT if args.train["load_best_model_at_end"] else ()
         return deciding_settings(args, choosing, [field.name for field in dataclasses.fields(args.generation)])
 
-    def check_data(self, run: Run[InstructionArguments], rows: Any) -> None:
+    def check_data(self, run: Run[InstructionArguments], rows: Any) -> int | None:
         """Read the rows; without tokens."""
-        load_splits(run.args.data, run.data_root)
+        splits = load_splits(run.args.data, run.data_root)
         if run.args.mmlu.do_mmlu_eval:
             load_mmlu(run.args.mmlu.split, run.data_root)
+        return None if run.args.data.packing else len(splits.train)
 
     def load_data(self, run: Run[InstructionArguments], rows: Any) -> InstructionData:
         """Load the tokenizer, the rows, and MMLU's questions."""
         args = run.args
         tokenizer = load_tokenizer(run.base, **args.model.hub)
+        context = context_of(model_config(run.base, args.model.trust_remote_code))
         module = build_data(
             tokenizer,
             args.data,
@@ -100,6 +104,8 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
             need_predict=args.train["do_predict"],
             data_root=run.data_root,
             flat_packing="flash" in (args.model.attn_implementation or ""),
+            context=context,
+            new_tokens=args.generation.max_new_tokens,
         )
         mmlu = None
         if args.mmlu.do_mmlu_eval:
@@ -117,7 +123,7 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
         model = super().load_model(run, data)
         if run.training and run.args.data.packing:
             rows = 1 if data.collator.flat else run.args.train["per_device_train_batch_size"]
-            check_isolation(model, len(data.tokenizer), rows)
+            check_isolation(model, model.get_input_embeddings().weight.shape[0], rows)
         return model
 
     def make_trainer(self, run: Run[InstructionArguments], data: InstructionData, **settings: Any) -> AdapterTrainer:

@@ -11,9 +11,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from sharelora.evaluation.batching import context_length
 from sharelora.evaluation.exam_report import ExamReport, examine
 from sharelora.evaluation.exams import MMLU, PreparedExam, load_exam
+from sharelora.models.context import context_of
 from sharelora.models.known import model_config
 from sharelora.training.instructions.options import MmluArguments
 
@@ -38,19 +38,22 @@ def mmlu_exam(
     Raises:
         UserError: MMLU's data is missing, or no question fits into --mmlu_source_max_len.
     """
-    context = context_length(model_config(base, trust_remote_code))
-    return load_exam(
+    context = context_of(model_config(base, trust_remote_code))
+    exam = load_exam(
         MMLU,
         tokenizer,
         flags.split,
         SHOTS[flags.mmlu_dataset],
-        min(flags.mmlu_source_max_len, context or flags.mmlu_source_max_len),
+        min(flags.mmlu_source_max_len, context.tokens or flags.mmlu_source_max_len),
         count=flags.max_mmlu_samples,
         seed=seed,
         root=data_root,
         # A few questions that do not fit are no reason not to train.
         leave_out=True,
     )
+    rows = (prompt.ids + prompt.answers for prompt in exam.encoded)
+    context.require_embeddings(tokenizer, rows, f"{len(exam.encoded):,} questions")
+    return exam
 
 
 class MmluEval(TrainerCallback):

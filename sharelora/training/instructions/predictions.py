@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate.utils import gather_object
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from sharelora.data import PredictCollator, TokenRows
+from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.support.files import write_json_lines
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Generate an answer for every row.
 
-    Rows are batched by length, longest first, padded on the left, and dealt out to the processes. The prompt is cut
+    Rows are batched by length, longest first, padded on the left (never for a model that would read the padding), and
+    dealt out to the processes. The prompt is cut
     off by its number of tokens, so an answer that repeats the prompt stays whole.
 
     Args:
@@ -51,7 +54,9 @@ def predict(
     model.eval()
     torch.manual_seed(seed + state.process_index)
     answers: list[tuple[int, dict[str, Any]]] = []
-    mine = _batches(rows.lengths.tolist(), batch_size)[state.process_index :: state.num_processes]
+    lengths = rows.lengths.tolist()
+    even = len(set(lengths)) > 1 and not PromptReader(model).can_pad_left(rows.ids(0).tolist() * 2)
+    mine = _batches(lengths, batch_size, even)[state.process_index :: state.num_processes]
     for number, indices in enumerate(mine, start=1):
         batch = collator([rows[index] for index in indices])
         texts_of_batch = _texts(model, tokenizer, batch, config)
@@ -61,9 +66,11 @@ def predict(
     return [every[index] for index in range(len(rows))]
 
 
-def _batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+def _batches(lengths: Sequence[int], size: int, even: bool) -> list[list[int]]:
+    """Indices of rows in batches, the longest first; `even`: of one length each, so that nothing is padded."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    parts = [list(part) for _, part in itertools.groupby(order, lengths.__getitem__)] if even else [order]
+    return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
 
 def _texts(

@@ -13,6 +13,7 @@ from sharelora.data import TokenRows, TrainCollator, padding_id
 from sharelora.data.nlg.load import NLG_DATASETS, locate_nlg
 from sharelora.data.nlg.token_files import load_encoded
 from sharelora.data.nlg.tokens import NlgReport, token_rows
+from sharelora.models.context import context_of
 from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
@@ -37,17 +38,21 @@ def load_data(run: Run[Any], options: NlgOptions) -> NlgData:
         options: which data, and how long.
 
     Raises:
-        UserError: no such data, another form, or inputs that leave no room for a text; or a tokenizer with more tokens
-            than the model knows.
+        UserError: no such data, another form, inputs that leave no room for a text, or tokens that the model does not
+            know.
     """
-    tokenizer, context = _open_tokenizer(run)
-    limit = min(options.seq_len, context)
+    tokenizer = load_tokenizer(run.base, **run.args.model.hub)
+    context = context_of(model_config(run.base, run.args.model.trust_remote_code))
+    limit = min(options.seq_len, context.tokens or options.seq_len)
     if limit < options.seq_len:
         logger.info("note: --seq_len %d is more than the model reads; rows end at %d tokens", options.seq_len, limit)
     reports: list[NlgReport] = []
 
     def rows(source: str, split: str, objective: str, most: int | None, seed: int) -> TokenRows:
         encoded = drawn(load_encoded(source, split, tokenizer, run.data_root), most, seed)
+        context.require_embeddings(
+            tokenizer, (row.context + row.completion for row in encoded), f"{len(encoded):,} {split} rows"
+        )
         tokens, report = token_rows(encoded, limit, objective, split)
         reports.append(report)
         if report.line():
@@ -62,19 +67,7 @@ def load_data(run: Run[Any], options: NlgOptions) -> NlgData:
     source = options.train_data if run.training else validation_source(options)
     origin = str(locate_nlg(source, "train", run.data_root) or "hub")
     truncated = [report.to_json() for report in reports]
-    return NlgData(tokenizer, train, held, TrainCollator(padding_id(tokenizer)), origin, truncated)
-
-
-def _open_tokenizer(run: Run[Any]) -> tuple[Any, int]:
-    """Load the tokenizer, and say how many tokens the model reads at once."""
-    tokenizer = load_tokenizer(run.base, **run.args.model.hub)
-    config = model_config(run.base, run.args.model.trust_remote_code)
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"the tokenizer of {run.base} has {len(tokenizer)} tokens and the model knows {config.vocab_size}; need a "
-            "tokenizer of this model; copy its own files there"
-        )
-    return tokenizer, int(config.max_position_embeddings)
+    return NlgData(tokenizer, train, held, TrainCollator(padding_id(tokenizer, context)), origin, truncated)
 
 
 def validation_source(options: NlgOptions) -> str:

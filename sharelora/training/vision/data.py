@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharelora.data import padding_id
+from sharelora.data.context import Context
 from sharelora.data.vision import (
     Conversation,
     ConversationWriter,
@@ -95,8 +96,16 @@ def _drawn(records: Sequence[Conversation], options: VisionOptions) -> list[Conv
     return [records[index] for index in sorted(indices)]
 
 
-def encode_records(records: VisionRecords, writer: ConversationWriter, options: VisionOptions) -> VisionData:
+def encode_records(
+    records: VisionRecords, writer: ConversationWriter, options: VisionOptions, context: Context
+) -> VisionData:
     """Tokenise conversations; a warning says what is cut or left out.
+
+    Args:
+        records: the conversations.
+        writer: writes them as text.
+        options: how long they may be.
+        context: what the language model can read.
 
     Raises:
         UserError: see `encode` and `ConversationWriter.pieces`.
@@ -106,7 +115,7 @@ def encode_records(records: VisionRecords, writer: ConversationWriter, options: 
     def rows(conversations: Sequence[Conversation], split: str) -> ImageTextRows | None:
         if not conversations:
             return None
-        tokens, report = encode(writer, conversations, options.model_max_length, split)
+        tokens, report = encode(writer, conversations, options.model_max_length, split, context)
         reports.append(report)
         for line in report.lines():
             logger.warning("%s", line)
@@ -114,6 +123,6 @@ def encode_records(records: VisionRecords, writer: ConversationWriter, options: 
 
     train, held = rows(records.train, "train"), rows(records.eval, "eval")
     tokenizer = writer.reader.tokenizer
-    collator = ImageTextCollator(writer.reader, padding_id(tokenizer))
+    collator = ImageTextCollator(writer.reader, padding_id(tokenizer, context))
     truncated = [report.to_json() for report in reports]
     return VisionData(tokenizer, train, held, collator, records.origin, truncated)

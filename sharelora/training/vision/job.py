@@ -8,7 +8,8 @@ from sharelora.flags.adapter import AdapterSettings
 from sharelora.layer_groups import Similarity
 from sharelora.layer_groups.images import ImageSample, measure_with_images, read_image_sample
 from sharelora.memory.advice import FlagNames
-from sharelora.models.known import meta_model
+from sharelora.models.context import context_of
+from sharelora.models.known import meta_model, model_config
 from sharelora.models.vision import PROJECTOR, load_vision_base, open_writer, require_vision
 from sharelora.training.job import Job
 from sharelora.training.layer_groups import SAMPLE_SEED, with_measured
@@ -67,7 +68,8 @@ class VisionJob(Job[VisionArguments, VisionData]):
     def load_data(self, run: Run[VisionArguments], rows: VisionRecords) -> VisionData:
         """Tokenise the conversations with the model's own processor."""
         options = run.args.vision
-        return encode_records(rows, open_writer(run.base, options.chat_template, **_hub(run)), options)
+        writer = open_writer(run.base, options.chat_template, **_hub(run))
+        return encode_records(rows, writer, options, context_of(model_config(run.base)))
 
     def load_model(self, run: Run[VisionArguments], data: VisionData) -> Any:
         """Load the model; the projector trains as a whole."""

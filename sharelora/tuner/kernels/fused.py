@@ -5,17 +5,21 @@ gradients of the input meet in one buffer, activations stay in the base's dtype,
 share one projection, one dropout mask and one GEMM for the gradient of their As. A dropout mask costs less than the
 matrix product that it is for.
 
+Backward is differentiable in turn. What forward computes and backward needs, the dropped input and h, are outputs of
+the functions that only backward uses: so torch knows how they depend on the inputs, and nothing is kept or computed
+twice.
+
 Shapes: x (N, D_in) with N = B * T tokens, weight (D_out, D_in) or transposed, a (r, D_in), b (D_out, r), h (N, r).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
 
 Grad = Tensor | None
@@ -34,6 +38,14 @@ class Base(NamedTuple):
     transposed: bool = False
 
 
+def transformed() -> bool:
+    """Whether a transform of `torch.func` (grad, jvp, vmap, ...) or forward-mode differentiation is at work.
+
+    These see through torch's own operations alone, so the formula has to serve them.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def _base_forward(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
@@ -45,8 +57,21 @@ def _base_backward(dy: Tensor, weight: Tensor, transposed: bool) -> Tensor:
     return dy @ (weight.t() if transposed else weight)
 
 
-def _drop(x: Tensor, keep: Tensor | None) -> Tensor:
-    return x if keep is None else x * keep
+def _drop(x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the dropped input, and the same as an output of a function: None where it is the input itself."""
+    if keep is None:
+        return x, None
+    dropped = x * keep
+    return dropped, dropped
+
+
+def _add(grad: Tensor, other: Grad) -> Tensor:
+    """Return the sum with a gradient of second order, which is there only if backward is differentiated."""
+    return grad if other is None else grad + other
+
+
+def _stacked(matrices: Sequence[Tensor]) -> Tensor:
+    return matrices[0] if len(matrices) == 1 else torch.cat(tuple(matrices))
 
 
 def _grad_b(dy: Tensor, h: Tensor, scale: float) -> Tensor:
@@ -68,27 +93,29 @@ class _Adapted(Function):
         b: Tensor,
         scale: float,
         keep: Tensor | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         y = _base_forward(x, weight, bias, transposed)
-        dropped = _drop(x, keep)
+        dropped, output = _drop(x, keep)
         h = dropped @ a.t()
         y.addmm_(h, b.t(), alpha=scale)
         ctx.save_for_backward(dropped, weight, a, b, h, keep)
         ctx.scale, ctx.transposed = scale, transposed
-        return y
+        ctx.set_materialize_grads(False)
+        return y, h, output
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Grad, dh: Grad, dd: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
         dropped, weight, a, b, h, keep = ctx.saved_tensors
-        gh = (dy @ b).mul_(ctx.scale)
+        if dy is None:  # only h and the dropped input were differentiated, of a backward
+            dy = dropped.new_zeros(dropped.shape[0], b.shape[0])
+        gh = _add((dy @ b).mul_(ctx.scale), dh)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = _base_backward(dy, weight, ctx.transposed)
             if keep is None:
                 dx.addmm_(gh, a)
             else:
-                dx.addcmul_(gh @ a, keep)
+                dx.addcmul_(_add(gh @ a, dd), keep)
         return dx, None, None, None, gh.t() @ dropped, _grad_b(dy, h, ctx.scale), None, None
 
 
@@ -96,25 +123,29 @@ class _Down(Function):
     """Sites that read the same input: all their h = A drop(x) in one GEMM, all their dA in one GEMM."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor | None, ...]:
         ranks = [a.shape[0] for a in matrices]
-        stacked = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
-        dropped = _drop(x, keep)
-        ctx.save_for_backward(dropped, stacked, keep)
-        ctx.ranks = ranks
-        return tuple((dropped @ stacked.t()).split(ranks, dim=1))
+        dropped, output = _drop(x, keep)
+        ctx.save_for_backward(dropped, keep, *matrices)
+        # A site that was not called has no gradient, rather than one of zeros.
+        ctx.set_materialize_grads(False)
+        return (output, *(dropped @ _stacked(matrices).t()).split(ranks, dim=1))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
-        dropped, stacked, keep = ctx.saved_tensors
-        gh = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
+    def backward(ctx: Any, dd: Grad, *grads: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
+        dropped, keep, *matrices = ctx.saved_tensors
+        if dd is None and all(grad is None for grad in grads):
+            return (None,) * (2 + len(grads))
+        pairs = zip(grads, matrices, strict=True)
+        given = [dropped.new_zeros(dropped.shape[0], a.shape[0]) if g is None else g for g, a in pairs]
+        gh = given[0] if len(given) == 1 else torch.cat(given, dim=1)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = gh @ stacked
+            dx = _add(gh @ _stacked(matrices), dd)
             if keep is not None:
                 dx.mul_(keep)
-        return (dx, None, *(gh.t() @ dropped).split(ctx.ranks))
+        da = (gh.t() @ dropped).split([a.shape[0] for a in matrices])
+        return (dx, None, *(None if grad is None else part for grad, part in zip(grads, da, strict=True)))
 
 
 class _Up(Function):
@@ -131,7 +162,6 @@ class _Up(Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
         weight, b, h = ctx.saved_tensors
         dx = _base_backward(dy, weight, ctx.transposed) if ctx.needs_input_grad[0] else None
@@ -148,7 +178,6 @@ class _Add(Function):
         return torch.addmm(y, h, b.t(), alpha=scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Grad, ...]:  # type: ignore[override]
         b, h = ctx.saved_tensors
         return dy, (dy @ b).mul_(ctx.scale), _grad_b(dy, h, ctx.scale), None
@@ -171,7 +200,7 @@ def down(x: Tensor, matrices: list[Tensor], keep: Tensor | None = None) -> tuple
     Returns:
         One h of shape (N, r_i) per matrix.
     """
-    return _Down.apply(_flat(x), None if keep is None else _flat(keep), *matrices)
+    return _Down.apply(_flat(x), None if keep is None else _flat(keep), *matrices)[1:]
 
 
 def up(x: Tensor, base: Base, h: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -187,7 +216,7 @@ def add(y: Tensor, h: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def adapted(x: Tensor, base: Base, a: Tensor, b: Tensor, scale: float, keep: Tensor | None = None) -> Tensor:
     """Return `W x + scale * B A drop(x)`, (..., D_out), for a dense base and a site that reads its input alone."""
-    y = _Adapted.apply(_flat(x), *base, a, b, scale, None if keep is None else _flat(keep))
+    y, *_ = _Adapted.apply(_flat(x), *base, a, b, scale, None if keep is None else _flat(keep))
     return y.view(*x.shape[:-1], y.shape[-1])
 
 

@@ -1,0 +1,291 @@
+"""Every place where PEFT, or a library around it, asks whether a method is LoRA, and what ShareLoRA does there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
+from peft.helpers import MontecloraTrainerMixin
+from peft.optimizers import create_lorafa_optimizer
+from peft.tuners.lora.intruders import reduce_intruder_dimension
+from safetensors.torch import load_file
+from toy_models import QV, adapted, bank, language_batch, llama, logits, roberta, shake, tokens, train
+from transformers import (
+    MambaConfig,
+    MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+from sharelora import ShareLoraConfig, UserError
+
+# (file, function that asks) -> what becomes of it.
+PLACES = {
+    (
+        "peft/helpers.py",
+        "MontecloraTrainerMixin.compute_loss",
+    ): "isinstance holds; a loss of 0: MonteCLoRA is refused",
+    ("peft/mapping_func.py", "get_peft_model"): "isinstance holds; it warns of EVA, which the config refuses",
+    ("peft/optimizers/lorafa.py", "LoraFAOptimizer.step"): "it needs pairs of A and B: refused by name (doors)",
+    ("peft/peft_model.py", "PeftModel.save_pretrained"): "the initial config is reset by the tuner",
+    ("peft/peft_model.py", "PeftModel._get_peft_specific_model_tags"): "left: no other tool loads it as LoRA",
+    ("peft/tuners/lora/__init__.py", ""): "the registration of LoRA itself",
+    ("peft/tuners/lora/config.py", "LoraConfig.__post_init__"): "the config sets its own type afterwards",
+    ("peft/tuners/lora/conversion.py", "convert_to_lora"): "a warning that it is LoRA already; ShareLoRA is converted",
+    ("peft/tuners/lora/intruders.py", "reduce_intruder_dimension"): "PEFT refuses it by name: not LoRA",
+    ("peft/tuners/lora/model.py", "LoraModel"): "the prefix, inherited",
+    ("peft/tuners/mixed/model.py", ""): "PEFT refuses it by name: a bank does not mix",
+    ("peft/tuners/mixed/model.py", "MixedModel._create_and_replace"): "not reached: refused before",
+    ("peft/tuners/mixed/model.py", "MixedModel._create_new_module"): "not reached: refused before",
+    ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "called as for LoRA (as_lora)",
+    ("peft/utils/hotswap.py", ""): "the same fields have to agree (doors)",
+    ("peft/utils/hotswap.py", "hotswap_adapter_from_state_dict"): "the bank is swapped (doors, swap)",
+    ("peft/utils/peft_types.py", "PeftType"): "the name of LoRA itself",
+    ("peft/utils/save_and_load.py", "get_peft_model_state_dict"): "shards are warned of by the plan (as_lora)",
+    ("peft/utils/transformers_weight_conversion.py", "convert_peft_config_for_transformers"): "a warning (as_lora)",
+    (
+        "peft/utils/transformers_weight_conversion.py",
+        "convert_peft_adapter_state_dict_for_transformers",
+    ): "left: no file of ours has experts, and a plan knows its model",
+    ("transformers/integrations/peft.py", "PeftAdapterMixin.load_adapter"): "not reached: it injects without a bank",
+}
+# Methods of their own, whose type no adapter of ours has.
+OTHERS = ("peft/tuners/adalora/", "peft/tuners/glora/")
+WORDS = ("LORA", "lora", "lora_")
+CLASSES = {"LoraConfig", "LoraModel"}
+
+
+def leaf(node: ast.AST) -> str | None:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
+
+
+def asks(node: ast.AST) -> bool:
+    """Whether an expression tells LoRA from other methods: by its type, its name, its prefix or its classes."""
+    if isinstance(node, ast.Constant):
+        return node.value in WORDS
+    if isinstance(node, ast.Call) and leaf(node.func) in ("isinstance", "issubclass"):
+        return any(leaf(part) in CLASSES for part in ast.walk(node.args[1]))
+    if isinstance(node, ast.Compare):
+        return any(leaf(part) in CLASSES for part in ast.walk(node))
+    return isinstance(node, ast.Attribute) and node.attr == "LORA"
+
+
+def places(source: str) -> Iterator[str]:
+    """The qualified name of every function or class that asks; empty for a module's own code."""
+
+    def walk(node: ast.AST, names: tuple[str, ...]) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            inner = (*names, child.name) if named else names
+            if asks(child):
+                yield ".".join(inner)
+            yield from walk(child, inner)
+
+    return walk(ast.parse(source), ())
+
+
+def test_every_place_that_asks_for_lora_is_known() -> None:
+    found = set()
+    for package in ("peft", "transformers", "accelerate"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None
+        root = Path(spec.origin).parent
+        for file in root.rglob("*.py"):
+            text = file.read_text("utf-8")
+            if package == "peft" or "peft" in text:
+                name = file.relative_to(root.parent).as_posix()
+                found |= {(name, place) for place in places(text) if not name.startswith(OTHERS)}
+    assert found == set(PLACES), "say in PLACES what ShareLoRA does there, and test it"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    return config.peft_type == PeftType.LORA",
+        "    return config.peft_type in {'LORA'}",
+        "    return isinstance(config, (lora.LoraConfig, int))",
+        "    return type(config) is LoraConfig",
+        "    return name.startswith('lora_')",
+    ],
+)
+def test_a_new_place_would_be_found(line: str) -> None:
+    assert list(places(f"class C:\n  def f(config, name):\n{line}")) == ["C.f"]
+
+
+def test_what_a_model_passes_by_is_refused_as_for_lora() -> None:
+    base = MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2))
+    before = logits(base)
+    for targets in (["in_proj", "out_proj"], "all-linear", r".*\.(in_proj|out_proj)"):
+        with pytest.raises(UserError, match="out_proj of a mamba model cannot be adapted"):
+            adapted(base, target_modules=targets)
+        assert torch.equal(logits(base), before)
+    adapted(base, target_modules=["in_proj", "x_proj"])
+
+
+SIZES = {"vocab_size": 48, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+EXPERTS = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+NOT_ADAPTED = r"down_proj, .*gate_up_proj of this model are parameters, not layers: LoRA would adapt them"
+
+
+def test_experts_that_lora_would_adapt_are_said_to_be_left(tmp_path: Path) -> None:
+    def moe() -> Any:
+        torch.manual_seed(0)
+        return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **EXPERTS, **SPECIAL, num_experts=4, mlp_only_layers=[0]))
+
+    mlp = ["gate_proj", "up_proj", "down_proj"]
+    for targets in (["q_proj", *mlp], "all-linear", r".*\.(q_proj|gate_proj|up_proj|down_proj)"):
+        with pytest.warns(UserWarning, match=NOT_ADAPTED):
+            model = get_peft_model(moe(), ShareLoraConfig(r=2, share="none", target_modules=targets))
+        paths = model.base_model.plans["default"].by_path
+        assert "model.layers.0.mlp.up_proj" in paths and not any("experts" in path for path in paths)
+    # What it adapts is decided when it is loaded.
+    model.save_pretrained(tmp_path)
+    PeftModel.from_pretrained(moe(), tmp_path)
+    pattern = {"q_proj": 3}
+    get_peft_model(moe(), ShareLoraConfig(r=2, target_modules=QV, rank_pattern=pattern))
+    assert pattern == {"q_proj": 3}
+    mixtral = MixtralForCausalLM(MixtralConfig(**SIZES, **SPECIAL, num_attention_heads=4, num_key_value_heads=2))
+    with pytest.warns(UserWarning, match=NOT_ADAPTED), pytest.raises(UserError, match="w1, w2, w3 match nothing"):
+        get_peft_model(mixtral, ShareLoraConfig(r=2, target_modules=["q_proj", "w1", "w2", "w3"]))
+    with pytest.warns(UserWarning, match="some experts of this model"), pytest.raises(UserError, match="w1 match no"):
+        get_peft_model(mixtral, ShareLoraConfig(r=2, target_modules=["q_proj", "w1"]))
+
+
+def test_shards_that_nobody_gathered_are_warned_of(tmp_path: Path) -> None:
+    model = adapted(llama(), share="a")
+    model.save_pretrained(tmp_path / "whole")
+    for name in ("lora_A/self_attn/q_proj/*/4x32", "lora_B/self_attn/q_proj/1/32x4"):
+        # As ZeRO-3 leaves a parameter, and FSDP a part of one.
+        matrix = bank(model)[name]
+        matrix.data = matrix.data[:2] if name.startswith("lora_B") else matrix.data.new_empty(0)
+    with pytest.warns(UserWarning, match=r"saved with 2 of 8 matrices in other shapes than its plan has, first lora_A"):
+        model.save_pretrained(tmp_path / "shards")
+    with pytest.raises(UserError, match="does not hold the matrices of its plan"):
+        PeftModel.from_pretrained(llama(), tmp_path / "shards")
+
+
+@pytest.mark.parametrize(
+    ("share", "init", "more"),
+    [
+        ("none", "pissa", {}),
+        ("none", "olora", {"use_rslora": True}),
+        ("none", "pissa", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}),
+        ("ab", True, {}),
+        ("none", True, {"share_plan": {"sites": [{"path": "*", "a": "{kind}", "b": "{kind}/{layer}", "r": 3}]}}),
+    ],
+)
+def test_a_fitted_adapter_is_saved_as_a_difference(tmp_path: Path, share: str, init: Any, more: dict[str, Any]) -> None:
+    model = adapted(llama(), share=share, init_lora_weights=init, **more)
+    # As PEFT's guide has it: the initial adapter is saved as one that is drawn.
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(tmp_path / "initial")
+    model.peft_config["default"].init_lora_weights = init
+    train(model, language_batch(), 3)
+    expected = logits(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="PiSSA changes|OLoRA changes")
+        model.save_pretrained(
+            tmp_path / "difference", path_initial_model_for_weight_conversion=str(tmp_path / "initial")
+        )
+    assert torch.equal(logits(model), expected) and list(model.peft_config) == ["default"]
+    again = PeftModel.from_pretrained(llama(), tmp_path / "difference")
+    torch.testing.assert_close(logits(again), expected, rtol=1e-4, atol=1e-5)
+    mine, saved = (m.base_model.plans["default"] for m in (model, again))
+    assert [e.r for e in saved.entries] == [2 * e.r for e in mine.entries] and len(saved.users) == len(mine.users)
+
+
+def test_a_difference_keeps_heads_and_refuses_dora(tmp_path: Path) -> None:
+    model = adapted(roberta(), target_modules=["query", "value"], share="a", task_type="SEQ_CLS")
+    model.save_pretrained(tmp_path / "initial")
+    shake(model)
+    shake(model, part="modules_to_save.default")
+    expected = logits(model, input_ids=tokens(4))
+    path = {"path_initial_model_for_weight_conversion": str(tmp_path / "initial")}
+    # PEFT loads the initial adapter beside the other one, whose name it finds in that of the head.
+    model.save_pretrained(tmp_path / "difference", **path)
+    again = PeftModel.from_pretrained(roberta(), tmp_path / "difference")
+    torch.testing.assert_close(logits(again, input_ids=tokens(4)), expected, rtol=1e-4, atol=1e-5)
+    model = adapted(llama(), share="a", use_dora=True)
+    model.save_pretrained(tmp_path / "initial")
+    with pytest.raises(UserError, match="the difference of two DoRA adapters is no adapter"):
+        model.save_pretrained(tmp_path / "difference", **path)
+
+
+def test_a_pickle_is_refused_when_saving_and_nothing_is_written(tmp_path: Path) -> None:
+    model = adapted(llama(), share="a")
+    before = model.peft_config["default"].to_dict()
+    for call in (
+        lambda: model.save_pretrained(tmp_path / "a", safe_serialization=False),
+        lambda: model.save_pretrained(tmp_path / "a", False),
+    ):
+        with pytest.raises(UserError, match=r"safe_serialization=False would write adapter_model\.bin, a pickle"):
+            call()
+    assert not (tmp_path / "a").exists() and model.peft_config["default"].to_dict() == before
+    model.save_pretrained(tmp_path / "a", True)
+    assert load_file(tmp_path / "a" / "adapter_model.safetensors").keys() == {
+        f"base_model.lora_bank.{name}" for name in bank(model)
+    }
+    lora = get_peft_model(llama(), LoraConfig(r=2, target_modules=QV))
+    lora.save_pretrained(tmp_path / "lora", safe_serialization=False)
+    assert (tmp_path / "lora" / "adapter_model.bin").is_file()
+
+
+def test_lorafa_is_refused_and_freezes_nothing() -> None:
+    model = adapted(llama(), share="a")
+    with pytest.raises(UserError, match="LoRA-FA needs an A and a B of its own for every layer"):
+        create_lorafa_optimizer(model, r=4, lora_alpha=8, lr=1e-3)
+    assert all(matrix.requires_grad for matrix in bank(model).values())
+    lora = get_peft_model(llama(), LoraConfig(r=4, target_modules=QV))
+    optimizer = create_lorafa_optimizer(lora, r=4, lora_alpha=8, lr=1e-3)
+    lora(**language_batch()).loss.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("share", ["none", "a", "ab"])
+def test_it_is_converted_to_lora(tmp_path: Path, share: str) -> None:
+    model = shake(adapted(llama(), share=share))
+    expected = logits(model)
+    config, tensors = convert_to_lora(model, rank=4)
+    assert config.peft_type == "LORA" and not any("lora_bank" in name for name in tensors)
+    lora = get_peft_model(llama(), config)
+    set_peft_model_state_dict(lora, tensors)
+    torch.testing.assert_close(logits(lora), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_peft_itself_refuses_these_by_name() -> None:
+    model = adapted(llama(), share="a")
+    with pytest.raises(ValueError, match="not using LoRA and is therefore not supported"):
+        reduce_intruder_dimension(model, old_adapter_name="default", new_adapter_name="less")
+    assert list(model.peft_config) == ["default"]
+    with pytest.raises(ValueError, match="`peft_type` 'SHARELORA' is not compatible with the `PeftMixedModel`"):
+        get_peft_model(llama(), ShareLoraConfig(r=2, target_modules=QV), mixed=True)
+
+
+def test_the_loss_of_monteclora_is_none(tmp_path: Path) -> None:
+    class Plain:
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+            return model(**inputs).loss
+
+    class Trainer(MontecloraTrainerMixin, Plain):
+        pass
+
+    model = adapted(llama(), share="a")
+    assert torch.equal(Trainer().compute_loss(model, language_batch()), model(**language_batch()).loss)
+
+
+def test_the_card_does_not_say_lora(tmp_path: Path) -> None:
+    adapted(llama(), share="a").save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "- lora" not in card.splitlines()
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "SHARELORA"
