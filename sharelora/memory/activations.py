@@ -250,9 +250,9 @@ def evaluation(shape: Shape, load: Workload) -> int:
 def peak(shape: Shape, plan: SharingPlan, load: Workload, checkpointing: bool, sites: Sequence[Site] = ()) -> int:
     """Return the most activation memory during one forward and backward pass, in bytes.
 
-    Without checkpointing the activations of all layers, from the first adapted one on, coexist with those of the head. With
-    it only the inputs of the layers do (and those of 8-bit layers), and one layer at a time is computed again after
-    the head's are gone.
+    Without checkpointing the activations of all layers, from the first adapted one on, coexist with those of the head.
+    With it only the inputs of the layers do (and those of 8-bit layers), and one layer at a time is computed again
+    after the head's are gone.
 
     Args:
         shape, plan, load: the model, its adapters, and the batch.

@@ -117,12 +117,12 @@ def test_the_formula_counts_what_autograd_saves(
     assert formula == pytest.approx(measured - loss, rel=0.08)
 
 
-def test_checkpointing_keeps_less_and_the_logits_stay() -> None:
+def test_checkpointing_keeps_less_and_the_head_stays() -> None:
     model = get_peft_model(llama(), ShareLoraConfig(r=8, share="a", target_modules=ALL))
     shape, plan = shape_of(model), model.base_model.plans["default"]
     load = Workload(B, T, 4)
     without, with_it = peak(shape, plan, load, False), peak(shape, plan, load, True)
-    assert B * T * shape.vocab * 12 < with_it < without
+    assert B * T * shape.vocab * 8 < with_it < without
 
 
 def test_layers_below_the_first_adapter_keep_nothing() -> None:

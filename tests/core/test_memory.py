@@ -123,13 +123,13 @@ def test_what_is_unknown_is_refused(model: nn.Module, plan: SharingPlan, wrong: 
 
 
 def test_evaluations_with_large_batches_can_need_more_than_a_step(model: nn.Module, plan: SharingPlan) -> None:
-    need = estimate(model, plan, tokens=1024, eval_batch=8)
+    need = estimate(model, plan, tokens=1024, eval_batch=32)
     assert need.evaluation is not None and need.total == need.evaluation.bytes > need.step
-    assert need.describe().endswith("in evaluations, 8 x 1024 tokens")
-    # The logits of the batch in 16 bits, and one row of them twice in fp32.
-    less = estimate(model, plan, tokens=1024, eval_batch=7)
+    assert need.describe().endswith("in evaluations, 32 x 1024 tokens")
+    # A row more needs the widest activations of a layer; however many rows, the logits are those of a chunk.
+    less = estimate(model, plan, tokens=1024, eval_batch=31)
     assert less.evaluation is not None
-    assert need.evaluation.bytes - less.evaluation.bytes == 2 * 1024 * 128256
+    assert need.evaluation.bytes - less.evaluation.bytes == 2 * 1024 * (2 * 4096 + 3 * 14336)
     assert estimate(model, plan, tokens=1024).evaluation is None and less.own < less.total
 
 

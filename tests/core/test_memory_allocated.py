@@ -15,6 +15,7 @@ from toy_models import checkpoint_layers, llama
 from sharelora import ShareLoraConfig
 from sharelora.memory.estimator import base_bytes, estimate
 from sharelora.models.load import load_base
+from sharelora.trainer.token_loss import TokenLoss
 
 BATCH, TOKENS = 2, 192
 
@@ -32,8 +33,8 @@ def allocated_peak(step: Any) -> int:
     return most
 
 
-def base_model(dtype: str) -> Any:
-    base = llama(layers=4, hidden=256, num_key_value_heads=4, vocab_size=512, use_cache=False)
+def base_model(dtype: str, vocab: int = 512) -> Any:
+    base = llama(layers=4, hidden=256, num_key_value_heads=4, vocab_size=vocab, use_cache=False)
     return base.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
 
 
@@ -49,8 +50,13 @@ def measured(model: Any, base: int, inputs: dict[str, torch.Tensor]) -> int:
     adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(adapters)
 
+    loss, tokens = TokenLoss(model), dict(inputs)
+    labels = tokens.pop("labels")
+
     def step() -> None:
-        model(**inputs).loss.backward()
+        with loss.watching(labels):
+            losses = loss.losses(model(**tokens))
+        losses.mean().backward()
         optimizer.step()
 
     step()
@@ -78,6 +84,17 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated(share: str, checkpo
     bits = 32 if dtype == "fp32" else 16
     predicted = estimated(base, model, bits, dtype, checkpointing=checkpointing, padded=False)
     assert predicted == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_large_vocabulary_has_some_of_its_logits_at_a_time(dtype: str) -> None:
+    base = base_model(dtype, 60_000)
+    weights = sum(parameter.nbytes for parameter in base.parameters())
+    model = get_peft_model(base, ShareLoraConfig(r=32, share="a", target_modules=["q_proj", "v_proj"])).train()
+    found = measured(model, weights, batch())
+    bits = 32 if dtype == "fp32" else 16
+    predicted = estimated(base, model, bits, dtype, checkpointing=False, padded=False)
+    assert predicted == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
