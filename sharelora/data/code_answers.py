@@ -35,7 +35,7 @@ class _Block:
 
     @property
     def code(self) -> str:
-        return textwrap.dedent("\n".join(self.lines))
+        return "\n".join(_dedented(self.lines))
 
 
 def read_code(text: str, prompt: str, name: str) -> tuple[str, str]:
@@ -75,12 +75,13 @@ def _divide(lines: Sequence[str]) -> tuple[list[str], list[_Block]]:
     """Divide a text into the lines before the first Markdown block, and its blocks; the last may have no end."""
     before: list[str] = []
     blocks: list[_Block] = []
-    fence, language, inside = "", "", list[str]()
+    fence, depth, language, inside = "", 0, "", list[str]()
     for line in lines:
         found = _FENCE.match(line) if len(line) <= _SEEN else None
         if not fence and found:
-            fence, language, inside = found[1], found[2].strip().lower(), []
-        elif fence and found and found[1].startswith(fence) and not found[2]:
+            fence, depth, language, inside = found[1], found.start(1), found[2].strip().lower(), []
+        elif fence and found and found[1].startswith(fence) and not found[2] and found.start(1) < depth + 4:
+            # A fence that is indented as code is part of it, of a docstring for example.
             blocks.append(_Block(language, tuple(inside)))
             fence = ""
         elif fence:
@@ -103,10 +104,11 @@ def _unfenced(lines: Sequence[str], prompt: str, name: str) -> tuple[str, str]:
         if _defines(joined, name):
             return "function", _redefined(joined, prompt, name)
         return "body", f"{prompt}{_indented(joined)}\n"
+    # Blank lines and comments around it change no program.
+    if not _first(lines[:start]) and not _first(lines[start + len(code) :]):
+        return "whole", f"{prompt}{text}\n"
     joined = "\n".join(code)
-    # Blank lines around it change no program.
-    same = joined.strip("\n") == text.strip("\n")
-    return ("whole", f"{prompt}{text}\n") if same else ("body", f"{prompt}{joined}\n")
+    return "body", f"{prompt}{joined}\n"
 
 
 def _is_indented(line: str) -> bool:
@@ -151,9 +153,24 @@ def _redefined(code: str, prompt: str, name: str) -> str:
 
 
 def _indented(code: str) -> str:
-    """Code as the body of a function; where only its first line has lost its indentation, only that gets one."""
-    lines = code.strip("\n").split("\n")
-    others = [line for line in lines[1:] if line.strip()]
-    if others and not _is_indented(lines[0]) and all(map(_is_indented, others)) and not lines[0].rstrip().endswith(":"):
-        return "\n".join([_INDENT + lines[0], *lines[1:]])
-    return textwrap.indent(textwrap.dedent("\n".join(lines)), _INDENT)
+    """Code as the body of a function, also where all lines or only the first one have lost their indentation.
+
+    A first line that opens a block (`for x in y:`) is followed by that block: if nothing behind it is less indented,
+    all lines have lost theirs.
+    """
+    first, *others = code.strip("\n").split("\n")
+    depths = [len(line) - len(line.lstrip()) for line in others if line.strip()]
+    least = min(depths, default=0)
+    opens = first.rstrip().endswith(":") and not first.startswith("#")
+    if least and not _is_indented(first) and (not opens or depths[0] > least):
+        lines = [first, *_dedented(others)]
+    else:
+        lines = _dedented([first, *others])
+    return textwrap.indent("\n".join(lines), _INDENT)
+
+
+def _dedented(lines: Sequence[str]) -> list[str]:
+    """Lines without the indentation that all of them have; blank ones, which may be a string's, stay as they are."""
+    depths = [line[: len(line) - len(line.lstrip())] for line in lines if line.strip()]
+    common = min(depths, key=len, default="")
+    return [line.removeprefix(common) for line in lines]

@@ -5,9 +5,11 @@ The sandbox is a stand-in that looks at a program's text, but for two fixed prog
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -432,3 +434,24 @@ def test_the_published_tasks(shared_data: Path) -> None:
         compile(task.program(task.solution) + task.check, task.task_id, "exec")
         # No published solution would be cut by a stop string.
         assert not any(stop in task.solution for stop in STOP), task.task_id
+
+
+@pytest.mark.realdata
+def test_the_published_solutions_are_read_in_every_form(shared_data: Path) -> None:
+    def function(program: str, name: str) -> str:
+        found = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name == name]
+        return ast.dump(found[-1])
+
+    for task in load_humaneval(shared_data):
+        answer = task.prompt + task.solution
+        whole = function(answer, task.entry_point)
+        forms = {
+            task.solution: "whole",
+            task.solution.strip(): "body",
+            f"Here is the code:\n\n{answer}\nIt does what was asked.": "function",
+            f"Here is the code:\n\n```python\n{answer}\n```\nIt does what was asked.": "block_function",
+            f"~~~\n{textwrap.dedent(task.solution)}": "block_body",
+        }
+        for text, rule in forms.items():
+            found, program = task.read(text)
+            assert (found, function(program, task.entry_point)) == (rule, whole), (task.task_id, rule)
