@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check format lint types test slow audit quickstart clean
+.PHONY: check format lint types test slow audit peft-suite quickstart clean
 
 check: lint types test
 
@@ -26,6 +26,10 @@ slow:
 # Known vulnerabilities of what is installed; needs the network.
 audit:
 	VENV=$(VENV) bash scripts/audit.sh
+
+# PEFT's own tests with shared adapters in the place of LoRA; needs the network the first time. PEFT_SUITE is the folder.
+peft-suite:
+	$(BIN)/python benchmarks/peft_suite/suite.py --save
 
 quickstart:
 	bash scripts/quickstart.sh

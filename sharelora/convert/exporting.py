@@ -20,7 +20,7 @@ from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.tuner.config import SHAREABLE_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
@@ -47,12 +47,19 @@ class ExportedLoralib:
     alpha: float
 
 
-def refuse_rewritten_base(adapter: Adapter) -> None:
-    """Refuse an initialisation that also changed the base: A and B alone do not say what was learned.
+def refuse_more_than_matrices(adapter: Adapter) -> None:
+    """Refuse an adapter of which A and B alone do not say what was learned.
 
     Raises:
-        UserError: PiSSA, OLoRA and their kin.
+        UserError: an initialisation that also changed the base (PiSSA, OLoRA and their kin), or a variant that keeps
+            something for every layer besides.
     """
+    for name, what in BEYOND_EXPORT.items():
+        if adapter.config.get(name):
+            raise UserError(
+                f"{adapter.folder} has {name}: {what}; exports and merges of files know A and B of layers alone; "
+                "load it with peft"
+            )
     init = adapter.config.get("init_lora_weights", True)
     if init not in SHAREABLE_INIT:
         raise UserError(
@@ -79,7 +86,7 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
             read as something else, or a folder in the way.
     """
     adapter = read_adapter(adapter_folder)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     build_base = base_without_weights(adapter, base)
     paths = adapter.plan.by_path
     groups = math.lcm(*(entry.site.groups for entry in adapter.plan.entries))
@@ -167,7 +174,7 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> Exported
         UserError: no complete ShareLoRA adapter there, one that loralib cannot express, or a file in the way.
     """
     adapter, file = read_adapter(adapter_folder), Path(out_file)
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     if file.exists() or file.suffix != ".safetensors":
         raise UserError(f"found {file}; need the name of a new .safetensors file; choose another")
     if adapter.config.get("use_dora"):

@@ -25,13 +25,13 @@ from sharelora.convert.adapter_file import (
     with_kernel,
 )
 from sharelora.convert.changes import ROWS
-from sharelora.convert.exporting import refuse_rewritten_base
+from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import is_encoder, meta_classifier, meta_model, model_config
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
-from sharelora.tuner.config import SHAREABLE_INIT, UNSUPPORTED
+from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT, UNSUPPORTED
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 from sharelora.tuner.register import NAME
 
@@ -113,9 +113,9 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
         raise UserError(f"{folder} is of type {peft_type!r}; need plain LORA; no other adapter is a sharing plan")
     if init not in (*SHAREABLE_INIT, "orthogonal"):
         raise UserError(f"{folder} was initialised with {init!r}, which changed the base too; need a plain LoRA")
-    for name, reason in UNSUPPORTED.items():
+    for name, reason in (UNSUPPORTED | BEYOND_EXPORT).items():
         if config.get(name):
-            raise UserError(f"{folder} has {name}, which does not go with ShareLoRA: {reason}; need a LoRA without it")
+            raise UserError(f"{folder} has {name}, which is more than A and B: {reason}; need a LoRA without it")
     pairs, others = _pairs_and_others(str(folder), load_tensors(folder / WEIGHTS_FILE))
     scalings = {}
     for path in pairs:
@@ -129,7 +129,7 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
 
 def _from_shared(adapter: Adapter) -> PlainLora:
     """Expand an adapter of this project: every module gets its own A and B."""
-    refuse_rewritten_base(adapter)
+    refuse_more_than_matrices(adapter)
     paths = adapter.plan.by_path
     return PlainLora(
         name=str(adapter.folder),

@@ -34,6 +34,8 @@ class Site:
         kernel: sizes of a convolution's kernel, () for any other map. A has the kernel, B mixes channels alone.
         groups: of a convolution: each group of its outputs reads its own r / groups rows of A.
         embedding: whether the map looks up a row per token, so that D_in is the size of the vocabulary.
+        experts: how many maps one parameter holds, each of which has r rows of A and r columns of B.
+        blocks: of how many blocks on the diagonal A and B consist; (1, 1) are dense matrices.
         rows: where the outputs of a part are, as (first, run, step): of every `step` outputs the `run` from `first` on.
             None for equal parts one after the other. In GPT-NeoX every head has its q, k and v: with heads of size 64
             its k is (64, 64, 192).
@@ -49,6 +51,8 @@ class Site:
     kernel: tuple[int, ...] = ()
     groups: int = 1
     embedding: bool = False
+    experts: int = 1
+    blocks: tuple[int, int] = (1, 1)
     rows: tuple[int, int, int] | None = None
 
     @property
@@ -74,8 +78,15 @@ class Site:
         return self.path if self.part is None else f"{self.path}[{self.part}]"
 
     def shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank."""
-        return (r, self.d_in, *self.kernel), (self.d_out, r // self.groups, *(1 for _ in self.kernel))
+        """Return the shapes of A, (r, D_in, *kernel), and B, (D_out, r / groups, 1, ...), at a rank.
+
+        With several experts, r is the rank of each. Block-diagonal matrices are kept as their blocks, one below the
+        other.
+        """
+        r *= self.experts
+        blocks_a, blocks_b = self.blocks
+        columns = r // (self.groups * blocks_b)
+        return (r, self.d_in // blocks_a, *self.kernel), (self.d_out, columns, *(1 for _ in self.kernel))
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -102,7 +113,14 @@ class Site:
 
 
 # Fields that a plan of whole linear layers does not have, with what their absence means.
-OPTIONAL: Mapping[str, Any] = {"kernel": (), "groups": 1, "embedding": False, "rows": None}
+OPTIONAL: Mapping[str, Any] = {
+    "kernel": (),
+    "groups": 1,
+    "embedding": False,
+    "rows": None,
+    "experts": 1,
+    "blocks": (1, 1),
+}
 
 
 def parent(path: str) -> str:

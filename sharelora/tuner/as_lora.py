@@ -50,7 +50,7 @@ def refuse_passed_by(config: Any, model: nn.Module, name: str) -> None:
 
 
 def warn_of_experts(config: Any, model: nn.Module) -> None:
-    """Warn where LoRA would adapt experts that a model keeps as parameters, which are no sites.
+    """Warn where LoRA would adapt experts that a model keeps as parameters, which only target_parameters names.
 
     Args:
         config: of the adapter, before its target_modules are resolved.
@@ -62,7 +62,7 @@ def warn_of_experts(config: Any, model: nn.Module) -> None:
     lora, base = as_lora(config), cast(Any, model)
     try:
         convert_peft_config_for_transformers(lora, model=model, conversions=get_model_conversion_mapping(base))
-        experts = sorted(lora.target_parameters or ())
+        experts = sorted(set(lora.target_parameters or ()) - set(config.target_parameters or ()))
     except ValueError:  # LoRA would refuse half of a fused parameter
         experts = ["some experts"]
     if experts:

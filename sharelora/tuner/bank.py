@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,21 +41,29 @@ class MatrixView(nn.Module):
         entries: those of the module: one, or one per adapted part of a fused module.
         side: A or B.
         base_layer: the view's weight appears on the device of this layer.
+        bias: of this layer's map, which it alone has, (rows,).
     """
 
     _bank: nn.ParameterDict
     _base_layer: nn.Module
 
-    def __init__(self, bank: nn.ParameterDict, entries: tuple[Entry, ...], side: str, base_layer: nn.Module) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        bank: nn.ParameterDict,
+        entries: tuple[Entry, ...],
+        side: str,
+        base_layer: nn.Module,
+        bias: nn.Parameter | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # a subclass has PEFT's own constructor behind it
         # Around nn.Module, which would register the matrices and the base layer as parts of this view, too.
         object.__setattr__(self, "_bank", bank)
         object.__setattr__(self, "_base_layer", base_layer)
         self.names = tuple(entry.a if side == "A" else entry.b for entry in entries)
-        rank, site = sum(entry.r for entry in entries), entries[0].site
+        rank, site = sum(entry.r * entry.site.experts for entry in entries), entries[0].site
         rows, columns = (rank, site.d_in) if side == "A" else (site.outputs, rank)
         # PEFT reads these three of a linear layer.
-        self.out_features, self.in_features, self.bias = rows, columns, None
+        self.out_features, self.in_features, self.bias = rows, columns, bias
         self.dimensions, self.groups = len(site.kernel), 1 if side == "A" else site.groups
         self.moves = side == "A" and bool(site.kernel)
         # For each matrix; None where one matrix is all of the view.
@@ -65,7 +74,7 @@ class MatrixView(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The matrix, (rows, columns, *kernel): the bank's own parameter where that is on the layer's device."""
-        matrices = [self._on_device(matrix) for matrix in self.parameters()]
+        matrices = [self._on_device(matrix) for matrix in self.matrices()]
         if self.paddings is None:
             return matrices[0]
         # Padded to full size and summed, so that autograd passes each matrix its own block of the gradient.
@@ -75,7 +84,7 @@ class MatrixView(nn.Module):
     @property
     def version(self) -> int:
         """A number that grows with every write to a matrix of this view."""
-        return sum(version(matrix) for matrix in self.parameters())
+        return sum(version(matrix) for matrix in self.matrices())
 
     def _on_device(self, matrix: Tensor) -> Tensor:
         base = getattr(self._base_layer, "weight", None)
@@ -84,18 +93,42 @@ class MatrixView(nn.Module):
         return matrix.to(base.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` times the matrix, (..., rows), or for a convolution (..., rows, *positions)."""
+        """Return `x` times the matrix plus the bias, (..., rows), for a convolution (..., rows, *positions)."""
         steps: dict[str, Any] = {"groups": self.groups} if self.dimensions else {}
         if self.moves:
             steps |= {"stride": self._base_layer.stride, "padding": self._base_layer.padding}
-        return _CONVOLVE[self.dimensions](x, self.weight.to(x), **steps)
+        bias = None if self.bias is None else self.bias.to(x)
+        return _CONVOLVE[self.dimensions](x, self.weight.to(x), bias, **steps)
+
+    def matrices(self) -> Iterator[nn.Parameter]:
+        """Yield the matrices of this view."""
+        return (self._bank[name] for name in self.names)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield the matrices of this view, although the bank owns them: PEFT freezes and thaws adapters through it."""
-        return (self._bank[name] for name in self.names)
+        """Yield also the matrices, although the bank owns them: PEFT freezes and thaws adapters through it."""
+        yield from self.matrices()
+        yield from super().parameters(recurse)
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features} of {', '.join(self.names)}"
+
+
+class BlockView(MatrixView, BlockDiagonalLinear):  # type: ignore[misc]
+    """A view of a matrix that consists of blocks on its diagonal; it multiplies as PEFT's module does.
+
+    Args:
+        nblocks: how many blocks.
+        parts: the arguments of `MatrixView`.
+    """
+
+    def __init__(self, nblocks: int, *parts: Any) -> None:
+        MatrixView.__init__(self, *parts)
+        self.nblocks = nblocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` times the matrix, (..., rows)."""
+        product: Tensor = BlockDiagonalLinear.forward(self, x)
+        return product
 
 
 class EmbeddingViews(nn.ParameterDict):

@@ -17,22 +17,28 @@ from sharelora.support.files import read_json, sha256, write_json
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
 from sharelora.tuner.register import peft_type
 
-# Variants of LoRA whose state belongs to one layer, or which rewrite it behind the bank's back.
+# Fields of LoRA that a bank cannot serve.
 UNSUPPORTED = {
-    "lora_bias": "the bank holds A and B only",
-    "target_parameters": "sites are linear layers",
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
-    "alora_invocation_tokens": "aLoRA needs its own forward",
-    "velora_config": "VeLoRA needs its own forward",
-    "monteclora_config": "MonteCLoRA samples per layer",
-    "kasa_config": "KaSA truncates the base weight per layer",
-    "use_bdlora": "BD-LoRA needs block-diagonal matrices",
     "use_qalora": "QA-LoRA pools the inputs of A",
     "ensure_weight_tying": "it ties to the embeddings, which are not sites",
 }
-# Initialisations that need another pass over data or freeze a side per layer.
-UNSUPPORTED_INIT = ("eva", "corda", "lora_ga", "mica")
+# What goes with a bank, and what it makes of an adapter beyond an A and a B for each of some layers. The file of the
+# adapter holds it; those of a plain LoRA and of a merged base, as they are written here, would not.
+BEYOND_EXPORT = {
+    "target_parameters": "matrices of parameters that no layer holds",
+    "use_bdlora": "block-diagonal matrices",
+    "lora_bias": "a bias of every layer",
+    "alora_invocation_tokens": "tokens from which on it acts",
+    "velora_config": "a projection of every layer's inputs",
+    "monteclora_config": "a sampler of every layer",
+    "kasa_config": "singular values of every layer, and a base without its smallest ones",
+}
+# Initialisations that give layers other ranks after the adapter is made.
+UNSUPPORTED_INIT = ("eva",)
+# What changes outputs that `enable_lora` leaves out.
+WHOLE_MODULE = {"use_dora": "DoRA rescales", "lora_bias": "its bias is added to"}
 # Initialisations that draw A alone and leave B at zero; any other makes A and B of one layer for each other.
 SHAREABLE_INIT = (True, False, "gaussian")
 
@@ -104,8 +110,8 @@ class ShareLoraConfig(LoraConfig):
                 raise UserError(f"{name} does not go with ShareLoRA: {reason}; leave it out or use peft's LoraConfig")
         if self.init_lora_weights in UNSUPPORTED_INIT:
             raise UserError(
-                f"init_lora_weights={self.init_lora_weights!r} is not supported; "
-                "use true, 'gaussian', 'pissa' or 'olora'"
+                f"init_lora_weights={self.init_lora_weights!r} is not supported: it gives layers other ranks after the "
+                "adapter is made; use true, 'gaussian', 'pissa' or another that PEFT has"
             )
         # PEFT knows layers_pattern only with layers_to_transform; here it also says which numbers count the layers.
         pattern = self.layers_pattern
@@ -116,11 +122,12 @@ class ShareLoraConfig(LoraConfig):
         if isinstance(self.share_plan, str):
             self.share_plan = read_json(self.share_plan)
         self._check_sharing()
-        if self.use_dora and self.enable_lora:
-            raise UserError(
-                "use_dora does not go with enable_lora: DoRA rescales all outputs of a module, also of the slices that "
-                "are not enabled; leave out one of them"
-            )
+        for name, does in WHOLE_MODULE.items():
+            if getattr(self, name) and self.enable_lora:
+                raise UserError(
+                    f"{name} does not go with enable_lora: {does} all outputs of a module, also of the slices that are "
+                    "not enabled; leave out one of them"
+                )
 
     def _check_sharing(self) -> None:
         if isinstance(self.share_modules, str):

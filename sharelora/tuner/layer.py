@@ -187,8 +187,9 @@ class ShareLayer(_LoraLayer):
         if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
-        # A variant, such as DoRA, has its own forward.
-        return active[0] if len(active) == 1 and active[0] not in self.lora_variant else None
+        # A variant, such as DoRA, has its own forward; the kernels know no bias of B.
+        plain = len(active) == 1 and active[0] not in self.lora_variant and not self.lora_bias[active[0]]
+        return active[0] if plain else None
 
     def _formula(self, x: Tensor, adapter: str) -> Tensor:
         """The paper's formula, for a compiler to fuse and for `torch.func` to transform."""
@@ -259,8 +260,13 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     layer_class = LAYER_CLASSES.get(type(base))
     dense = type(base) in (nn.Linear, Conv1D)
-    if layer_class is None or (dense and type(base.weight.data) is not Tensor):
-        # Weights of another tensor class (torchao, tensor parallelism) have their own dispatchers in PEFT.
+    if (
+        layer_class is None
+        or kwargs.get("parameter_name") is not None
+        or (dense and type(base.weight.data) is not Tensor)
+    ):
+        # PEFT has its own dispatchers for single parameters, and for weights of another tensor class (torchao, tensor
+        # parallelism).
         return None
     if type(base) is Conv1D:
         kwargs["is_target_conv_1d_layer"] = True

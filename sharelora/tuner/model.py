@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.lora import LoraModel
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
-from sharelora.tuner.bank import MatrixView, deposit, matrices_of
+from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
@@ -32,7 +33,15 @@ from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
-from sharelora.tuner.sites import OUT_PROJ, adaptable, own_modules, refuse_unmatched, sites_of
+from sharelora.tuner.sites import (
+    OUT_PROJ,
+    adaptable,
+    own_modules,
+    parameter_sites,
+    refuse_unmatched,
+    sites_of,
+    with_blocks,
+)
 from sharelora.tuner.tied import scale_kept, untie_before_merging, untie_before_unloading
 
 BANK = "lora_bank"
@@ -104,11 +113,15 @@ class ShareLoraModel(LoraModel):
         if saved is not None and not paths and (found := _under_other_names(model, config, saved)) is not None:
             return found
         filters = {name: getattr(config, name) for name in _FILTERS}
-        refuse_unmatched(model, config.target_modules or (), paths, filters)
+        parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern)
+        if paths or not parameters:
+            refuse_unmatched(model, config.target_modules or (), paths, filters)
         for path in paths:
             refuse_passed_by(config, model, path.rpartition(".")[2])
         equally = () if saved is None else _cut_equally(saved, paths)
-        sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally)
+        sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally) + parameters
+        if config.use_bdlora:
+            sites = [with_blocks(site, config.use_bdlora) for site in sites]
         if saved is not None:
             own = [entry.site for entry in saved.entries]
             if sites != own and len(sites) == len(own):
@@ -162,6 +175,8 @@ class ShareLoraModel(LoraModel):
             parameter_name=parameter_name,
         )
         layer = getattr(parent, target_name)
+        if parameter_name is not None and getattr(layer, "parameter_name", None) != parameter_name:
+            layer = target  # another adapter has wrapped the parameter before
         if lora_config.init_lora_weights == "gaussian" and len(entries) > 1:
             # PEFT draws with deviation 1 / r, and its r is the sum over the parts of a fused module.
             layer.lora_A[adapter_name].weight.data.mul_(len(entries))
@@ -177,8 +192,10 @@ class ShareLoraModel(LoraModel):
         """Put the matrices of a layer of PEFT into the bank, and views of them into the layer."""
         bank = self.bank(adapter_name)
         for side, matrices in matrices_of(layer, adapter_name).items():
-            view = MatrixView(bank, entries, side, layer.get_base_layer())
             made = matrices[adapter_name]
+            parts = (bank, entries, side, layer.get_base_layer(), getattr(made, "bias", None))
+            blocks = isinstance(made, BlockDiagonalLinear)
+            view = BlockView(made.nblocks, *parts) if blocks else MatrixView(*parts)
             # An embedding's matrices are parameters, those of other layers modules with one.
             deposit(bank, made if isinstance(made, nn.Parameter) else made.weight, view)
             matrices[adapter_name] = view

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
@@ -169,6 +171,64 @@ def sites_of(
                 parts = None if path in cut_equally else layout_of(parent, path, site.d_out)
                 sites.extend(_parts(site, flags, parts))
     return sites
+
+
+def parameter_sites(
+    model: nn.Module, names: Iterable[str], layers_pattern: str | Sequence[str] | None = None
+) -> list[Site]:
+    """Describe parameters, such as the stacked weights of experts, as sites.
+
+    Args:
+        model: the base model, perhaps with other adapters on it.
+        names: ends of the parameters' paths, as PEFT's `target_parameters`.
+        layers_pattern: see `layers_of`.
+
+    Raises:
+        UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
+    """
+    names = list(names)
+    # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
+    inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
+    found: dict[str, dict[str, Any]] = {}
+    for module_path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            path = f"{module_path}.{name}".replace(".base_layer", "")
+            if not f"{module_path}.{name}".startswith(inside) and any(f".{path}".endswith(f".{n}") for n in names):
+                found[path] = _stacked(path, parameter, getattr(module, "is_transposed", False))
+    if names and not found:
+        raise UserError(f"target_parameters {', '.join(names)} match no parameter of the model; name some that it has")
+    modules = [path for path, module in own_modules(model) if adaptable(module)]
+    positions = {path: Layers([*modules, *found], layers_pattern).position(path) for path in found}
+    several = len({stack for stack, layer, _ in positions.values() if layer is not None}) > 1
+    return [
+        Site(path, f"{stack}.{kind}" if several and layer is not None else kind, layer, **found[path])
+        for path, (stack, layer, kind) in positions.items()
+    ]
+
+
+def _stacked(path: str, parameter: nn.Parameter, transposed: bool) -> dict[str, int]:
+    """Return what `Site` says of a matrix, (D_out, D_in), or a stack, (experts, D_out, D_in), or transposed."""
+    if parameter.ndim == 2:
+        return {"d_in": parameter.shape[1], "d_out": parameter.shape[0]}
+    if parameter.ndim != 3:
+        raise UserError(f"{path} has {parameter.ndim} dimensions; need 2 or 3; leave it out of target_parameters")
+    experts, rows, columns = parameter.shape
+    d_in, d_out = (rows, columns) if transposed else (columns, rows)
+    return {"d_in": d_in, "d_out": d_out, "experts": experts}
+
+
+def with_blocks(site: Site, settings: Any) -> Site:
+    """Return a site whose A or B is block-diagonal where PEFT makes it so.
+
+    Args:
+        site: of a linear layer.
+        settings: PEFT's `BdLoraConfig`, or its fields as read from a file.
+    """
+    fields = settings if isinstance(settings, Mapping) else vars(settings)
+    named = [fields.get(f"target_modules_bd_{side}") or () for side in "ab"]
+    counts = [fields["nblocks"] if any(name in site.path for name in names) else 1 for names in named]
+    # PEFT refuses a module that is named for both.
+    return replace(site, blocks=(counts[0], counts[1]))
 
 
 def base_of(module: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("speed", "memory", "scores")
+FOLDERS = ("speed", "memory", "scores", "peft_suite")
 # Its flags are the fields of a recipe for torch.
 HEAVY = ("pretrain_gpt2.py",)
 PROGRAM = """
@@ -31,7 +31,7 @@ def commands() -> list[Path]:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(commands()) == 13
+    assert len(commands()) == 14
 
 
 @pytest.mark.parametrize("file", commands(), ids=lambda file: file.stem)

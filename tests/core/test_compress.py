@@ -273,7 +273,7 @@ def test_sources_of_another_form_are_refused(tmp_path: Path) -> None:
     rule, out = SharingRule("a"), tmp_path / "out"
     for change, message in (
         ({"peft_type": "IA3"}, "is of type 'IA3'; need plain LORA"),
-        ({"lora_bias": True}, "has lora_bias, which does not go with ShareLoRA"),
+        ({"lora_bias": True}, "has lora_bias, which is more than A and B: a bias of every layer"),
         ({"init_lora_weights": "pissa"}, "changed the base too"),
         ({"target_modules": ["q_proj", "k_proj", "v_proj"]}, "its target_modules name others of the base too"),
     ):

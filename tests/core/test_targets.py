@@ -12,7 +12,7 @@ from torch import nn
 from toy_models import adapted, bank, gpt2, llama
 
 from sharelora import ShareLoraConfig, UserError, find_sites
-from sharelora.tuner.config import UNSUPPORTED, UNSUPPORTED_INIT
+from sharelora.tuner.config import BEYOND_EXPORT, UNSUPPORTED, UNSUPPORTED_INIT
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -100,6 +100,7 @@ def test_what_the_model_lacks_is_refused(settings: dict[str, Any], message: str)
         ({"share_plan": {"sites": []}, "share_groups": "odd_even"}, "share_plan names every matrix"),
         ({"share_plan": {"sites": []}, "rank_pattern": {"q_proj": 2}}, "share_plan names every matrix"),
         ({"use_dora": True, "enable_lora": {"c_attn": [True, False, True]}}, "DoRA rescales all outputs"),
+        ({"lora_bias": True, "enable_lora": {"c_attn": [True, False, True]}}, "its bias is added to all outputs"),
     ],
 )
 def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -108,15 +109,8 @@ def test_configs_that_contradict_themselves_are_refused(settings: dict[str, Any]
 
 
 VALUES: dict[str, Any] = {
-    "lora_bias": True,
-    "target_parameters": ["w"],
     "layer_replication": [(0, 2)],
     "arrow_config": object(),
-    "alora_invocation_tokens": [1],
-    "velora_config": object(),
-    "monteclora_config": object(),
-    "kasa_config": object(),
-    "use_bdlora": object(),
     "use_qalora": True,
     "ensure_weight_tying": True,
 }
@@ -130,7 +124,7 @@ def test_every_variant_that_breaks_sharing_is_refused_with_its_reason(field: str
 
 @pytest.mark.parametrize("init", UNSUPPORTED_INIT)
 @pytest.mark.filterwarnings("ignore")
-def test_data_driven_initialisations_are_refused(init: str) -> None:
+def test_initialisations_that_change_ranks_are_refused(init: str) -> None:
     with pytest.raises((UserError, ValueError), match=init):
         ShareLoraConfig(target_modules=["q_proj"], init_lora_weights=init)
 
@@ -147,7 +141,7 @@ def test_every_field_of_peft_is_accounted_for() -> None:
         "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
         "qalora_group_size",
     }  # fmt: skip
-    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED)
+    assert set(LoraConfig.__dataclass_fields__) == works | idle | set(UNSUPPORTED) | set(BEYOND_EXPORT)
 
 
 def test_rank_and_alpha_patterns_are_those_of_peft() -> None:

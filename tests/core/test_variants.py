@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import BdLoraConfig, KasaConfig, LoraConfig, MontecloraConfig, PeftModel, VeloraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from toy_models import (
@@ -26,8 +26,21 @@ from toy_models import (
 )
 
 from sharelora import UserError
+from sharelora.convert.exporting import export_lora
 
-FITTED = ["pissa", "pissa_niter_4", "olora", "orthogonal"]
+FITTED = ["pissa", "pissa_niter_4", "olora", "orthogonal", "mica"]
+# What each variant keeps for a layer besides its matrices, as a part of a parameter's or buffer's name.
+BESIDE: dict[str, tuple[dict[str, Any], str]] = {
+    "lora_bias": ({"lora_bias": True}, "lora_B.default.bias"),
+    "alora": ({"alora_invocation_tokens": [3], "task_type": "CAUSAL_LM"}, ""),
+    "velora": ({"velora_config": VeloraConfig(num_groups=4)}, "lora_velora_embed.default"),
+    "monteclora": ({"monteclora_config": MontecloraConfig(num_samples=2)}, "lora_monteclora_sampler.default"),
+    "bdlora": (
+        {"use_bdlora": BdLoraConfig(target_modules_bd_a=["q_proj"], target_modules_bd_b=["v_proj"], nblocks=2)},
+        "",
+    ),
+    "kasa": ({"kasa_config": KasaConfig()}, "lora_diag.default"),
+}
 LOFTQ = {"loftq_bits": 4, "loftq_iter": 1}
 
 
@@ -103,6 +116,48 @@ def test_dora_begins_as_the_base_even_if_b_does_not_begin_at_zero() -> None:
             layer = model.base_model.model.get_submodule(entry.site.path)
             weight = layer.base_layer.weight + layer.get_delta_weight("default")
             torch.testing.assert_close(layer.lora_magnitude_vector["default"].weight, weight.norm(dim=1))
+
+
+@pytest.mark.parametrize("variant", BESIDE)
+@pytest.mark.parametrize("share", ["none", "a", "ab"])
+@pytest.mark.filterwarnings("ignore:.*has no bias")
+def test_variants_with_more_than_matrices_are_those_of_peft(share: str, variant: str, tmp_path: Path) -> None:
+    settings, beside = BESIDE[variant]
+    ours, theirs = shake(adapted(llama(), share=share, **settings)), peft_lora(llama(), **settings)
+    mine, other = dict(ours.base_model.model.named_modules()), dict(theirs.base_model.model.named_modules())
+    for entry in ours.base_model.plans["default"].entries:
+        layer, twin = mine[entry.site.path], other[entry.site.path]
+        state = {name: value for name, value in layer.state_dict().items() if name in twin.state_dict()}
+        assert any(beside in name for name in state)
+        twin.load_state_dict(state, strict=False)
+        twin.lora_A["default"].weight.data = bank(ours)[entry.a].data.clone()
+        twin.lora_B["default"].weight.data = bank(ours)[entry.b].data.clone()
+    ours.eval(), theirs.eval()
+    expected = logits(theirs, input_ids=tokens())
+    torch.testing.assert_close(logits(ours, input_ids=tokens()), expected, rtol=1e-5, atol=1e-6)
+    with ours.disable_adapter():
+        assert (logits(ours, input_ids=tokens()) - expected).abs().max() > 1e-3
+    ours.save_pretrained(str(tmp_path))
+    again = PeftModel.from_pretrained(llama(), tmp_path).eval()
+    torch.testing.assert_close(logits(again, input_ids=tokens()), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["velora", "monteclora", "kasa", "lora_bias", "bdlora"])
+@pytest.mark.filterwarnings("ignore:.*has no bias")
+def test_variants_with_more_than_matrices_train_shared(variant: str) -> None:
+    model = adapted(llama(), share="ab", **BESIDE[variant][0])
+    losses = train(model, language_batch(), 8)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("variant", BESIDE)
+@pytest.mark.filterwarnings("ignore:.*has no bias")
+def test_what_is_more_than_matrices_is_not_exported_as_if_it_were_not_there(variant: str, tmp_path: Path) -> None:
+    adapted(llama(), share="a", **BESIDE[variant][0]).save_pretrained(str(tmp_path / "adapter"))
+    field = next(iter(BESIDE[variant][0]))
+    with pytest.raises(UserError, match=f"has {field}: .*exports and merges of files know A and B of layers alone"):
+        export_lora(tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_rslora_scales_by_the_root_of_the_rank() -> None:

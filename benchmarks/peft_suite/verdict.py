@@ -1,0 +1,112 @@
+"""What a run says about a way to share: of the tests that pass with LoRA, which pass, are refused, or fail."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.peft_suite.session import Outcome
+
+PASSED, NAMED, NATURE, FAILED = "passed", "refused by name", "refused by nature", "failed"
+KINDS = (PASSED, NAMED, NATURE, FAILED)
+# A UserError is a ValueError; PEFT itself refuses with the latter what the tuner tells it that it cannot.
+REFUSALS = ("UserError", "ValueError")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A refusal that is meant.
+
+    Attributes:
+        kind: by name: a variant of LoRA that is not supported; by nature: what cannot share.
+        message: pattern of the message; its first group, if it has one, is the label.
+        label: for the table.
+    """
+
+    kind: str
+    message: str
+    label: str = ""
+
+
+REASONS = (
+    Reason(NAMED, r"(\w+) does not go with ShareLoRA"),
+    Reason(NAMED, r"(init_lora_weights='\w+') is not supported"),
+    Reason(NAMED, r"need the weights as safetensors|a pickle, which ShareLoRA does not load", "weights as a pickle"),
+    Reason(NATURE, r"shares no [AB]: no two", "no two matrices of the model have one shape"),
+    Reason(NATURE, r"computes A and B of each layer for each other", "an initialisation that fits A and B to a layer"),
+    Reason(NATURE, r"for linear layers, which", "an initialisation of linear layers, for other layers"),
+    Reason(NATURE, r"share matrices and cannot be combined", "a combination of adapters that share"),
+    Reason(NATURE, r"gives .* another lora_[AB]/", "a combination that makes A and B of each layer for each other"),
+    Reason(NATURE, r"`inject_adapter_in_model` does not support", "layers without the tuner that owns the bank"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a test that passes with LoRA.
+
+    Attributes:
+        test: its name in pytest.
+        kind: one of `KINDS`.
+        label: the reason of a refusal, or the error of a failure.
+    """
+
+    test: str
+    kind: str
+    label: str
+
+
+def comparable(baseline: Iterable[Outcome]) -> list[str]:
+    """Return the tests about LoRA that pass with it."""
+    return [outcome.test for outcome in baseline if outcome.about_lora and outcome.result == "passed"]
+
+
+def judge(baseline: Iterable[Outcome], outcomes: Iterable[Outcome]) -> list[Verdict]:
+    """Judge every comparable test; one that is missing or was skipped has failed."""
+    found = {outcome.test: outcome for outcome in outcomes}
+    return [_verdict(test, found.get(test)) for test in comparable(baseline)]
+
+
+def _verdict(test: str, outcome: Outcome | None) -> Verdict:
+    if outcome is None or outcome.result in ("skipped", "expected"):
+        return Verdict(test, FAILED, "not run" if outcome is None else f"{outcome.result}, not passed")
+    if outcome.result == "passed":
+        return Verdict(test, PASSED, "")
+    for error, message in outcome.errors:
+        if error in REFUSALS:
+            for reason in REASONS:
+                match = re.search(reason.message, message)
+                if match:
+                    return Verdict(test, reason.kind, reason.label or match[1])
+    error, message = outcome.errors[0] if outcome.errors else ("", "")
+    return Verdict(test, FAILED, f"{error}: {message.strip().splitlines()[0] if message.strip() else ''}"[:160])
+
+
+def summary(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """Return the counts of a run as JSON data: of all, per module of tests, per reason, and the failures by name."""
+    verdicts = list(verdicts)
+    modules: dict[str, Counter[str]] = {}
+    for verdict in verdicts:
+        modules.setdefault(module(verdict.test), Counter())[verdict.kind] += 1
+    refusals = Counter((v.kind, v.label) for v in verdicts if v.kind in (NAMED, NATURE))
+    return {
+        "comparable": len(verdicts),
+        **{kind: sum(v.kind == kind for v in verdicts) for kind in KINDS},
+        "modules": {name: {kind: counts[kind] for kind in KINDS} for name, counts in modules.items()},
+        "reasons": [{"kind": kind, "label": label, "tests": n} for (kind, label), n in refusals.most_common()],
+        "failures": {v.test: v.label for v in verdicts if v.kind == FAILED},
+    }
+
+
+def module(test: str) -> str:
+    """Return the name of a test's module, without `test_`."""
+    return test.partition("::")[0].rpartition("/")[2].removeprefix("test_").removesuffix(".py")
+
+
+def share_of_passed(counts: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the percentage that passed, of the comparable tests and of those that are not refused by nature."""
+    passed, comparable = counts[PASSED], counts["comparable"]
+    return 100 * passed / max(comparable, 1), 100 * passed / max(comparable - counts[NATURE], 1)
