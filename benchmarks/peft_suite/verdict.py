@@ -34,6 +34,9 @@ class Reason:
 REASONS = (
     Reason(NAMED, r"(\w+) does not go with ShareLoRA"),
     Reason(NAMED, r"(init_lora_weights='\w+') is not supported"),
+    Reason(NAMED, r"(LoRA-FA) needs an A and a B of its own"),
+    Reason(NAMED, r"(reduce_intruder_dimension) does not go with"),
+    Reason(NAMED, r"need a linear layer, an embedding, a convolution or MultiheadAttention", "modules of other kinds"),
     Reason(NAMED, r"need the weights as safetensors|a pickle, which ShareLoRA does not load", "weights as a pickle"),
     Reason(NATURE, r"shares no [AB]: no two", "no two matrices of the model have one shape"),
     Reason(NATURE, r"computes A and B of each layer for each other", "an initialisation that fits A and B to a layer"),
