@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    NoMatchingPeftModuleError,
+    PeftModel,
+    convert_to_lora,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
 from peft.helpers import MontecloraTrainerMixin
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, create_riemannian_optimizer
 from peft.tuners.lora import LoraLayer
@@ -332,6 +339,26 @@ def test_riemannian_preconditioning_is_that_of_lora() -> None:
     before = logits(twins(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])[1])
     assert (logits(lora) - before).abs().max() > 1e-3
     torch.testing.assert_close(logits(ours), logits(lora), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"target_modules": ["qq"]}, r"Target modules .* not found in the base model"),
+        ({"target_modules": ["qq"], "modules_to_save": ["lm_head"]}, "No modules were targeted for adaptation"),
+        ({"target_modules": QV, "exclude_modules": QV}, "No modules were targeted for adaptation"),
+    ],
+)
+def test_no_module_is_the_error_of_peft_too_in_its_words(settings: dict[str, Any], words: str) -> None:
+    model = adapted(llama(), share="none")
+    for config in (LoraConfig(r=2, **settings), ShareLoraConfig(r=2, **settings)):
+        with pytest.raises(NoMatchingPeftModuleError, match=words) as error:
+            get_peft_model(llama(), config)
+    with pytest.raises(UserError, match=words):
+        model.add_adapter("other", ShareLoraConfig(r=2, **settings))
+    assert isinstance(error.value, UserError) and "\n" not in str(error.value)
+    assert ("All modules were excluded" in str(error.value)) == ("exclude_modules" in settings)
+    assert list(model.peft_config) == ["default"]
 
 
 @pytest.mark.parametrize("share", ["a", "b", "ab"])
