@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharelora.data.begin import AUTO
 from sharelora.evaluation.commands import Options
 from sharelora.flags import program
 from sharelora.flags.fields import add_fields, take
@@ -39,7 +40,8 @@ PAIRS, LONGEST_PAIR = 8, 2048
 
 def add_similarity_flags(parser: Parser) -> None:
     """Add the flags of `sharelora similarity`."""
-    add_fields(parser, Options, "model and output")
+    # Texts begin as rows do in training, so there is no choice.
+    add_fields(parser, Options, "model and output", ("bos",))
     parser.add_argument(
         "--sample", metavar="NAME", help="texts: a text file, a table with a column text, or a data set's name"
     )
@@ -49,7 +51,7 @@ def add_similarity_flags(parser: Parser) -> None:
         help="images of a sample in LLaVA's json, for a vision-language model",
     )
     add_choice_flags(parser.add_argument_group("groups"))
-    parser.set_defaults(output=OUTPUT, limit=TEXTS, batch_size=8)
+    parser.set_defaults(output=OUTPUT, limit=TEXTS, batch_size=8, bos=AUTO)
 
 
 def run_similarity(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharelora.data.code_answers import read_code
 from sharelora.data.find import parse_split
 from sharelora.data.registry import KNOWN
 from sharelora.data.rows import BadCell, Row, cell, summary
@@ -36,6 +37,10 @@ class CodeProblem:
     def program(self, completion: str) -> str:
         """The whole program: the prompt and its completion."""
         return f"{self.prompt}{completion}\n"
+
+    def read(self, answer: str) -> tuple[str, str]:
+        """The whole program in an answer of any form, and the rule that has read it, see `code_answers.read_code`."""
+        return read_code(answer, self.prompt, self.entry_point)
 
     @property
     def check(self) -> str:

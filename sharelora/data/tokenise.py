@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharelora.data.arguments import DataArguments
+from sharelora.data.begin import begin_token, begun
 from sharelora.data.context import Context
 from sharelora.data.rows import Row, changed, place, summary
 from sharelora.data.token_rows import TokenRows
@@ -109,7 +110,7 @@ class Encoder:
             )
         self.tokenizer, self.args, self.demonstrations, self.render = tokenizer, args, demonstrations, render
         self.context, self.new_tokens = context, new_tokens
-        self.bos: Ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.bos: Ids = begin_token(tokenizer)
         self.eos: int = tokenizer.eos_token_id
         self.adds_space = adds_space(tokenizer)
 
@@ -217,7 +218,7 @@ class Encoder:
 
     def _begun(self, ids: Ids) -> Ids:
         """Begin with the begin token, exactly once."""
-        return ids if ids[:1] == self.bos else self.bos + ids
+        return begun(ids, self.bos)
 
     def _cut_source(self, ids: Ids, limit: int) -> Ids:
         start = len(self.bos) if ids[:1] == self.bos else 0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from sharelora.data import gsm8k, humaneval
+from sharelora.data import begin, gsm8k, humaneval
 from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import NO_ADAPTER, Parser, positive, tiny_environment
 from sharelora.sandbox import BUBBLEWRAP, MODES, RLIMITS
@@ -49,6 +49,12 @@ class Options:
     data_root: str | None = help_field(None, "folder of data sets; by default SHARELORA_DATA, else the hub")
     bits: int = help_field(16, "precision of the base; 4 and 8 quantise it", type=int, choices=(4, 8, 16, 32))
     dtype: str = help_field("auto", "of weights, or of 4-bit arithmetic", choices=("auto", "bf16", "fp16", "fp32"))
+    bos: str = help_field(
+        begin.AUTO,
+        "begin token before prompts: always, never, or auto: as an adapter of this project was tuned, else as the "
+        "tokenizer writes texts",
+        choices=begin.CHOICES,
+    )
     tiny: bool = help_field(tiny_environment, "use the project's own small model and data, and few items")
     dry_run: bool = help_field(False, "find model, adapter and items, write nothing, and stop before loading weights")
 

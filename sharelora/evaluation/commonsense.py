@@ -48,12 +48,14 @@ def run(options: CommonsenseOptions, began: float) -> None:
     subject = locate_subject(options)
     root = data_root(options.data_root, options.tiny)
     items = options.choose(load_commonsense(options.tasks, root), lambda item: item.task)
-    job = prepared = None
+    job = prepared = begin = None
     if options.by != "likelihood":
         job = prepare_generation(options, subject, questions(items))
+        begin = job.begin
     if options.by != "generated" and not options.generate_only:
         tokenizer = load_tokenizer(subject.base)
-        prepared = prepare_answers(tokenizer, choices(items), subject.context(options.max_length))
+        begin = subject.begin(tokenizer, options.bos)
+        prepared = prepare_answers(tokenizer, choices(items), subject.context(options.max_length), begin.ids)
         subject.require_embeddings(tokenizer, prepared.encoded)
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(items))
@@ -75,8 +77,9 @@ def run(options: CommonsenseOptions, began: float) -> None:
     # Also under one name each, for comparisons of runs.
     every = {**{f"commonsense_{name}": way["accuracy"] for name, way in metrics.items()}, **metrics}
     rows = records(items, ways)
-    write_evaluation(options, "commonsense", subject, model, rows, every, time.monotonic() - began)
-    print(table(metrics))
+    write_evaluation(options, "commonsense", subject, model, rows, every, time.monotonic() - began, begin)
+    assert begin is not None, "there is at least one way to answer"
+    print(f"{table(metrics)}\n{begin.line()}")
     print(f"wrote {options.output}")
 
 

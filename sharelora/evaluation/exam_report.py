@@ -132,6 +132,7 @@ def run(exam: Exam, options: ExamOptions, began: float) -> None:
     """
     subject = locate_subject(options)
     tokenizer = load_tokenizer(subject.base)
+    begin = subject.begin(tokenizer, options.bos)
     prepared = load_exam(
         exam,
         tokenizer,
@@ -144,6 +145,7 @@ def run(exam: Exam, options: ExamOptions, began: float) -> None:
         root=data_root(options.data_root, options.tiny),
         leave_out=options.skip_too_long,
         subjects=options.subjects,
+        begin=begin.ids,
     )
     subject.require_embeddings(tokenizer, prepared.encoded)
     if options.dry_run:
@@ -153,10 +155,10 @@ def run(exam: Exam, options: ExamOptions, began: float) -> None:
     model = subject.load(options)
     report = examine(model, prepared, options.batch_size, not options.no_cache, Progress(exam.title))
     metrics = report.metrics()
-    write_evaluation(options, exam.name, subject, model, report.rows(), metrics, time.monotonic() - began)
+    write_evaluation(options, exam.name, subject, model, report.rows(), metrics, time.monotonic() - began, begin)
     shots, prompt = prepared.wanted_shots, options.prompt
     print(table(f"{exam.title} {options.split}, {shots}-shot, {prompt} prompt", metrics))
-    print(f"wrote {folder}")
+    print(f"{begin.line()}\nwrote {folder}")
 
 
 def table(title: str, metrics: Mapping[str, Any]) -> str:

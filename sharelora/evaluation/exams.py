@@ -135,6 +135,7 @@ def prepare(
     limit: int | None,
     prompt: str = "qlora",
     leave_out: bool = False,
+    begin: Sequence[int] | None = None,
 ) -> PreparedExam:
     """Write and tokenise the prompts; from one that is too long whole examples are dropped, with a warning.
 
@@ -148,6 +149,7 @@ def prepare(
         limit: most tokens of a prompt; None for no limit.
         prompt: how questions are written down, a name of `sharelora.data.questions.PROMPTS`.
         leave_out: skip questions that are too long even without examples, with a warning, instead of raising.
+        begin: what prompts begin with; by default the begin token, as in training.
 
     Raises:
         UserError: a question is too long even without examples, or a subject has too few examples.
@@ -157,7 +159,7 @@ def prepare(
     prompts: dict[int, Encoded] = {}
     waiting = list(range(len(questions)))
     while waiting:
-        encoded = encode_items(tokenizer, [write(questions[index], examples[index]) for index in waiting])
+        encoded = encode_items(tokenizer, [write(questions[index], examples[index]) for index in waiting], begin)
         prompts.update(zip(waiting, encoded, strict=True))
         waiting = [waiting[index] for index in too_long(encoded, limit) if examples[waiting[index]] > 0]
         for index in waiting:
@@ -223,6 +225,7 @@ def load_exam(
     root: Path | None = None,
     leave_out: bool = False,
     subjects: Sequence[str] | None = None,
+    begin: Sequence[int] | None = None,
 ) -> PreparedExam:
     """Read a split of an exam and prepare its prompts.
 
@@ -239,6 +242,7 @@ def load_exam(
         root: folder of local data; None for what the environment or the hub has.
         leave_out: see `prepare`.
         subjects: ask only about these; None for all.
+        begin: see `prepare`.
 
     Raises:
         UserError: no data, no question asked for, an unknown subject, examples that are the questions themselves or
@@ -254,7 +258,7 @@ def load_exam(
     loaded, disagreeing = exam.load(split, root)
     questions = choose(of_subjects(loaded, subjects), count, seed)
     solved = exam.load(exam.examples, root)[0] if shots else []
-    prepared = prepare(tokenizer, questions, solved, shots, limit, prompt, leave_out)
+    prepared = prepare(tokenizer, questions, solved, shots, limit, prompt, leave_out, begin)
     subjects_asked = dict.fromkeys(question.subject for question in prepared.questions)
     categories = {subject: exam.category(subject) for subject in subjects_asked} if exam.category else {}
     if disagreeing is None:

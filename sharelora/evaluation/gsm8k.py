@@ -43,9 +43,10 @@ def run(options: Gsm8kOptions, began: float) -> None:
         return
     report = Gsm8kReport(problems, result.texts)
     metrics = {**report.metrics(), **result.metrics()}
-    write_evaluation(options, "gsm8k", subject, result.model, report.rows(), metrics, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    write_evaluation(options, "gsm8k", subject, result.model, report.rows(), metrics, seconds, job.begin)
     print(table(f"GSM8K {options.split}, {options.shots}-shot", metrics))
-    print(f"{result.line()}\nwrote {options.output}")
+    print(f"{result.line()}\n{job.begin.line()}\nwrote {options.output}")
 
 
 def write_prompts(problems: Sequence[WordProblem], shots: int) -> list[Prompt]:

@@ -7,13 +7,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from sharelora import sandbox
+from sharelora.data.code_answers import RULES
 from sharelora.data.humaneval import CodeProblem, load_humaneval
-from sharelora.data.rows import BadCell, Row, cell, parse_rows, read_rows, summary
+from sharelora.evaluation.code_samples import Sample, read_samples, require_samples, samples_of
 from sharelora.evaluation.commands import HumanEvalOptions
 from sharelora.evaluation.generation.job import (
     GenerationResult,
@@ -22,8 +22,8 @@ from sharelora.evaluation.generation.job import (
     prepare_generation,
     write_texts,
 )
-from sharelora.evaluation.generation.settings import Generated, Prompt
-from sharelora.evaluation.programs import OutcomeStore, Program, Runner, judge
+from sharelora.evaluation.generation.settings import Prompt
+from sharelora.evaluation.programs import OutcomeStore, Runner, judge
 from sharelora.evaluation.subject import Subject, data_root, locate_subject, write_evaluation
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
 from sharelora.reporting.progress import Progress
@@ -108,58 +108,22 @@ def _test(
     runner: Runner,
 ) -> None:
     store = OutcomeStore(require_writable(options.output), options.overwrite)
-    programs = [sample.program for sample in samples]
+    # Most samples are read alike in both ways, and equal programs are run once.
+    programs = [*(sample.program for sample in samples), *(sample.program_any for sample in samples)]
     conditions = {"sandbox": options.sandbox, "seconds": options.seconds}
     outcomes = judge(programs, runner, conditions, options.workers, store, Progress("testing", unit="programs"))
-    report = HumanEvalReport(samples, outcomes, options.k)
+    report = HumanEvalReport(samples, outcomes[: len(samples)], outcomes[len(samples) :], options.k)
     metrics = {**report.metrics(), **({} if result is None else result.metrics())}
     model = None if result is None else result.model
-    write_evaluation(options, "humaneval", subject, model, report.rows(), metrics, time.monotonic() - began)
+    begin, seconds = None if result is None else result.begin, time.monotonic() - began
+    write_evaluation(options, "humaneval", subject, model, report.rows(), metrics, seconds, begin)
     print(table(metrics))
-    print(("" if result is None else f"{result.line()}\n") + f"wrote {options.output}")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One completion of one task.
-
-    Args:
-        task: the function to complete.
-        completion: the text after the task's prompt.
-        details: further facts for its record.
-    """
-
-    task: CodeProblem
-    completion: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def program(self) -> Program:
-        """The whole program, and the test of the task."""
-        return Program(self.task.program(self.completion), self.task.check)
-
-    def row(self) -> dict[str, Any]:
-        """Its record before it is tested; `--samples_file` reads such records."""
-        return {"task_id": self.task.task_id, "completion": self.completion, **self.details}
+    print(("" if result is None else f"{result.line()}\n{result.begin.line()}\n") + f"wrote {options.output}")
 
 
 def write_prompts(tasks: Sequence[CodeProblem]) -> list[Prompt]:
     """The tasks as prompts; a task's random numbers depend on its name, not on its index."""
     return [Prompt("", task.prompt, task.task_id) for task in tasks]
-
-
-def samples_of(tasks: Sequence[CodeProblem], texts: Sequence[Generated], each: int) -> list[Sample]:
-    """Assign generated texts to their tasks.
-
-    Args:
-        tasks: what was completed.
-        texts: task by task, the samples of each together.
-        each: samples per task.
-    """
-    return [
-        Sample(tasks[index // each], text.text, {"sample": index % each, "tokens": text.tokens, "ended": text.ended})
-        for index, text in enumerate(texts)
-    ]
 
 
 def _samples_of_file(
@@ -175,99 +139,60 @@ def _samples_of_file(
     return samples
 
 
-def read_samples(
-    path: str | Path, tasks: Sequence[CodeProblem], every: Sequence[CodeProblem]
-) -> tuple[list[Sample], int]:
-    """Read samples: rows with `task_id` and `completion`, as this project and OpenAI's human-eval write them.
-
-    Args:
-        path: a file of rows, see `sharelora.data.rows`.
-        tasks: those that are scored.
-        every: all that there are.
-
-    Returns:
-        Their samples in the order of the file, and how many samples of other tasks there are.
-
-    Raises:
-        UserError: no such file, a malformed row, or a task without samples.
-    """
-    by_name = {task.task_id: task for task in every}
-
-    def sample(row: Row) -> Sample:
-        name, completion = cell(row, "task_id"), cell(row, "completion")
-        if name not in by_name:
-            raise BadCell(f"the unknown task_id '{summary(name)}'")
-        try:
-            completion.encode()
-        except UnicodeEncodeError as error:
-            raise BadCell("half a character in column completion") from error
-        return Sample(by_name[name], completion)
-
-    if not Path(path).is_file():
-        raise UserError(f"found no file {path}; need samples to score; check --samples_file")
-    wanted = {task.task_id for task in tasks}
-    parsed = parse_rows(read_rows(path), str(path), sample)
-    samples = [sample for sample in parsed if sample.task.task_id in wanted]
-    missing = sorted(wanted - {sample.task.task_id for sample in samples})
-    if missing:
-        raise UserError(
-            f"found no samples of {len(missing)} of {len(tasks)} tasks in {path}, first {missing[0]}; need some of "
-            "each; add them, or choose tasks with --limit"
-        )
-    return samples, len(parsed) - len(samples)
-
-
-def require_samples(k: Sequence[int], samples: int, source: str) -> None:
-    """Refuse a k that is larger than the number of samples.
-
-    Args:
-        k: every k of pass@k.
-        samples: the fewest of any task.
-        source: the flag or file that they come from, for the message.
-
-    Raises:
-        UserError: k > samples.
-    """
-    if max(k) > samples:
-        raise UserError(
-            f"found --k {max(k)} with {samples} samples of a task ({source}); need at least as many as k; lower --k, "
-            "or give more samples"
-        )
-
-
 @dataclass(frozen=True)
 class HumanEvalReport:
     """Samples and their outcomes.
 
     Args:
         samples: of all tasks.
-        outcomes: one for each.
+        outcomes: of each, its completion as it is.
+        outcomes_any: of each, its completion read in any form.
         k: every k of pass@k.
     """
 
     samples: Sequence[Sample]
     outcomes: Sequence[Outcome]
+    outcomes_any: Sequence[Outcome]
     k: Sequence[int]
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """Task -> its samples, and how many of them passed."""
+        return self._counts(self.outcomes)
+
+    def _counts(self, outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
         by_task: dict[str, list[bool]] = {}
-        for sample, outcome in zip(self.samples, self.outcomes, strict=True):
+        for sample, outcome in zip(self.samples, outcomes, strict=True):
             by_task.setdefault(sample.task.task_id, []).append(outcome.passed)
         return {name: (len(passed), sum(passed)) for name, passed in by_task.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One record per sample: the completion and its outcome."""
-        return [{**sample.row(), **vars(outcome)} for sample, outcome in zip(self.samples, self.outcomes, strict=True)]
+        """One record per sample: the completion, its outcome, and that of its reading in any form."""
+        parts = zip(self.samples, self.outcomes, self.outcomes_any, strict=True)
+        return [
+            {
+                **sample.row(),
+                **vars(outcome),
+                "read_by": sample.read_by,
+                "passed_any": anyhow.passed,
+                "status_any": anyhow.status,
+            }
+            for sample, outcome, anyhow in parts
+        ]
 
     def metrics(self) -> dict[str, Any]:
-        """Every number of the report: pass@k with its standard error over tasks, and every task by itself."""
+        """Every number of the report: pass@k with its standard error over tasks, and every task by itself.
+
+        `pass@k` is the published score: a completion counts as it is. `pass@k_any` also reads what chat models write
+        (blocks, sentences, the whole function again), and `read_by` counts the samples by the rule that has read them.
+        """
         counts, sizes = self.counts, sorted(set(self.k))
-        means = {size: over_tasks(list(counts.values()), size) for size in sizes}
+        rules = Counter(sample.read_by for sample in self.samples)
         return {
-            **{f"pass@{size}": mean.mean for size, mean in means.items()},
-            **{f"pass@{size}_stderr": mean.standard_error for size, mean in means.items()},
+            **_scores(counts, sizes, ""),
+            **_scores(self._counts(self.outcomes_any), sizes, "_any"),
+            "passed_any": sum(outcome.passed for outcome in self.outcomes_any),
+            "read_by": {rule: rules[rule] for rule in RULES},
             "task_count": len(counts),
             "samples": len(self.samples),
             "passed": sum(outcome.passed for outcome in self.outcomes),
@@ -283,11 +208,22 @@ class HumanEvalReport:
         }
 
 
+def _scores(counts: Mapping[str, tuple[int, int]], sizes: Sequence[int], ending: str) -> dict[str, float | None]:
+    means = {size: over_tasks(list(counts.values()), size) for size in sizes}
+    return {
+        **{f"pass@{size}{ending}": mean.mean for size, mean in means.items()},
+        **{f"pass@{size}{ending}_stderr": mean.standard_error for size, mean in means.items()},
+    }
+
+
 def table(metrics: Mapping[str, Any]) -> str:
     """The result in a few lines."""
     lines = [f"HumanEval, {metrics['task_count']:,} tasks, {metrics['samples']:,} samples"]
     for name in (name for name in metrics if name.startswith("pass@") and not name.endswith("_stderr")):
         error = metrics[f"{name}_stderr"]
-        lines.append(f"  {name:<20}{metrics[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
+        shown = f"{name.removesuffix('_any')} in any form" if name.endswith("_any") else name
+        lines.append(f"  {shown:<20}{metrics[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
+    read = ", ".join(f"{count:,} {rule}" for rule, count in metrics["read_by"].items())
+    lines.append(f"  read in any form: {read}")
     statuses = ", ".join(f"{count:,} {status}" for status, count in metrics["statuses"].items())
     return "\n".join([*lines, f"  samples: {statuses}"])

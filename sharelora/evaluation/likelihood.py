@@ -74,13 +74,16 @@ class Prepared:
     encoded: tuple[Encoded, ...]
 
 
-def prepare_answers(tokenizer: Any, items: Sequence[Item], limit: int | None = None) -> Prepared:
+def prepare_answers(
+    tokenizer: Any, items: Sequence[Item], limit: int | None = None, begin: Sequence[int] | None = None
+) -> Prepared:
     """Tokenise items, prompts and answers separately as tuning does.
 
     Args:
         tokenizer: the model's.
         items: the questions; `answers` holds the whole texts that may follow.
         limit: most tokens of a prompt; None for no limit.
+        begin: what prompts begin with; by default the begin token, as in training.
 
     Raises:
         UserError: prompts longer than the limit, or answers that cannot be distinguished.
@@ -89,7 +92,7 @@ def prepare_answers(tokenizer: Any, items: Sequence[Item], limit: int | None = N
         answers: tree(answer_tokens(tokenizer, answers)) for answers in dict.fromkeys(item.answers for item in items)
     }
     trees = tuple(by_answers[item.answers] for item in items)
-    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items])
+    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], begin)
     encoded = tuple(
         Encoded(start, rest + path, tokens, item.group)
         for item, branches, (start, rest) in zip(items, trees, prompts, strict=True)
@@ -129,4 +132,4 @@ def score_answers(
 
 def answer_tokens(tokenizer: Any, answers: Sequence[str]) -> list[Ids]:
     """Tokenise answers by themselves, without a start token."""
-    return [start + rest for start, rest in encode_prompts(tokenizer, [("", text) for text in answers], bos=False)]
+    return [start + rest for start, rest in encode_prompts(tokenizer, [("", text) for text in answers], begin=())]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sharelora.data.begin import begin_token
 from sharelora.evaluation.batching import context_length, evaluating
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings
@@ -24,9 +25,9 @@ from sharelora.evaluation.tokens import Encoded, Ids, Item, common, encode_items
 Beam = tuple[float, tuple[int, ...]]
 
 
-def score_one_by_one(model: Any, tokenizer: Any, items: Sequence[Item]) -> Scored:
+def score_one_by_one(model: Any, tokenizer: Any, items: Sequence[Item], begin: Sequence[int] | None = None) -> Scored:
     """Answer multiple choice items one prompt at a time; see `sharelora.evaluation.multiple_choice.score`."""
-    encoded = encode_items(tokenizer, items)
+    encoded = encode_items(tokenizer, items, begin)
     require_room(encoded, context_length(model.config))
     device = model.get_input_embeddings().weight.device
     with evaluating(model), torch.no_grad():
@@ -37,9 +38,12 @@ def score_one_by_one(model: Any, tokenizer: Any, items: Sequence[Item]) -> Score
 
 
 @torch.no_grad()
-def score_answers_one_by_one(model: Any, tokenizer: Any, items: Sequence[Item]) -> Scored:
+def score_answers_one_by_one(
+    model: Any, tokenizer: Any, items: Sequence[Item], begin: Sequence[int] | None = None
+) -> Scored:
     """Answer items of longer answers, each answer behind its whole prompt; see `likelihood.score_answers`."""
-    prompts = [start + rest for start, rest in encode_prompts(tokenizer, [(item.prefix, item.text) for item in items])]
+    texts = [(item.prefix, item.text) for item in items]
+    prompts = [start + rest for start, rest in encode_prompts(tokenizer, texts, begin)]
     rows = [
         [prompt + ids for ids in answer_tokens(tokenizer, item.answers)]
         for item, prompt in zip(items, prompts, strict=True)
@@ -61,20 +65,31 @@ def _likelihood(model: Any, row: Ids, start: int) -> float:
 
 @torch.no_grad()
 def generate_one_by_one(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], settings: GenerationSettings
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    settings: GenerationSettings,
+    begin: Sequence[int] | None = None,
 ) -> list[Generated]:
     """Generate the texts that follow prompts; see `sharelora.evaluation.generation.engine.generate`."""
+    start = begin_token(tokenizer) if begin is None else list(begin)
     return [
-        _generate(model, tokenizer, prompt, settings, draws(settings.seed, prompt.name or str(index), sample, 4096))
+        _generate(
+            model, tokenizer, prompt, settings, draws(settings.seed, prompt.name or str(index), sample, 4096), start
+        )
         for index, prompt in enumerate(prompts)
         for sample in range(settings.samples)
     ]
 
 
 def _generate(
-    model: Any, tokenizer: Any, prompt: Prompt, settings: GenerationSettings, draws: torch.Tensor
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    settings: GenerationSettings,
+    draws: torch.Tensor,
+    start: list[int],
 ) -> Generated:
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     prompt_ids = start + tokenizer(prompt.prefix + prompt.text, add_special_tokens=False)["input_ids"]
     ids: list[int] = []
     device, numbers = model.get_input_embeddings().weight.device, draws.tolist()

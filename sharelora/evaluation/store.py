@@ -69,11 +69,11 @@ class Store(ABC, Generic[Key, Result]):
             before, now = (dict(json.loads(line)["settings"]) for line in (head, self.head))
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error, 1) from error
-        changed = [name for name in now if before.get(name) != now[name]]
+        changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
         if changed:
             name = changed[0]
             raise UserError(
-                f"{self.path} was made with {name} {before.get(name)}, this run has {now[name]}; choose another "
+                f"{self.path} was made with {name} {before.get(name)}, this run has {now.get(name)}; choose another "
                 f"{self.folder_flag}, or --overwrite to start again"
             )
 

@@ -13,12 +13,13 @@ import torch
 from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
+from sharelora.data.begin import Beginning
 from sharelora.data.context import Context
 from sharelora.data.find import DATA_FOLDER
 from sharelora.evaluation.commands import PREDICTIONS, Options
 from sharelora.evaluation.tokens import Encoded
 from sharelora.flags.parser import NO_ADAPTER
-from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
+from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter, tuned_with_begin
 from sharelora.models.context import context_of
 from sharelora.models.load import load_base, resolve_model
 from sharelora.reporting.environment import peak_memory
@@ -55,6 +56,15 @@ class Subject:
         """Return the most tokens that the model may read: its context, or less; None if nothing limits them."""
         limits = [self.reads().tokens, max_length]
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def begin(self, tokenizer: Any, bos: str) -> Beginning:
+        """Return what prompts begin with, see `Beginning.choose`.
+
+        Args:
+            tokenizer: the base's.
+            bos: as `--bos` names it.
+        """
+        return Beginning.choose(tokenizer, bos, None if self.adapter is None else tuned_with_begin(self.adapter))
 
     def reads(self) -> Context:
         """Return what the model can read."""
@@ -135,6 +145,7 @@ def write_evaluation(
     rows: Iterable[Mapping[str, Any]],
     metrics: Mapping[str, Any],
     seconds: float,
+    begin: Beginning | None = None,
 ) -> None:
     """Write one record per item and the result, each atomically, into the output folder.
 
@@ -147,14 +158,16 @@ def write_evaluation(
         rows: the records.
         metrics: every number.
         seconds: wall clock time of the whole command.
+        begin: what prompts begin with; None where there were none.
     """
     predictions = write_records(options.output, rows)
+    asked = {} if begin is None else {"prompts_begin": begin.to_json()}
     base, adapter = (None, None) if subject is None else (subject.base, subject.adapter)
     write_result(
         Path(options.output),
         kind,
         {**vars(options), "model": base, "adapter": adapter and str(adapter)},
-        {**metrics, "peak_memory_bytes": peak_memory()},
+        {**metrics, **asked, "peak_memory_bytes": peak_memory()},
         _saved_plan(adapter) if model is None else plan_facts(model),
         {"predictions": predictions, **({} if adapter is None else {"adapter": adapter})},
         seconds,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sharelora.data.begin import begin_token, begun
 from sharelora.support.errors import UserError
 
 Ids = tuple[int, ...]
@@ -72,32 +73,34 @@ class _Tokens:
 
     Args:
         tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
-        bos: begin with the start token if the tokenizer has one, as training does.
+        begin: what each begins with, exactly once; None for the begin token, as in training.
     """
 
-    def __init__(self, tokenizer: Any, bos: bool) -> None:
+    def __init__(self, tokenizer: Any, begin: Sequence[int] | None) -> None:
         self.tokenizer = tokenizer
-        self.bos: Ids = (tokenizer.bos_token_id,) if bos and tokenizer.bos_token_id is not None else ()
+        self.begin = begin_token(tokenizer) if begin is None else begin
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         # `verbose` would warn of long texts; callers that need them to fit check that with the model's own limit.
         rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [self.bos + tuple(row) for row in rows]
+        return [tuple(begun(row, self.begin)) for row in rows]
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[tuple[str, str]], bos: bool = True) -> list[tuple[Ids, Ids]]:
+def encode_prompts(
+    tokenizer: Any, prompts: Sequence[tuple[str, str]], begin: Sequence[int] | None = None
+) -> list[tuple[Ids, Ids]]:
     """Tokenise prompts that begin alike.
 
     Args:
         tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
         prompts: the beginning and the rest of each.
-        bos: begin with the start token if the tokenizer has one, as training does.
+        begin: what each begins with, exactly once; by default the begin token, as in training.
 
     Returns:
         For each the tokens of its beginning, none where the whole does not start with them or the beginning is empty;
         and the other tokens, at least one if there is any text.
     """
-    tokens = _Tokens(tokenizer, bos)
+    tokens = _Tokens(tokenizer, begin)
     starts = {prefix: tokens([prefix])[0] for prefix in dict.fromkeys(prefix for prefix, _ in prompts)}
     starts[""] = ()  # A start token by itself is not worth a separate pass.
     parts = []
@@ -136,22 +139,22 @@ def by_beginning(starts: Sequence[Ids]) -> dict[Ids, list[int]]:
     return {**groups, **({(): whole} if whole else {})}
 
 
-def encode_items(tokenizer: Any, items: Sequence[Item], bos: bool = True) -> list[Encoded]:
+def encode_items(tokenizer: Any, items: Sequence[Item], begin: Sequence[int] | None = None) -> list[Encoded]:
     """Tokenise items; every prompt is tokenised whole, so sharing a prefix changes no token.
 
     Args:
         tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
         items: the questions.
-        bos: begin with the start token if the tokenizer has one, as training does.
+        begin: what each begins with, exactly once; by default the begin token, as in training.
 
     Raises:
         UserError: an answer is more than one token.
     """
-    tokens = _Tokens(tokenizer, bos)
+    tokens = _Tokens(tokenizer, begin)
     # Tokens do not span the end of a line, so prompts with the same last line end in the same tokens: one is tried.
     endings = {_ending_key(item): item for item in items}
     follows = {key: _ending(tokens, item) for key, item in endings.items()}
-    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], bos)
+    prompts = encode_prompts(tokenizer, [(item.prefix, item.text) for item in items], begin)
     return [_ended(item, *ids, follows[_ending_key(item)]) for item, ids in zip(items, prompts, strict=True)]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sharelora.data.arguments import DataArguments
+from sharelora.data.begin import begin_token, begun
 from sharelora.data.context import Context
 from sharelora.data.formats import format_of, format_rows
 from sharelora.data.instructions import find_source
@@ -133,14 +134,23 @@ def _formatted(rows: list[Row], form: str) -> list[str]:
     return [row["input"] + (row["output"] or "") for group in groups for row in group]
 
 
-def encode(tokenizer: Any, sample: Sample, max_length: int, context: Context | None = None) -> list[list[int]]:
+def encode(
+    tokenizer: Any,
+    sample: Sample,
+    max_length: int,
+    context: Context | None = None,
+    begin: Sequence[int] | None = None,
+) -> list[list[int]]:
     """Tokenise texts with the tokenizer's own special tokens; texts that are too long are cut at their end.
+
+    A model is compared on what it is tuned on, so texts also begin as rows do in training.
 
     Args:
         tokenizer: the model's.
         sample: the texts.
         max_length: most tokens of a text, special ones included.
         context: what the model can read, if that is known.
+        begin: what rows begin with in training; by default the begin token.
 
     Raises:
         UserError: no text has two tokens besides special ones, or one has a token that the model does not know.
@@ -156,6 +166,8 @@ def encode(tokenizer: Any, sample: Sample, max_length: int, context: Context | N
             f"found {len(counts)} texts in {sample.origin}, the longest with {max(counts)} token; need texts of at "
             f"least {_LEAST_TOKENS}; give another sample"
         )
+    begin = begin_token(tokenizer) if begin is None else begin
+    usable = [begun(ids, begin) for ids in usable]
     short, cut = len(counts) - len(usable), sum(len(ids) > max_length for ids in usable)
     if short:
         logger.info("note: %d of %d texts have fewer than %d tokens", short, len(counts), _LEAST_TOKENS)
@@ -174,6 +186,7 @@ def measure(
     max_length: int = MAX_LENGTH,
     batch_size: int = 8,
     rows: list[list[int]] | None = None,
+    begin: Sequence[int] | None = None,
 ) -> Similarity:
     """Measure how similar the layers of a model are on texts.
 
@@ -185,12 +198,13 @@ def measure(
         max_length: most tokens of a text.
         batch_size: texts at once; the result does not depend on it beyond rounding.
         rows: what `encode` has made of the sample; None to do that now.
+        begin: see `encode`.
 
     Raises:
         UserError: texts of one token, or a model without a stack of layers.
     """
     context = context_of(model.config)
-    rows = encode(tokenizer, sample, max_length, context) if rows is None else rows
+    rows = encode(tokenizer, sample, max_length, context, begin) if rows is None else rows
     batches = _padded(rows, batch_size, padding_id(tokenizer, context))
     return compare_layers(model, batches, sample, name, len(rows), max_length)
 

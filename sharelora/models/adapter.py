@@ -15,7 +15,8 @@ from sharelora.support import hub
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
 from sharelora.support.lazy import moved_functions
-from sharelora.tuner.files import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
+from sharelora.tuner.files import CONFIG_FILE, PICKLE_FILE, SETTINGS, WEIGHTS_FILE
+from sharelora.tuner.register import NAME
 
 
 def resolve_adapter(name_or_path: str | Path) -> Path:
@@ -68,6 +69,25 @@ def recorded_base(name_or_path: str | Path) -> str | None:
     """Return the base model that an adapter says it was trained on, or None."""
     base = read_json(resolve_adapter(name_or_path) / CONFIG_FILE).get("base_model_name_or_path")
     return str(base) if base else None
+
+
+def tuned_with_begin(folder: Path) -> bool | None:
+    """Whether the rows that an adapter was tuned on began with the tokenizer's begin token, if it has one.
+
+    The folder of a run of this project has its settings. Every task begins rows so but data-to-text, whose inputs are
+    as LoRA's. An adapter that shares matrices is taken for one of this project's wherever it lies.
+
+    Args:
+        folder: the adapter's.
+
+    Returns:
+        None for an adapter of another program.
+    """
+    for place in (folder, *folder.resolve().parents[:2]):
+        settings = read_json(place / SETTINGS) if (place / SETTINGS).is_file() else None
+        if isinstance(settings, dict) and "processes" in settings:
+            return "seq_len" not in settings
+    return True if read_json(folder / CONFIG_FILE).get("peft_type") == NAME else None
 
 
 def load_adapter(model: PreTrainedModel, name_or_path: str | Path, trainable: bool = False) -> PeftModel:

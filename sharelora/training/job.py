@@ -48,6 +48,7 @@ class Job(Generic[A, D]):
         bare: what to pass for the bare base where the output folder holds an unfinished run.
         whole: modules of the base that are trained as a whole and saved with the adapter.
         also_precise: what else has a precision, for the log.
+        begins: its rows begin with the begin token.
         one_gpu: the model is on one GPU even if there are more.
     """
 
@@ -59,6 +60,7 @@ class Job(Generic[A, D]):
     bare: ClassVar[str] = "--adapter none"
     whole: ClassVar[tuple[str, ...]] = ()
     also_precise: ClassVar[str] = ""
+    begins: ClassVar[bool] = True
     one_gpu: ClassVar[bool] = False
 
     # Before anything is loaded.
@@ -128,7 +130,7 @@ class Job(Generic[A, D]):
 
     def group(self, run: Run[A]) -> Run[A]:
         """Measure the layers for --share_groups auto."""
-        return group_on_texts(run)
+        return group_on_texts(run, self.begins)
 
     def meta_model(self, run: Run[A]) -> nn.Module:
         """Return the base on the meta device."""

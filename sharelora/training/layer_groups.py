@@ -27,11 +27,15 @@ logger = logging.getLogger(__name__)
 SAMPLE_SEED = 0  # the groups must not differ between runs of different seeds
 
 
-def group_on_texts(run: Run[Any]) -> Run[Any]:
+def group_on_texts(run: Run[Any], begins: bool = True) -> Run[Any]:
     """Make sure that the similarities that `--share_groups auto` means are in the output folder.
 
     They are measured once, on texts, with the base loaded as the run loads it: a resumed run finds them there, and
     with them its first groups.
+
+    Args:
+        run: see `with_measured`.
+        begins: whether the run's rows begin with the begin token; texts then do too.
 
     Returns:
         The run with the groups in its adapter's settings; LoRA's in a dry run that would have to measure.
@@ -45,7 +49,7 @@ def group_on_texts(run: Run[Any]) -> Run[Any]:
     def read() -> Sample:
         return read_sample(values["similarity_sample"], values["similarity_texts"], SAMPLE_SEED, run.data_root)
 
-    return with_measured(run, read, lambda sample: _measure(run, sample))
+    return with_measured(run, read, lambda sample: _measure(run, sample, begins))
 
 
 def with_measured(
@@ -97,6 +101,7 @@ def _is_measured(file: Path, base: str, digest: str, max_length: int) -> bool:
     return (before.model, before.digest, before.max_length) == (model_name(base), digest, max_length)
 
 
-def _measure(run: Run[Any], sample: Sample) -> Similarity:
+def _measure(run: Run[Any], sample: Sample, begins: bool) -> Similarity:
     model = load_any(run.base, **base_options(run))
-    return measure(model, load_tokenizer(run.base, **run.args.model.hub), sample, run.base)
+    tokenizer = load_tokenizer(run.base, **run.args.model.hub)
+    return measure(model, tokenizer, sample, run.base, begin=None if begins else ())

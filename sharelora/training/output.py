@@ -19,12 +19,11 @@ from sharelora.trainer.devices import is_first
 from sharelora.trainer.exact_state import STATE, TRAINER_STATE
 from sharelora.trainer.lock import Lock
 from sharelora.training.arguments import ADAPTER, MODEL
-from sharelora.tuner.files import CONFIG_FILE
+from sharelora.tuner.files import CONFIG_FILE, SETTINGS
 
 logger = logging.getLogger(__name__)
 
 COMPLETED = "completed"
-SETTINGS = "settings.json"
 SELECTED = "selected.safetensors"  # the best weights so far, in a GLUE checkpoint
 # How the rows of an update are dealt to processes; their product is the number of rows.
 _DEALT = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")

@@ -25,10 +25,11 @@ from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import explained
 from sharelora.training.job import Job
-from sharelora.training.output import SETTINGS, begin, finish
+from sharelora.training.output import begin, finish
 from sharelora.training.resolve import resolve
 from sharelora.training.run import Data, LastEvaluation, Run, Session
 from sharelora.training.settings import trainer_settings
+from sharelora.tuner.files import SETTINGS
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ UNSUPPORTED = {
     "layer_replication": "replicated layers share base weights, not adapters",
     "arrow_config": "Arrow routes between whole adapters",
     "use_qalora": "QA-LoRA pools the inputs of A",
-    "ensure_weight_tying": "it ties to the embeddings, which are not sites",
 }
 # What goes with a bank, and what it makes of an adapter beyond an A and a B for each of some layers. The file of the
 # adapter holds it; those of a plain LoRA and of a merged base, as they are written here, would not.
 BEYOND_EXPORT = {
     "target_parameters": "matrices of parameters that no layer holds",
+    "ensure_weight_tying": "a head that uses what was trained of the embeddings",
     "use_bdlora": "block-diagonal matrices",
     "lora_bias": "a bias of every layer",
     "alora_invocation_tokens": "tokens from which on it acts",

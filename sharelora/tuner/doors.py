@@ -7,18 +7,21 @@ matter who has imported what before; whatever is not ShareLoRA's goes on to PEFT
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper, wraps
+from types import FunctionType
 from typing import Any
 
-import torch
-from peft import PeftModel
+from peft import PeftModel, mixed_model
+from peft.optimizers import loraplus, riemannian
 from peft.optimizers.lorafa import LoraFAOptimizer
+from peft.tuners.lora import intruders
 from peft.utils import hotswap, loftq_utils
 from peft.utils.peft_types import PeftType
 
 from sharelora.support.errors import UserError
 from sharelora.tuner import swap
 from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
+from sharelora.tuner.optimizers import group_embeddings, refuse_lorafa, trained_pairs
 from sharelora.tuner.register import peft_type
 
 
@@ -66,8 +69,45 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
         return True
 
     def pairs(original: Callable[..., None], optimizer: Any, params: Any, *args: Any, **kwargs: Any) -> None:
-        _refuse_pairs(params, f".{bank}.")
+        refuse_lorafa(params, f".{bank}.")
         original(optimizer, params, *args, **kwargs)
+
+    def lora_pairs(original: Callable[..., Any], model: Any) -> Any:
+        tuner = tuner_of(model)
+        return original(model) if tuner is None else trained_pairs(tuner)
+
+    def lora_plus(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+        optimizer, tuner = original(model, *args, **kwargs), tuner_of(model)
+        if tuner is not None:
+            group_embeddings(optimizer, tuner)
+        return optimizer
+
+    def mix(original: Callable[..., None], peft_config: Any) -> None:
+        if isinstance(peft_config, config_cls):
+            raise UserError(
+                "PeftMixedModel does not go with ShareLoRA: it makes layers without the tuner that owns the bank; "
+                "leave out mixed=True or use peft's LoraConfig"
+            )
+        original(peft_config)
+
+    def reduce(
+        original: Callable[..., None], peft_model: Any, old_adapter_name: str = "default", *args: Any, **kwargs: Any
+    ) -> None:
+        tuner = tuner_of(peft_model)
+        if tuner is None:
+            return original(peft_model, old_adapter_name, *args, **kwargs)
+        plan = tuner.plans[old_adapter_name]
+        if plan.shares or any(entry.site.part is not None for entry in plan.entries):
+            raise UserError(
+                "reduce_intruder_dimension computes A and B of each layer for each other, so layers cannot share one; "
+                "export the adapter as plain LoRA first (sharelora export)"
+            )
+        if embedding := next((entry.site.path for entry in plan.entries if entry.site.embedding), None):
+            raise UserError(
+                f"reduce_intruder_dimension does not go with {embedding}: PEFT gives A and B of an embedding each "
+                "other's shape; use an adapter of linear layers"
+            )
+        return original(_AsLora(peft_model), old_adapter_name, *args, **kwargs)
 
     def fit(original: Callable[..., None], loader: Any, peft_model: Any, *args: Any, **kwargs: Any) -> None:
         tuner = tuner_of(peft_model)
@@ -86,6 +126,26 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
     _stand_before(hotswap, "hotswap_adapter_from_state_dict", swap_in)
     _stand_before(hotswap, "_pad_lora_weights", pad)
     _stand_before(LoraFAOptimizer, "__init__", pairs)
+    _stand_before(riemannian, "_collect_lora_pairs", lora_pairs)
+    _stand_before(mixed_model, "_check_config_compatible", mix)
+    _stand_inside(intruders.reduce_intruder_dimension, reduce)
+    _stand_inside(loraplus.create_loraplus_optimizer, lora_plus)
+
+
+class _AsLora:
+    """A model that says that it is LoRA, for a function that asks nothing else.
+
+    Args:
+        model: of ShareLoRA.
+    """
+
+    peft_type = PeftType.LORA
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 def _stand_before(owner: Any, name: str, function: Callable[..., Any]) -> None:
@@ -99,24 +159,16 @@ def _stand_before(owner: Any, name: str, function: Callable[..., Any]) -> None:
     setattr(owner, name, standing)
 
 
-def _refuse_pairs(params: Any, bank: str) -> None:
-    """Refuse LoRA-FA, which takes parameters as pairs of an A and the B behind it; the bank has no pairs.
+def _stand_inside(found: Any, function: Callable[..., Any]) -> None:
+    """As `_stand_before`, for a function that users import by its name: what they have got is this very object."""
+    original = FunctionType(found.__code__, found.__globals__, found.__name__, found.__defaults__, found.__closure__)
+    update_wrapper(original, found).__kwdefaults__ = found.__kwdefaults__
 
-    Raises:
-        UserError: matrices of a bank are among the parameters. Those that PEFT froze before are trained again.
-    """
-    named: list[tuple[str, torch.nn.Parameter]] = []
-    for group in params:
-        if isinstance(group, dict) and "names" in group:
-            named += zip(group["names"], group["params"], strict=True)
-    banked = [(name.partition(bank)[2], value) for name, value in named if bank in name]
-    if not banked:
-        return
-    trained = tuple(f"{name.partition('.')[0]}.lora_A" for name, value in banked if value.requires_grad)
-    for name, value in banked:
-        if name.startswith(trained):
-            value.requires_grad_(True)
-    raise UserError(
-        "LoRA-FA needs an A and a B of its own for every layer, and ShareLoRA keeps each matrix once; "
-        "use another optimizer, or peft's LoraConfig"
-    )
+    def standing(*args: Any, **kwargs: Any) -> Any:
+        return __sharelora__(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
+
+    key = f"__sharelora_{found.__name__}"
+    found.__globals__[key] = lambda *args, **kwargs: function(original, *args, **kwargs)
+    found.__code__ = standing.__code__.replace(co_names=(key,))
+    found.__defaults__ = found.__kwdefaults__ = None
+    found.__wrapped__ = original

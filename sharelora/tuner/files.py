@@ -13,6 +13,8 @@ from sharelora.support.files import sha256
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
+# What a run of this project writes beside its adapter and its checkpoints as soon as it begins.
+SETTINGS = "settings.json"
 
 
 def verify_weights(folder: Path, expected: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -84,6 +85,7 @@ class ShareLoraModel(LoraModel):
         config: Any = self.peft_config[adapter_name]
         warn_of_experts(config, model)
         # A copy, so that a refused configuration is as it was.
+        self._refuse_tied_matrices(model, copy.deepcopy(config))
         plan, now_at = self._plan(model, copy.copy(config))
         config.check(plan)
         if any(old != new for old, new in now_at.items()):
@@ -100,6 +102,27 @@ class ShareLoraModel(LoraModel):
             matrix.requires_grad_(requires_grad)
         paths = {path for plan in self.plans.values() for path in plan.by_path}
         group_siblings({path: module for path, module in model.named_modules() if path in paths})
+
+    def _refuse_tied_matrices(self, model: nn.Module, config: Any) -> None:
+        """Refuse to tie the adapter of a head to that of the embeddings; whole copies and trained tokens can be tied.
+
+        Args:
+            model: the base model.
+            config: a copy, into which PEFT writes what it would tie.
+
+        Raises:
+            UserError: the head's A would be the B of the embeddings and its B their A, which no plan says.
+        """
+        if not config.ensure_weight_tying:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT says the same when it adapts the model
+            self._check_tied_modules(model, config)
+        if getattr(config, "target_modules_to_tie", None):
+            raise UserError(
+                "ensure_weight_tying does not go with ShareLoRA where embeddings are in target_modules: the head would "
+                "use their matrices the other way round; leave it out, or name the embeddings in modules_to_save"
+            )
 
     def _describe(self, config: Any, adapter_name: str) -> None:
         """Write into a configuration what an adapter of this model is."""

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from peft import NoMatchingPeftModuleError
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
@@ -53,6 +54,10 @@ def find_sites(
     return sites_of(model, paths, enable_lora)
 
 
+class NoModulesError(UserError, NoMatchingPeftModuleError):
+    """Names that select no module; also the error of PEFT that callers may wait for."""
+
+
 def refuse_unmatched(
     model: nn.Module,
     target_modules: str | Iterable[str],
@@ -68,7 +73,7 @@ def refuse_unmatched(
         filters: PEFT's settings that do so, such as `exclude_modules`, by name.
 
     Raises:
-        UserError: such a name, or no module at all.
+        NoModulesError: such a name, or no module at all. The words of PEFT are in the message, for who looks for them.
     """
     modules = {path: module for path, module in own_modules(model)}
     if isinstance(target_modules, str):
@@ -80,14 +85,17 @@ def refuse_unmatched(
         matched = len(unmatched) < len(names)
     if unmatched or not (paths or matched):
         kinds = sorted({path.rpartition(".")[2] for path, module in modules.items() if adaptable(module)})
-        raise UserError(
-            f"modules {', '.join(unmatched or names)} match nothing in the model; it has {', '.join(kinds)}"
-        )
+        listed = ", ".join(unmatched or names)
+        words = f"Target modules {listed} not found in the base model"
+        if not paths:
+            words += ", No modules were targeted for adaptation"
+        raise NoModulesError(f"modules {listed} match nothing in the model; it has {', '.join(kinds)} (peft: {words})")
     if not paths:
         given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
-        raise UserError(
+        raise NoModulesError(
             f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
-            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer"
+            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
+            "excluded, No modules were targeted for adaptation)"
         )
 
 

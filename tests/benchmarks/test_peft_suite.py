@@ -76,6 +76,24 @@ def test_every_variant_that_is_refused_is_a_refusal_by_name(name: str) -> None:
     assert (verdict.kind, verdict.label) == (NAMED, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "message", "kind"),
+    [
+        ("TestRequiresGrad::t", "AssertionError", "to require gradients, got ['base_model.lora_bank.a'", NATURE),
+        ("TestRequiresGrad::t", "AssertionError", "to require gradients, got []", FAILED),
+        ("TestOther::t", "AssertionError", "to require gradients, got ['base_model.lora_bank.a'", FAILED),
+        ("TestLayerRepr::test_repr_lora_linear", "AssertionError", "'lora.ShareLinear(...", NATURE),
+        ("T::test_load_resized_embedding_ignore_mismatched_sizes", "UserError", "made for another model: emb", NAMED),
+        ("T::test_something_else", "UserError", "the adapter was made for another model", FAILED),
+        ("T::t", "NoModulesError", "modules x match nothing in the model; it has y", NAMED),
+        ("T::t", "AssertionError", "modules x match nothing in the model; it has y", FAILED),
+    ],
+)
+def test_reasons_for_single_tests_are_for_these_alone(name: str, error: str, message: str, kind: str) -> None:
+    (verdict,) = judge([outcome(name)], [outcome(name, "failed", (error, message))])
+    assert verdict.kind == kind
+
+
 def test_the_document_has_a_row_per_way_to_share() -> None:
     runs = {
         "none": summary(judge([outcome("a"), outcome("b")], [outcome("a"), outcome("b", "failed", ("E", "x | <y>"))]))

@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    NoMatchingPeftModuleError,
+    PeftModel,
+    convert_to_lora,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
 from peft.helpers import MontecloraTrainerMixin
-from peft.optimizers import create_lorafa_optimizer
+from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, create_riemannian_optimizer
+from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 from safetensors.torch import load_file
 from toy_models import QV, adapted, bank, language_batch, llama, logits, roberta, shake, tokens, train
@@ -42,9 +50,12 @@ PLACES = {
     ("peft/tuners/lora/__init__.py", ""): "the registration of LoRA itself",
     ("peft/tuners/lora/config.py", "LoraConfig.__post_init__"): "the config sets its own type afterwards",
     ("peft/tuners/lora/conversion.py", "convert_to_lora"): "a warning that it is LoRA already; ShareLoRA is converted",
-    ("peft/tuners/lora/intruders.py", "reduce_intruder_dimension"): "PEFT refuses it by name: not LoRA",
+    (
+        "peft/tuners/lora/intruders.py",
+        "reduce_intruder_dimension",
+    ): "done where nothing is shared, else refused (doors)",
     ("peft/tuners/lora/model.py", "LoraModel"): "the prefix, inherited",
-    ("peft/tuners/mixed/model.py", ""): "PEFT refuses it by name: a bank does not mix",
+    ("peft/tuners/mixed/model.py", ""): "refused by name (doors): a bank does not mix",
     ("peft/tuners/mixed/model.py", "MixedModel._create_and_replace"): "not reached: refused before",
     ("peft/tuners/mixed/model.py", "MixedModel._create_new_module"): "not reached: refused before",
     ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "called as for LoRA (as_lora)",
@@ -263,13 +274,110 @@ def test_it_is_converted_to_lora(tmp_path: Path, share: str) -> None:
     torch.testing.assert_close(logits(lora), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_peft_itself_refuses_these_by_name() -> None:
+def twins(**settings: Any) -> tuple[PeftModel, PeftModel]:
+    """A model that shares nothing, and PEFT's LoRA with the same matrices."""
+    ours = shake(adapted(llama(), share="none", **settings))
+    lora = get_peft_model(llama(), LoraConfig(**{"r": 4, "target_modules": QV, **settings}))
+    layers = dict(ours.named_modules())
+    for path, layer in lora.named_modules():
+        if isinstance(layer, LoraLayer):
+            for side in ("lora_A", "lora_B"):
+                for name, matrix in getattr(layer, side).items():
+                    matrix.weight.data.copy_(getattr(layers[path], side)[name].weight)
+            for side in ("lora_embedding_A", "lora_embedding_B"):
+                for name, matrix in getattr(layer, side).items():
+                    matrix.data.copy_(getattr(layers[path], side)[name])
+    torch.testing.assert_close(logits(ours), logits(lora))
+    return ours, lora
+
+
+def test_intruder_dimensions_are_reduced_as_for_lora() -> None:
+    ours, lora = twins(lora_alpha=8)
+    before = logits(ours)
+    for model in (ours, lora):
+        reduce_intruder_dimension(model, new_adapter_name="less", threshold_epsilon=0.99, logging_sink=None)
+    assert ours.active_adapters == ["less"] and (logits(ours) - before).abs().max() > 1e-3
+    torch.testing.assert_close(logits(ours), logits(lora), rtol=1e-4, atol=1e-4)
+    ours.set_adapter("default")
+    torch.testing.assert_close(logits(ours), before)
+
+
+def test_intruder_dimensions_of_embeddings_are_refused_for_lora_breaks_there() -> None:
+    ours, lora = twins(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])
+    reduce_intruder_dimension(lora, new_adapter_name="less", threshold_epsilon=0.99, logging_sink=None)
+    with pytest.raises((IndexError, RuntimeError)):
+        logits(lora)
+    with pytest.raises(UserError, match=r"does not go with model\.embed_tokens: PEFT gives A and B of an embedding"):
+        reduce_intruder_dimension(ours, new_adapter_name="less")
+    assert list(ours.peft_config) == ["default"]
+
+
+def test_intruder_dimensions_of_shared_matrices_are_refused() -> None:
     model = adapted(llama(), share="a")
-    with pytest.raises(ValueError, match="not using LoRA and is therefore not supported"):
+    with pytest.raises(UserError, match="reduce_intruder_dimension computes A and B of each layer for each other"):
         reduce_intruder_dimension(model, old_adapter_name="default", new_adapter_name="less")
     assert list(model.peft_config) == ["default"]
-    with pytest.raises(ValueError, match="`peft_type` 'SHARELORA' is not compatible with the `PeftMixedModel`"):
+
+
+def test_adapters_of_different_types_are_refused() -> None:
+    message = "PeftMixedModel does not go with ShareLoRA: it makes layers without the tuner that owns the bank"
+    with pytest.raises(UserError, match=message):
         get_peft_model(llama(), ShareLoraConfig(r=2, target_modules=QV), mixed=True)
+    mixed = get_peft_model(llama(), LoraConfig(r=2, target_modules=QV), mixed=True)
+    with pytest.raises(UserError, match=message):
+        mixed.add_adapter("other", ShareLoraConfig(r=2, target_modules=QV))
+
+
+def test_riemannian_preconditioning_is_that_of_lora() -> None:
+    ours, lora = twins(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])
+    for model in (ours, lora):
+        optimizer = create_riemannian_optimizer(model, torch.optim.SGD, lr=0.5)
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(**language_batch()).loss.backward()
+            optimizer.step()
+    before = logits(twins(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])[1])
+    assert (logits(lora) - before).abs().max() > 1e-3
+    torch.testing.assert_close(logits(ours), logits(lora), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"target_modules": ["qq"]}, r"Target modules .* not found in the base model"),
+        ({"target_modules": ["qq"], "modules_to_save": ["lm_head"]}, "No modules were targeted for adaptation"),
+        ({"target_modules": QV, "exclude_modules": QV}, "No modules were targeted for adaptation"),
+    ],
+)
+def test_no_module_is_the_error_of_peft_too_in_its_words(settings: dict[str, Any], words: str) -> None:
+    model = adapted(llama(), share="none")
+    for config in (LoraConfig(r=2, **settings), ShareLoraConfig(r=2, **settings)):
+        with pytest.raises(NoMatchingPeftModuleError, match=words) as error:
+            get_peft_model(llama(), config)
+    with pytest.raises(UserError, match=words):
+        model.add_adapter("other", ShareLoraConfig(r=2, **settings))
+    assert isinstance(error.value, UserError) and "\n" not in str(error.value)
+    assert ("All modules were excluded" in str(error.value)) == ("exclude_modules" in settings)
+    assert list(model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("share", ["a", "b", "ab"])
+def test_riemannian_preconditioning_of_shared_matrices_is_refused(share: str) -> None:
+    model = adapted(llama(), share=share)
+    with pytest.raises(UserError, match=r"shares matrices, and Riemannian preconditioning .* needs one B for every A"):
+        create_riemannian_optimizer(model, torch.optim.SGD, lr=0.5)
+
+
+@pytest.mark.parametrize("share", ["none", "ab"])
+def test_lora_plus_has_a_rate_for_embeddings(share: str) -> None:
+    model = adapted(llama(), share=share, target_modules=["q_proj", "embed_tokens"])
+    optimizer = create_loraplus_optimizer(
+        model, torch.optim.SGD, lr=0.1, loraplus_lr_ratio=4.0, loraplus_lr_embedding=0.001
+    )
+    rates = {id(matrix): group["lr"] for group in optimizer.param_groups for matrix in group["params"]}
+    found = {name: rates[id(matrix)] for name, matrix in bank(model).items()}
+    expected = {n: 0.001 if "embed_tokens" in n else 0.4 if n.startswith("lora_B") else 0.1 for n in bank(model)}
+    assert found == expected and set(expected.values()) == {0.001, 0.4, 0.1}
 
 
 def test_the_loss_of_monteclora_is_none(tmp_path: Path) -> None:

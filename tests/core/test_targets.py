@@ -112,7 +112,6 @@ VALUES: dict[str, Any] = {
     "layer_replication": [(0, 2)],
     "arrow_config": object(),
     "use_qalora": True,
-    "ensure_weight_tying": True,
 }
 
 

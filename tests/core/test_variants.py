@@ -200,3 +200,42 @@ def test_trained_tokens_go_along(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(llama(), tmp_path)
     assert torch.equal(logits(again, input_ids=torch.tensor([[3, 5, 7]])), expected)
+
+
+TIES: list[dict[str, Any]] = [{"modules_to_save": ["embed_tokens"]}, {"trainable_token_indices": [1, 5]}]
+
+
+@pytest.mark.filterwarnings("ignore:You have requested `ensure_weight_tying`, but no tied modules are added")
+@pytest.mark.parametrize("share", ["none", "a", "ab"])
+@pytest.mark.parametrize("ties", TIES)
+def test_what_is_trained_of_tied_embeddings_is_tied_as_in_peft(
+    tmp_path: Path, share: str, ties: dict[str, Any]
+) -> None:
+    settings = {**ties, "ensure_weight_tying": True}
+    ours = shake(adapted(llama(tie_word_embeddings=True), share=share, **settings))
+    theirs = peft_lora(llama(tie_word_embeddings=True), **settings)
+    for entry in ours.base_model.plans["default"].entries:
+        layer = theirs.base_model.model.get_submodule(entry.site.path)
+        layer.lora_A["default"].weight.data = bank(ours)[entry.a].data.clone()
+        layer.lora_B["default"].weight.data = bank(ours)[entry.b].data.clone()
+    (loss, found), (expected, original) = gradients(ours, language_batch()), gradients(theirs, language_batch())
+    torch.testing.assert_close(loss, expected)
+    (name,) = (name for name in original if "modules_to_save" in name or "trainable_tokens" in name)
+    assert original[name].abs().max() > 0
+    torch.testing.assert_close(found[name], original[name])
+    train(ours, language_batch(), 3)
+    after = logits(ours)
+    ours.save_pretrained(tmp_path, save_embedding_layers=False)
+    assert torch.equal(logits(PeftModel.from_pretrained(llama(tie_word_embeddings=True), tmp_path)), after)
+    with pytest.raises(UserError, match="has ensure_weight_tying: a head that uses what was trained"):
+        export_lora(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("targets", [["embed_tokens", "q_proj"], r".*(embed_tokens|q_proj)"])
+def test_adapters_of_tied_embeddings_are_not_tied(targets: Any) -> None:
+    settings: dict[str, Any] = {"target_modules": targets, "ensure_weight_tying": True}
+    with pytest.raises(UserError, match="ensure_weight_tying does not go with ShareLoRA where embeddings are in"):
+        adapted(llama(tie_word_embeddings=True), share="none", **settings)
+    with pytest.warns(UserWarning, match="no tied modules were found"):
+        model = adapted(llama(), share="none", **settings)
+    assert "model.embed_tokens" in model.base_model.plans["default"].by_path

@@ -58,7 +58,7 @@ def says(text: Callable[[int], str]) -> Callable[[GenerationJob, str], Generatio
 
     def write(job: GenerationJob, title: str) -> GenerationResult:
         texts = [Generated(text(number), 7, "eos") for number in range(len(job.prompts))]
-        return GenerationResult(texts, 99, 0, None)
+        return GenerationResult(texts, 99, 0, None, job.begin)
 
     return write
 
@@ -135,7 +135,7 @@ def test_by_likelihood(score: Score, data: Path, capsys: pytest.CaptureFixture[s
     assert result["metrics"]["commonsense_likelihood"] == found["accuracy"]
     assert found["tokens"] < found["prompt_tokens"] and found["accuracy_stderr"] > 0
     items = load_commonsense(None, data)
-    expected = score_answers_one_by_one(make_model(context=512), make_tokenizer(), choices(items))
+    expected = score_answers_one_by_one(make_model(context=512), make_tokenizer(), choices(items), ())
     predictions = [item.answers[c.prediction] for item, c in zip(items, expected.choices, strict=True)]
     assert [row["likelihood"]["prediction"] for row in records] == predictions
     assert len(set(predictions)) > 6
@@ -163,7 +163,7 @@ def test_by_what_is_written(score: Score, data: Path, capsys: pytest.CaptureFixt
     assert records[1]["generated"]["prediction"] == items[1].answer and "scores" in records[1]["likelihood"]
     assert "10 texts WITHOUT AN ANSWER counted as wrong" in capsys.readouterr().out
     result, records = score("--by", "generated", write=says(text))
-    assert set(result["metrics"]) == {"commonsense_generated", "generated", "peak_memory_bytes"}
+    assert set(result["metrics"]) == {"commonsense_generated", "generated", "prompts_begin", "peak_memory_bytes"}
     assert "likelihood" not in records[0]
 
 
@@ -172,7 +172,7 @@ def test_the_texts_are_those_of_the_prompts(score: Score, data: Path, model: Pat
     items = load_commonsense(("boolq", "winogrande"), data)
     assert [prompt.prefix + prompt.text for prompt in questions(items)] == [a + b for a, b in prompts(items)]
     plain = generate_one_by_one(
-        load_base(str(model)), load_tokenizer(str(model)), questions(items), GenerationSettings(6)
+        load_base(str(model)), load_tokenizer(str(model)), questions(items), GenerationSettings(6), ()
     )
     assert [row["generated"]["text"] for row in records] == [text.text for text in plain]
     found = result["metrics"]["generated"]

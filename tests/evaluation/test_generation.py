@@ -434,7 +434,7 @@ def test_a_store_of_other_settings_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_store_is_refused(tmp_path: Path, line: str, message: str) -> None:
-    TextStore(tmp_path, {"model": "a"})
+    TextStore(tmp_path, {"model": "a"}).add({})
     with open(tmp_path / "generations.jsonl", "a") as handle:
         handle.write(line + "\n")
     with pytest.raises(UserError, match=f"is damaged.*({message}).*--overwrite"):

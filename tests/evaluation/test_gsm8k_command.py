@@ -88,7 +88,7 @@ def test_the_texts_are_those_of_the_prompts(go: Score, model: Path, data: Path) 
     assert [row["answer"] for row in found] == ["0", "2", "4", "6", "8", "10"]
     prompts = write_prompts(load_gsm8k("test", data), 1)
     settings = GenerationSettings(8, stop=("\nQuestion:",))
-    expected = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), prompts, settings)
+    expected = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), prompts, settings, ())
     assert [(row["text"], row["tokens"], row["ended"]) for row in found] == [
         (text.text, text.tokens, text.ended) for text in expected
     ]
@@ -113,6 +113,71 @@ def test_drawn_texts_do_not_depend_on_the_batch_or_on_the_other_questions(go: Sc
     assert len(some) == 3 and all(texts[question] == text for question, text in some.items())
     greedy = {row["question"]: row["text"] for row in go("--overwrite")[1]}
     assert greedy != texts
+
+
+# What prompts begin with
+
+
+def test_prompts_begin_as_the_flag_says_and_that_is_said(
+    go: Score, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = write_prompts(load_gsm8k("test", data), 1)
+    settings = GenerationSettings(8, stop=("\nQuestion:",))
+    base, tokenizer = load_base(str(model)), load_tokenizer(str(model))
+    seen = []
+    for bos, token in (("always", "<s>"), ("never", None)):
+        result, found = go("--bos", bos, "--overwrite")
+        expected = generate_one_by_one(base, tokenizer, prompts, settings, (0,) if token else ())
+        assert [row["text"] for row in found] == [text.text for text in expected]
+        begin = {"token": token, "ids": [0] if token else [], "reason": f"--bos {bos}"}
+        assert result["metrics"]["prompts_begin"] == begin and result["config"]["bos"] == bos
+        assert f"prompts begin with {token or 'no special token'} (--bos {bos})" in capsys.readouterr().out
+        seen.append(result["metrics"]["prompt_tokens"])
+    assert seen[0] == seen[1] + 6
+    result, found = go("--overwrite")
+    # This tokenizer has a begin token and does not write it by itself.
+    assert result["metrics"]["prompt_tokens"] == seen[1]
+    assert result["metrics"]["prompts_begin"]["reason"] == "as the tokenizer writes texts"
+
+
+def test_texts_of_before_there_was_a_choice_are_kept(go: Score, out: Path) -> None:
+    go("--bos", "always")
+    assert "begin" not in json.loads((out / "generations.jsonl").read_text().splitlines()[0])["settings"]
+    assert go("--bos", "always")[0]["metrics"]["texts_found_before"] == 6
+    with pytest.raises(UserError, match=r"made with begin None, this run has \[\]; .*--overwrite"):
+        go("--bos", "never")
+    go("--bos", "never", "--overwrite")
+    with pytest.raises(UserError, match=r"made with begin \[\], this run has None; .*--overwrite"):
+        go("--bos", "always")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "token"),
+    [
+        ("share", None, "<s>"),
+        ("lora", None, None),
+        ("lora", {"processes": 1, "source_max_len": 99}, "<s>"),
+        ("lora", {"processes": 1, "seq_len": 512}, None),
+        ("share", {"processes": 1, "seq_len": 512}, None),
+        ("lora", {"editor": "of another program"}, None),
+    ],
+)
+def test_an_adapter_is_asked_as_it_was_tuned(
+    go: Score, model: Path, tmp_path: Path, kind: str, settings: dict[str, Any] | None, token: str | None
+) -> None:
+    common = {"r": 2, "target_modules": ["q_proj"]}
+    config = ShareLoraConfig(share="a", **common) if kind == "share" else LoraConfig(**common)
+    run = tmp_path / "run"
+    get_peft_model(load_base(str(model)), config).save_pretrained(run / "adapter_model", save_embedding_layers=False)
+    if settings is not None:
+        (run / "settings.json").write_text(json.dumps(settings))
+    result, _ = go("--limit", "1", "--adapter", str(run), base=False)
+    begin = result["metrics"]["prompts_begin"]
+    ours = kind == "share" or (settings or {}).get("processes") == 1
+    assert begin["token"] == token
+    assert begin["reason"] == (
+        "as rows do when this project tunes such an adapter" if ours else "as the tokenizer writes texts"
+    )
 
 
 # How texts are scored

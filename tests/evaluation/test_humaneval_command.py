@@ -5,9 +5,11 @@ The sandbox is a stand-in that looks at a program's text, but for two fixed prog
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from toy import make_model, make_tokenizer
 
 from sharelora import sandbox
 from sharelora.data.humaneval import STOP, CodeProblem, load_humaneval
+from sharelora.evaluation.code_samples import Sample
 from sharelora.evaluation.generation.settings import GenerationSettings
-from sharelora.evaluation.humaneval import HumanEvalReport, Sample, write_prompts
+from sharelora.evaluation.humaneval import HumanEvalReport, table, write_prompts
 from sharelora.evaluation.programs import OutcomeStore, Program, digest, judge
 from sharelora.evaluation.reference import generate_one_by_one
 from sharelora.evaluation.subject import Subject
@@ -56,10 +59,11 @@ class StandIn:
 
     def __init__(self, text: str = "return x + 1\n") -> None:
         self.text, self.seen, self.where = text, [], set()
+        self.passes = lambda source: self.text in source
 
     def __call__(self, program: Program) -> Outcome:
         self.seen.append(program)
-        return PASSED if self.text in program.source else FAILED
+        return PASSED if self.passes(program.source) else FAILED
 
     def run_program(self, source: str, test: str, limits: Limits, mode: str) -> Outcome:
         self.where.add((limits.seconds, limits.cpu_seconds, mode))
@@ -188,7 +192,7 @@ def test_a_failing_sandbox_is_no_failing_program() -> None:
 def test_the_samples_are_those_of_the_prompts(go: Score, model: Path, stand_in: StandIn) -> None:
     result, found = go("--samples", "3", "--temperature", "0.8", "--top_p", "0.95", "--k", "1", "3")
     settings = GenerationSettings(6, 0.8, 0.95, STOP, samples=3)
-    texts = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), write_prompts(TASKS), settings)
+    texts = generate_one_by_one(load_base(str(model)), load_tokenizer(str(model)), write_prompts(TASKS), settings, ())
     assert [row["completion"] for row in found] == [text.text for text in texts]
     assert [(row["task_id"], row["sample"]) for row in found] == [(f"Toy/{n}", s) for n in range(4) for s in range(3)]
     assert {(row["passed"], row["status"], row["detail"]) for row in found} == {(False, "failed", "AssertionError")}
@@ -257,10 +261,46 @@ def test_samples_of_tasks_that_were_not_chosen_are_left_out_aloud(
 def test_pass_at_k_is_the_mean_over_tasks() -> None:
     samples = [Sample(task, str(n)) for task in TASKS[:2] for n in range(3)]
     outcomes = [PASSED if passed else FAILED for passed in (True, False, False, True, True, False)]
-    metrics = HumanEvalReport(samples, outcomes, [2, 1, 2]).metrics()
+    metrics = HumanEvalReport(samples, outcomes, outcomes, [2, 1, 2]).metrics()
     assert metrics["pass@1"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert metrics["pass@2"] == pytest.approx((2 / 3 + 1) / 2)
     assert metrics["pass@1_stderr"] == pytest.approx(((1 / 6) ** 2 * 2 / 2) ** 0.5)
+
+
+def test_an_answer_in_any_form_is_scored_beside_the_published_score(
+    go: Score, tmp_path: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function = f"def add_1(x):\n{RIGHT}"
+    answers = [RIGHT, f"Here is the code:\n```python\n{function}```", f"```\n{WRONG}```", f"So:\n{function}", ""]
+    path = samples_file(tmp_path, {"Toy/1": answers, "Toy/0": [WRONG], "Toy/2": [WRONG], "Toy/3": [WRONG]})
+    # The stand-in's sandbox passes what holds the right line; here only a program that Python can read does.
+    stand_in.passes = lambda source: stand_in.text in source and "Here is" not in source and "So:" not in source
+    result, found = go("--samples_file", str(path), base=False)
+    metrics = result["metrics"]
+    assert (metrics["pass@1"], metrics["pass@1_any"]) == (0.2 / 4, 0.6 / 4)
+    assert (metrics["passed"], metrics["passed_any"]) == (1, 3)
+    assert metrics["read_by"] == {
+        "whole": 4,
+        "body": 0,
+        "function": 1,
+        "block_function": 1,
+        "block_body": 1,
+        "none": 1,
+    }
+    assert [row["read_by"] for row in found][:5] == ["whole", "block_function", "block_body", "function", "none"]
+    assert [row["passed"] for row in found][:5] == [True, False, False, False, False]
+    assert [row["passed_any"] for row in found][:5] == [True, True, False, True, False]
+    assert found[1]["status"] == "failed" and found[1]["status_any"] == "passed"
+    shown = capsys.readouterr().out
+    assert "pass@1 in any form    0.1500 ±" in shown
+    assert "read in any form: 4 whole, 0 body, 1 function, 1 block_function, 1 block_body, 1 none" in shown
+
+
+def test_a_score_in_any_form_has_a_name_of_its_own() -> None:
+    samples = [Sample(TASKS[0], "```\nx\n```"), Sample(TASKS[0], RIGHT)]
+    metrics = HumanEvalReport(samples, [FAILED, FAILED], [PASSED, FAILED], [1]).metrics()
+    assert (metrics["pass@1"], metrics["pass@1_any"]) == (0.0, 0.5)
+    assert "  pass@1                0.0000\n  pass@1 in any form    0.5000\n" in table(metrics)
 
 
 # What it refuses
@@ -324,7 +364,7 @@ def test_a_malformed_task_is_named(tmp_path: Path, changed: dict[str, Any], mess
     [
         ('{"task_id": "Toy/9", "completion": ""}', "row 5: the unknown task_id 'Toy/9'"),
         ('{"task_id": "Toy/1"}', "row 5: nothing in column completion"),
-        ('{"task_id": "Toy/1", "completion": "\\ud800"}', "row 5: half a character"),
+        ('{"task_id": "Toy/1", "completion": "\\ud800"}', "half of a character .* in line 5, column completion"),
         ('{"task_id": "Toy/1", "comp', "has a damaged line 5"),
     ],
 )
@@ -394,3 +434,24 @@ def test_the_published_tasks(shared_data: Path) -> None:
         compile(task.program(task.solution) + task.check, task.task_id, "exec")
         # No published solution would be cut by a stop string.
         assert not any(stop in task.solution for stop in STOP), task.task_id
+
+
+@pytest.mark.realdata
+def test_the_published_solutions_are_read_in_every_form(shared_data: Path) -> None:
+    def function(program: str, name: str) -> str:
+        found = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name == name]
+        return ast.dump(found[-1])
+
+    for task in load_humaneval(shared_data):
+        answer = task.prompt + task.solution
+        whole = function(answer, task.entry_point)
+        forms = {
+            task.solution: "whole",
+            task.solution.strip(): "body",
+            f"Here is the code:\n\n{answer}\nIt does what was asked.": "function",
+            f"Here is the code:\n\n```python\n{answer}\n```\nIt does what was asked.": "block_function",
+            f"~~~\n{textwrap.dedent(task.solution)}": "block_body",
+        }
+        for text, rule in forms.items():
+            found, program = task.read(text)
+            assert (found, function(program, task.entry_point)) == (rule, whole), (task.task_id, rule)

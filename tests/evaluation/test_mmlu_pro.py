@@ -112,7 +112,7 @@ def test_whole_prompts_one_at_a_time_agree(score: Score, data: Path, model: Path
         text = header.format(question.subject) + "".join(f"{written(q)} {q.answer}\n\n" for q in examples)
         answers = tuple(f" {letter}" for letter in LETTERS[: len(question.choices)])
         asked.append(Item("", text + written(question), answers))
-    expected = score_one_by_one(make_model(context=2048), tokenizer, asked)
+    expected = score_one_by_one(make_model(context=2048), tokenizer, asked, ())
     assert [row["prediction"] for row in records] == [LETTERS[found.prediction] for found in expected.choices]
 
 

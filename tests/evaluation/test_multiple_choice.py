@@ -210,7 +210,7 @@ def test_answers_of_several_tokens_are_refused() -> None:
 
 def test_the_start_token_is_a_choice() -> None:
     item = Item("", "What?\nAnswer:", LETTERS)
-    with_it, without = (encode_items(make_tokenizer(), [item], bos)[0].ids for bos in (True, False))
+    with_it, without = (encode_items(make_tokenizer(), [item], begin)[0].ids for begin in (None, ()))
     assert with_it == (0, *without)
 
 

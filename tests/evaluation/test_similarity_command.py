@@ -61,7 +61,7 @@ def test_a_4_bit_base_is_measured_as_the_weights_that_it_stands_for(texts: Path,
         flags = f"--sample {texts} --output {tmp_path / 'out'} --bits {bits} --dtype fp32"
         main(f"similarity --model {tmp_path / name} {flags}".split())
         found.append(read_similarity(tmp_path / "out" / "similarity.json").between["cosine"][0][1])
-    assert found[0] == pytest.approx(found[1], abs=1e-4) and abs(found[0] - found[2]) > 1e-2
+    assert found[0] == pytest.approx(found[1], abs=1e-4) and abs(found[0] - found[2]) > 2e-3
 
 
 def test_an_adapter_is_measured_with_its_base(folder: Path, texts: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_texts_of_one_token_are_left_out_and_long_ones_cut_and_both_are_counted(
     tokenizer = make_tokenizer()
     with caplog.at_level(logging.INFO):
         rows = encode(tokenizer, Sample("x", ("q", "q z", "z" * 30)), 5)
-    assert [len(row) for row in rows] == [3, 5]
+    assert [len(row) for row in rows] == [4, 5] and {row[0] for row in rows} == {tokenizer.bos_token_id}
     assert "1 of 3 texts have fewer than 2 tokens" in caplog.text and "1 of 2 texts are cut to 5" in caplog.text
     with pytest.raises(UserError, match="found 2 texts in x, the longest with 1 token; need texts of at least 2"):
         encode(tokenizer, Sample("x", ("q", "z")), 5)

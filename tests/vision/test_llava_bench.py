@@ -17,9 +17,13 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from commands import load_command, read_output, write_rows
 
+from sharelora.data.vision import Conversation
 from sharelora.data.vision.bench import read_questions, read_ratings
+from sharelora.data.vision.conversations import Turn
+from sharelora.data.vision.tokens import tokenise
 from sharelora.evaluation.vision.judge import NO_POINTS, Judge, points
 from sharelora.metrics.llava_bench import relative
+from sharelora.models.vision import open_writer
 from sharelora.support.errors import UserError
 
 
@@ -94,11 +98,21 @@ def test_answers_have_llavas_form_and_nothing_is_sent(
     rows = rows_of(tmp_path / "out" / "answers.jsonl")
     assert len(rows) == 6 and not (tmp_path / "out" / "result.json").exists()
     assert set(rows[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
-    assert "nothing was rated or scored" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing was rated or scored" in said
+    assert "prompts begin with <s> (as the tokenizer writes texts)" in said
     # One at a time, the plain way, gives the same answers.
     (tmp_path / "out" / "generations.jsonl").unlink()
     bench.main([*words, "--batch_size", "1"])
     assert [row["text"] for row in rows_of(tmp_path / "out" / "answers.jsonl")] == [row["text"] for row in rows]
+
+
+def test_questions_begin_as_the_flag_says(llava: Path, bench: ModuleType) -> None:
+    writer = open_writer(str(llava), None)
+    token = writer.reader.tokenizer.bos_token_id
+    records = [Conversation("a question", (), (Turn("user", "Why?"),))]
+    rows = [tokenise(writer, records, begin)[0][0] for begin in (None, [token], [])]
+    assert rows[0] == rows[1] == [token, *rows[2]] and token not in rows[2]
 
 
 def test_a_judge_is_asked_once_a_question_and_its_points_are_the_score(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sharelora.data.begin import begin_token
 from sharelora.data.context import Context
 from sharelora.data.templates import DEFAULT, ChatTemplate, find_template
 from sharelora.data.tokenise import BATCH, Ids, adds_space, token_ids
@@ -213,10 +214,17 @@ def require_embeddings(writer: ConversationWriter, rows: Sequence[Sequence[int]]
     context.require_embeddings(writer.reader.tokenizer, texts, what)
 
 
-def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) -> list[tuple[Ids, list[bool]]]:
+def tokenise(
+    writer: ConversationWriter, conversations: Sequence[Conversation], begin: Sequence[int] | None = None
+) -> list[tuple[Ids, list[bool]]]:
     """Tokenise conversations; one that ends with a question ends where its answer would begin.
 
     Questions and answers are tokenised each by themselves, so a prompt has the same tokens when it is answered.
+
+    Args:
+        writer: writes them as text.
+        conversations: what to tokenise.
+        begin: what each begins with; by default the begin token, as in training.
 
     Returns:
         For each its ids, with a single one for each image, and which of them are learnt.
@@ -232,12 +240,12 @@ def tokenise(writer: ConversationWriter, conversations: Sequence[Conversation]) 
         for piece in pieces
     ]
     tokens = iter(token_ids(tokenizer, texts))
-    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    begin = begin_token(tokenizer) if begin is None else list(begin)
     encoded = []
     for pieces in parted:
         parts = [(next(tokens), piece.learnt) for piece in pieces]
         # Some templates write the begin token themselves.
-        start = [] if parts[0][0][:1] == begin else begin
+        start = [] if parts[0][0][: len(begin)] == begin else begin
         ids = [*start, *(token for part, _ in parts for token in part)]
         encoded.append((ids, [False] * len(start) + [learnt for part, learnt in parts for _ in part]))
     return encoded

@@ -85,6 +85,7 @@ def generate(
     batch_size: int | str = "auto",
     store: TextStore | None = None,
     listener: Listener | None = None,
+    begin: Sequence[int] | None = None,
 ) -> list[Generated]:
     """Generate texts that follow prompts.
 
@@ -97,6 +98,7 @@ def generate(
         batch_size: texts at once, or "auto".
         store: keeps every text as soon as it has ended; texts that it has already are not generated again.
         listener: called after every token with the finished and all texts of this call, and the tokens generated.
+        begin: what prompts begin with; by default the begin token, as in training.
 
     Returns:
         The texts prompt by prompt, the samples of each together.
@@ -104,7 +106,7 @@ def generate(
     Raises:
         UserError: prompts that leave no room for a text, a bad batch size, too little memory, NaN among the logits.
     """
-    encoded = encode(tokenizer, prompts)
+    encoded = encode(tokenizer, prompts, begin)
     require_room(encoded, settings, context_length(model.config))
     wanted, texts = keys(len(prompts), settings), {} if store is None else dict(store.results)
     missing = [key for key in wanted if key not in texts]

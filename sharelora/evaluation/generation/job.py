@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sharelora.data.begin import Beginning, begin_token
 from sharelora.evaluation.batching import BatchSize
 from sharelora.evaluation.commands import GenerationOptions
 from sharelora.evaluation.generation.engine import TextStore, generate, keys
@@ -46,6 +47,7 @@ class GenerationJob:
         encoded: the same as tokens.
         settings: of the generation.
         context: most tokens of a prompt and its text together; None for no limit.
+        begin: what prompts begin with.
     """
 
     options: GenerationOptions
@@ -55,12 +57,16 @@ class GenerationJob:
     encoded: Sequence[Encoded]
     settings: GenerationSettings
     context: int | None
+    begin: Beginning
 
     def deciding(self) -> dict[str, Any]:
         """Return everything that decides which texts are generated; the batch size does not."""
         options, facts = self.options, {**self.subject.fingerprint(), **fingerprint(self.prompts)}
         precision = {"bits": options.bits, "dtype": options.dtype}
-        return {**facts, "engine": options.engine, **precision, **self.settings.deciding()}
+        # What training begins rows with is not named: until there was a choice, every prompt began so.
+        as_trained = list(self.begin.ids) == begin_token(self.tokenizer)
+        begin = {} if as_trained else {"begin": list(self.begin.ids)}
+        return {**facts, "engine": options.engine, **precision, **self.settings.deciding(), **begin}
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,14 @@ class GenerationResult:
         prompt_tokens: tokens of all prompts.
         known: how many texts an earlier run had generated.
         model: what generated the others; None if it was vLLM, or if none were missing.
+        begin: what prompts begin with.
     """
 
     texts: list[Generated]
     prompt_tokens: int
     known: int
     model: Any
+    begin: Beginning
 
     def metrics(self) -> dict[str, Any]:
         """Return what the generation took, and how texts ended."""
@@ -133,10 +141,11 @@ def prepare_generation(
                 f"found --engine vllm with --bits {options.bits}; need 16 or 32 for it; leave out one of them"
             )
     tokenizer, context = load_tokenizer(subject.base), subject.context(options.max_length)
-    encoded = encode(tokenizer, prompts)
+    begin = subject.begin(tokenizer, options.bos)
+    encoded = encode(tokenizer, prompts, begin.ids)
     require_room(encoded, settings, context)
     subject.require_embeddings(tokenizer, encoded)
-    return GenerationJob(options, subject, tokenizer, prompts, encoded, settings, context)
+    return GenerationJob(options, subject, tokenizer, prompts, encoded, settings, context, begin)
 
 
 def generate_texts(job: GenerationJob, title: str) -> GenerationResult:
@@ -155,7 +164,8 @@ def generate_texts(job: GenerationJob, title: str) -> GenerationResult:
     logger.info("%s of %s texts are there already", f"{len(wanted) - len(missing):,}", f"{len(wanted):,}")
     model = _generate_missing(job, missing, store, Progress(title)) if missing else None
     texts = [store.results[key] for key in wanted]
-    return GenerationResult(texts, sum(item.length for item in job.encoded), len(wanted) - len(missing), model)
+    prompt_tokens = sum(item.length for item in job.encoded)
+    return GenerationResult(texts, prompt_tokens, len(wanted) - len(missing), model, job.begin)
 
 
 def _generate_missing(job: GenerationJob, missing: Sequence[Key], store: TextStore, listener: Progress) -> Any:
@@ -167,7 +177,7 @@ def _generate_missing(job: GenerationJob, missing: Sequence[Key], store: TextSto
         generate_with_vllm(vllm_model, job.encoded, names, job.settings, missing, store, listener)
         return None
     model = subject.load(options)
-    generate(model, job.tokenizer, job.prompts, job.settings, options.batch_size, store, listener)
+    generate(model, job.tokenizer, job.prompts, job.settings, options.batch_size, store, listener, job.begin.ids)
     return model
 
 
@@ -180,4 +190,4 @@ def write_texts(job: GenerationJob, result: GenerationResult, rows: Iterable[Map
         rows: their records.
         file: a name in the output folder.
     """
-    return f"{result.line()}\nwrote {write_records(job.options.output, rows, file)}"
+    return f"{result.line()}\n{result.begin.line()}\nwrote {write_records(job.options.output, rows, file)}"

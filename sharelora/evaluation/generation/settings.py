@@ -106,15 +106,18 @@ class Generated:
         return {"text": self.text, "tokens": self.tokens, "ended": self.ended}
 
 
-def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[Encoded]:
+def encode(tokenizer: Any, prompts: Sequence[Prompt], begin: Sequence[int] | None = None) -> list[Encoded]:
     """Tokenise prompts; each one whole, so sharing a prefix changes no token.
 
-    They begin with the start token if the tokenizer has one, as in training.
+    Args:
+        tokenizer: the model's.
+        prompts: the texts.
+        begin: what each begins with; by default the begin token, as in training.
 
     Raises:
         UserError: a prompt has no tokens.
     """
-    parts = encode_prompts(tokenizer, [(prompt.prefix, prompt.text) for prompt in prompts])
+    parts = encode_prompts(tokenizer, [(prompt.prefix, prompt.text) for prompt in prompts], begin)
     encoded = [Encoded(start, rest, group=prompt.name) for prompt, (start, rest) in zip(prompts, parts, strict=True)]
     empty = [index for index, prompt in enumerate(encoded) if not prompt.length]
     if empty:

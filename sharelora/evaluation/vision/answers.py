@@ -73,6 +73,7 @@ def prompts(
     settings: GenerationSettings,
     limit: int | None,
     context: Context | None = None,
+    begin: Sequence[int] | None = None,
 ) -> ImagePrompts:
     """Tokenise questions; nothing is ever cut.
 
@@ -82,11 +83,12 @@ def prompts(
         settings: of the generation.
         limit: most tokens of a question and its answer; None for no limit.
         context: what the language model can read; None if that is not known.
+        begin: what questions begin with; by default the begin token, as in training.
 
     Raises:
         UserError: a question leaves no room for its answer, or has a token that the model does not know.
     """
-    questions = ImagePrompts(writer, records, [ids for ids, _ in tokenise(writer, records)])
+    questions = ImagePrompts(writer, records, [ids for ids, _ in tokenise(writer, records, begin)])
     longest = max(questions.lengths)
     if limit is not None and longest + settings.max_new_tokens > limit:
         raise UserError(

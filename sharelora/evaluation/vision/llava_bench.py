@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharelora.data.begin import Beginning
 from sharelora.data.vision.bench import BenchQuestion, Rating, read_questions, read_ratings
 from sharelora.evaluation.commands import LlavaBenchOptions
 from sharelora.evaluation.generation.engine import TextStore
@@ -61,20 +62,22 @@ def _answer(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQ
     settings = GenerationSettings(max_new_tokens, seed=options.seed)
     writer = open_writer(subject.base, options.chat_template)
     records = [question.conversation for question in questions]
-    image_prompts = prompts(writer, records, settings, subject.context(options.max_length), subject.reads())
+    begin = subject.begin(writer.reader.tokenizer, options.bos)
+    context = subject.context(options.max_length)
+    image_prompts = prompts(writer, records, settings, context, subject.reads(), begin.ids)
     if options.dry_run:
         logger.info("dry run: %s, %d questions; nothing was written", subject, len(questions))
         return
     texts, model = _generate_missing(options, subject, image_prompts, settings)
     name = Path(subject.base).name if subject.adapter is None else f"{Path(subject.base).name}+{subject.adapter.name}"
-    print(f"wrote {write_records(options.output, answer_rows(questions, texts, name), ANSWERS)}")
+    print(f"{begin.line()}\nwrote {write_records(options.output, answer_rows(questions, texts, name), ANSWERS)}")
     if judged is None:
         print("nothing was rated or scored: pass --judge_url and --judge_model, or --ratings with a judge's reviews")
         return
     answers = {question.number: text.text for question, text in zip(questions, texts, strict=True)}
     ratings = judged.rate(answers)
     costs = {"tokens": sum(text.tokens for text in texts), "texts": len(texts)}
-    _report(options, subject, model, ratings, len(questions), costs, began)
+    _report(options, subject, model, ratings, len(questions), costs, began, begin)
 
 
 def _judged_bench(options: LlavaBenchOptions, folder: Path, questions: Sequence[BenchQuestion]) -> JudgedBench | None:
@@ -123,8 +126,9 @@ def _report(
     questions: int,
     costs: Mapping[str, Any],
     began: float,
+    begin: Beginning | None = None,
 ) -> None:
     scores = Scores(ratings, questions)
     rows, metrics = [vars(rating) for rating in ratings], {**scores.metrics(), **costs}
-    write_evaluation(options, "llava_bench", subject, model, rows, metrics, time.monotonic() - began)
+    write_evaluation(options, "llava_bench", subject, model, rows, metrics, time.monotonic() - began, begin)
     print(f"{scores.table()}\nwrote {options.output}")

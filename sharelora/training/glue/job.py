@@ -88,6 +88,8 @@ class GlueJob(Job[GlueArguments, TaskData]):
     tiny_base = "roberta"
     adapter_flag = "--lora_path"
     bare = "another --output_dir"
+    # They begin as the tokenizer writes them.
+    begins = False
     one_gpu = True
 
     # Before anything is loaded.

@@ -21,6 +21,8 @@ class NlgJob(Job[NlgArguments, NlgData]):
     command = COMMAND
     names = FlagNames("train_batch_size", "grad_acc", ("seq_len",), bits=False)
     tiny_base = "gpt2"
+    # As in LoRA's files.
+    begins = False
 
     def load_data(self, run: Run[NlgArguments], rows: Any) -> NlgData:
         """Load the tokenizer and the rows."""
