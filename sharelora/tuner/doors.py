@@ -162,7 +162,8 @@ def _stand_before(owner: Any, name: str, function: Callable[..., Any]) -> None:
 def _stand_inside(found: Any, function: Callable[..., Any]) -> None:
     """As `_stand_before`, for a function that users import by its name: what they have got is this very object."""
     original = FunctionType(found.__code__, found.__globals__, found.__name__, found.__defaults__, found.__closure__)
-    update_wrapper(original, found).__kwdefaults__ = found.__kwdefaults__
+    original.__kwdefaults__ = found.__kwdefaults__
+    update_wrapper(original, found)
 
     def standing(*args: Any, **kwargs: Any) -> Any:
         return __sharelora__(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
