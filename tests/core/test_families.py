@@ -18,6 +18,9 @@ from sharelora import UserError
 from sharelora.convert import export_lora, merge
 from sharelora.models.adapter import load_adapter
 
+# Stacks of experts stay as they are, which is said at each.
+pytestmark = pytest.mark.filterwarnings("ignore:.*of this model are parameters, not layers.*")
+
 # In these PEFT takes ordinary layers for experts of an older release of transformers.
 TRANSLATED = ("qwen3-moe dense", "qwen3-next", "deepseek-v2", "deepseek-v3", "glm4-moe", "ernie4.5-moe")
 # Jamba multiplies by the weight of this module and never calls it, so that a LoRA on it does nothing.

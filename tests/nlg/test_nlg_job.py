@@ -168,7 +168,7 @@ def test_files_of_ids_train_as_their_text_does(job: Job, rows_file: Path, tmp_pa
     row = ids_of(tmp_path / "ids.jsonl")[0]
     (tmp_path / "bad.jsonl").write_text(json.dumps({**row, "completion": [50256]}) + "\n")
     with pytest.raises(
-        UserError, match=r"bad.jsonl row 1 has the token id 50256 in completion; the vocabulary has 0 to"
+        UserError, match=r"bad.jsonl, row 1 has the token id 50256 in completion; the vocabulary has 0 to"
     ):
         job("--train_data", str(tmp_path / "bad.jsonl"), "--work_dir", str(tmp_path / "bad"))
 
@@ -237,7 +237,7 @@ def test_a_dry_run_writes_nothing(job: Job, caplog: pytest.LogCaptureFixture, mo
     monkeypatch.setattr("sharelora.training.job.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with caplog.at_level(logging.INFO, "sharelora"):
         args, metrics = job("--dry_run")
-    assert metrics == {} and list(args.output_dir.iterdir()) == []
+    assert metrics == {} and not args.output_dir.exists()
     assert "fits" in caplog.text and "dry run" in caplog.text
 
 
