@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+from peft import PeftWarning
 from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from peft.utils.peft_types import PeftType
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -87,7 +88,8 @@ def warn_of_shards(tensors: Mapping[str, Tensor], plan: SharingPlan, prefix: str
     if wrong:
         warnings.warn(
             f"adapter {adapter!r} is saved with {len(wrong)} of {len(shapes)} matrices in other shapes than its plan "
-            f"has, first {wrong[0]}: {shapes[wrong[0]]}; they look like shards that ZeRO-3 or FSDP has not gathered, "
-            "and nothing can load them; gather the weights and pass them as state_dict",
+            f"has, first {wrong[0]}: {shapes[wrong[0]]}; they look like DeepSpeed ZeRO-3 / FSDP shards that "
+            "nobody gathered, and nothing can load them; gather the weights and pass them as state_dict",
+            PeftWarning,
             stacklevel=2,
         )

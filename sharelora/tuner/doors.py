@@ -11,10 +11,11 @@ from functools import update_wrapper, wraps
 from types import FunctionType
 from typing import Any
 
-from peft import PeftModel, mixed_model
+from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftModel, mixed_model
 from peft.optimizers import loraplus, riemannian
 from peft.optimizers.lorafa import LoraFAOptimizer
 from peft.tuners.lora import intruders
+from peft.tuners.mixed import MixedModel
 from peft.utils import hotswap, loftq_utils
 from peft.utils.peft_types import PeftType
 
@@ -34,6 +35,9 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
         bank: its attribute that holds the matrices.
     """
     hotswap.CONFIG_KEYS_TO_CHECK[peft_type()] = hotswap.CONFIG_KEYS_TO_CHECK[PeftType.LORA]
+
+    # So that one that is read from a file comes to `mix`, too.
+    PEFT_TYPE_TO_MIXED_MODEL_MAPPING[peft_type()] = MixedModel
 
     def tuner_of(model: Any) -> Any:
         return next((module for module in model.modules() if isinstance(module, model_cls)), None)
@@ -162,7 +166,8 @@ def _stand_before(owner: Any, name: str, function: Callable[..., Any]) -> None:
 def _stand_inside(found: Any, function: Callable[..., Any]) -> None:
     """As `_stand_before`, for a function that users import by its name: what they have got is this very object."""
     original = FunctionType(found.__code__, found.__globals__, found.__name__, found.__defaults__, found.__closure__)
-    update_wrapper(original, found).__kwdefaults__ = found.__kwdefaults__
+    original.__kwdefaults__ = found.__kwdefaults__
+    update_wrapper(original, found)
 
     def standing(*args: Any, **kwargs: Any) -> Any:
         return __sharelora__(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821

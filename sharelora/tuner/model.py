@@ -136,7 +136,8 @@ class ShareLoraModel(LoraModel):
         if saved is not None and not paths and (found := _under_other_names(model, config, saved)) is not None:
             return found
         filters = {name: getattr(config, name) for name in _FILTERS}
-        parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern)
+        alone = not config.target_modules
+        parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern, alone)
         if paths or not parameters:
             refuse_unmatched(model, config.target_modules or (), paths, filters)
         for path in paths:

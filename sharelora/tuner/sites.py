@@ -182,7 +182,10 @@ def sites_of(
 
 
 def parameter_sites(
-    model: nn.Module, names: Iterable[str], layers_pattern: str | Sequence[str] | None = None
+    model: nn.Module,
+    names: Iterable[str],
+    layers_pattern: str | Sequence[str] | None = None,
+    alone: bool = False,
 ) -> list[Site]:
     """Describe parameters, such as the stacked weights of experts, as sites.
 
@@ -190,6 +193,7 @@ def parameter_sites(
         model: the base model, perhaps with other adapters on it.
         names: ends of the parameters' paths, as PEFT's `target_parameters`.
         layers_pattern: see `layers_of`.
+        alone: whether no modules are named besides.
 
     Raises:
         UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
@@ -204,7 +208,12 @@ def parameter_sites(
             if not f"{module_path}.{name}".startswith(inside) and any(f".{path}".endswith(f".{n}") for n in names):
                 found[path] = _stacked(path, parameter, getattr(module, "is_transposed", False))
     if names and not found:
-        raise UserError(f"target_parameters {', '.join(names)} match no parameter of the model; name some that it has")
+        words = "No `target_modules` passed but also no `target_parameters` found. Please check the values for "
+        words += "these arguments."
+        raise NoModulesError(
+            f"target_parameters {', '.join(names)} match no parameter of the model; name some that it has"
+            + (f" (peft: {words})" if alone else "")
+        )
     modules = [path for path, module in own_modules(model) if adaptable(module)]
     positions = {path: Layers([*modules, *found], layers_pattern).position(path) for path in found}
     several = len({stack for stack, layer, _ in positions.values() if layer is not None}) > 1

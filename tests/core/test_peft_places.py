@@ -15,7 +15,9 @@ import torch
 from peft import (
     LoraConfig,
     NoMatchingPeftModuleError,
+    PeftMixedModel,
     PeftModel,
+    PeftWarning,
     convert_to_lora,
     get_peft_model,
     set_peft_model_state_dict,
@@ -180,7 +182,7 @@ def test_shards_that_nobody_gathered_are_warned_of(tmp_path: Path) -> None:
         # As ZeRO-3 leaves a parameter, and FSDP a part of one.
         matrix = bank(model)[name]
         matrix.data = matrix.data[:2] if name.startswith("lora_B") else matrix.data.new_empty(0)
-    with pytest.warns(UserWarning, match=r"saved with 2 of 8 matrices in other shapes than its plan has, first lora_A"):
+    with pytest.warns(PeftWarning, match=r"saved with 2 of 8 matrices in other shapes than its plan has, first lora_A"):
         model.save_pretrained(tmp_path / "shards")
     with pytest.raises(UserError, match="does not hold the matrices of its plan"):
         PeftModel.from_pretrained(llama(), tmp_path / "shards")
@@ -319,13 +321,16 @@ def test_intruder_dimensions_of_shared_matrices_are_refused() -> None:
     assert list(model.peft_config) == ["default"]
 
 
-def test_adapters_of_different_types_are_refused() -> None:
+def test_adapters_of_different_types_are_refused(tmp_path: Path) -> None:
     message = "PeftMixedModel does not go with ShareLoRA: it makes layers without the tuner that owns the bank"
     with pytest.raises(UserError, match=message):
         get_peft_model(llama(), ShareLoraConfig(r=2, target_modules=QV), mixed=True)
     mixed = get_peft_model(llama(), LoraConfig(r=2, target_modules=QV), mixed=True)
     with pytest.raises(UserError, match=message):
         mixed.add_adapter("other", ShareLoraConfig(r=2, target_modules=QV))
+    adapted(llama(), share="a").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        PeftMixedModel.from_pretrained(llama(), tmp_path)
 
 
 def test_riemannian_preconditioning_is_that_of_lora() -> None:
@@ -346,6 +351,7 @@ def test_riemannian_preconditioning_is_that_of_lora() -> None:
     [
         ({"target_modules": ["qq"]}, r"Target modules .* not found in the base model"),
         ({"target_modules": ["qq"], "modules_to_save": ["lm_head"]}, "No modules were targeted for adaptation"),
+        ({"target_modules": [], "target_parameters": ["qq"]}, "No `target_modules` passed but also no `target_par"),
         ({"target_modules": QV, "exclude_modules": QV}, "No modules were targeted for adaptation"),
     ],
 )
