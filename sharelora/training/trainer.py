@@ -32,6 +32,7 @@ class ShareTrainer(AdapterTrainer):
     """The Trainer with a loss per token, which needs no logits where the model's head allows it.
 
     Attributes:
+        own: the model, before an engine wraps it.
         token_loss: makes the losses without logits; None where all logits are needed.
     """
 
@@ -39,12 +40,13 @@ class ShareTrainer(AdapterTrainer):
         super().__init__(*args, **kwargs)
         self._nll = torch.zeros(2, dtype=torch.float64)
         self.token_loss: TokenLoss | None = None
-        reason = obstacle(self.model)
+        self.own: Any = self.model
+        reason = obstacle(self.own)
         if reason is None or self.args.label_smoothing_factor:
             self.compute_loss_func = self._mean_loss
         reason = reason or self._needs_logits()
         if reason is None:
-            self.token_loss = TokenLoss(self.model)
+            self.token_loss = TokenLoss(self.own)
         else:
             logger.info("the loss is made from all logits, which takes more memory: %s", reason)
 
@@ -54,7 +56,7 @@ class ShareTrainer(AdapterTrainer):
             return "the model is compiled"
         if self.args.n_gpu > 1:
             return "one process uses several GPUs with copies of the model"
-        head = output_head(self.model)
+        head = output_head(self.own)
         trained = head is not None and any(p.requires_grad for m in head.modules() for p in m.parameters())
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and trained:
             return "the head is trained, and its weight is sharded"
@@ -80,12 +82,12 @@ class ShareTrainer(AdapterTrainer):
         if balance is None:
             return loss
         # With which a mixture of experts balances them, where it is asked to.
-        weight = getattr(self.model.config.get_text_config(), "router_aux_loss_coef", None) or 0.0
+        weight = getattr(self.own.config.get_text_config(), "router_aux_loss_coef", None) or 0.0
         return loss + weight * balance.to(loss.device)
 
     @property
     def _smoothing(self) -> float:
-        return float(self.args.label_smoothing_factor) if self.model.training else 0.0
+        return float(self.args.label_smoothing_factor) if self.own.training else 0.0
 
     def _losses(self, outputs: Any, labels: Tensor) -> Tensor:
         if self.token_loss is not None:
