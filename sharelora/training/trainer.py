@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class ShareTrainer(AdapterTrainer):
         super().__init__(*args, **kwargs)
         self._nll = torch.zeros(2, dtype=torch.float64)
         self.token_loss: TokenLoss | None = None
-        self.own: Any = self.model
+        self.own = cast(Any, self.model)
         reason = obstacle(self.own)
         if reason is None or self.args.label_smoothing_factor:
             self.compute_loss_func = self._mean_loss
