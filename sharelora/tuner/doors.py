@@ -11,11 +11,12 @@ from functools import update_wrapper, wraps
 from types import FunctionType
 from typing import Any
 
-from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftModel, mixed_model
+from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftConfig, PeftModel, mixed_model
 from peft.optimizers import loraplus, riemannian
 from peft.optimizers.lorafa import LoraFAOptimizer
 from peft.tuners.lora import intruders
 from peft.tuners.mixed import MixedModel
+from peft.tuners.xlora import model as xlora_model
 from peft.utils import hotswap, loftq_utils
 from peft.utils.peft_types import PeftType
 
@@ -124,6 +125,15 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
             )
         original(loader, peft_model, *args, **kwargs)
 
+    def route(original: Callable[..., Any], *, model_id: str, subfolder: str | None = None, **named: Any) -> Any:
+        # PEFT's own would look for a part of the names of its matrices that ours do not have, for ever.
+        if PeftConfig._get_peft_type(model_id, subfolder=subfolder) == peft_type():
+            raise UserError(
+                f"X-LoRA does not go with ShareLoRA: {model_id} has a bank, and it reads a pair of matrices per layer; "
+                "export the adapter as plain LoRA first (sharelora export)"
+            )
+        return original(model_id=model_id, subfolder=subfolder, **named)
+
     # What `replace_lora_weights_loftq` opens first.
     _stand_before(loftq_utils._SafetensorLoader, "__init__", fit)
     _stand_before(PeftModel, "save_pretrained", save_pretrained)
@@ -132,6 +142,7 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
     _stand_before(LoraFAOptimizer, "__init__", pairs)
     _stand_before(riemannian, "_collect_lora_pairs", lora_pairs)
     _stand_before(mixed_model, "_check_config_compatible", mix)
+    _stand_before(xlora_model, "_load_adapter_into_lora_model", route)
     _stand_inside(intruders.reduce_intruder_dimension, reduce)
     _stand_inside(loraplus.create_loraplus_optimizer, lora_plus)
 

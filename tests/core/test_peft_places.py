@@ -18,6 +18,7 @@ from peft import (
     PeftMixedModel,
     PeftModel,
     PeftWarning,
+    XLoraConfig,
     convert_to_lora,
     get_peft_model,
     set_peft_model_state_dict,
@@ -331,6 +332,14 @@ def test_adapters_of_different_types_are_refused(tmp_path: Path) -> None:
     adapted(llama(), share="a").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message):
         PeftMixedModel.from_pretrained(llama(), tmp_path)
+
+
+def test_x_lora_refuses_an_adapter_with_a_bank(tmp_path: Path) -> None:
+    adapted(llama(), share="a").save_pretrained(tmp_path)
+    base = llama(use_cache=False)
+    config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=base.config.hidden_size, adapters={"one": str(tmp_path)})
+    with pytest.raises(UserError, match=r"X-LoRA does not go with ShareLoRA: .* has a bank"):
+        get_peft_model(base, config)
 
 
 def test_riemannian_preconditioning_is_that_of_lora() -> None:
