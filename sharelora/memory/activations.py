@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sharelora.models.head import chunk_rows
+from sharelora.models.chunks import chunk_rows
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.site import Site, input_of
 

@@ -21,11 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-# What a chunk of logits may take, with its copies: large enough that the matrix products run at full speed.
-CHUNK_BYTES = 1 << 29
-# In 16 bits, their fp32 copy and its exponentials, and the gradient in 16 bits.
-BYTES_PER_LOGIT = 12
-LEAST_ROWS = 64
+from sharelora.models.chunks import chunk_rows
 
 
 @dataclass(frozen=True)
@@ -130,14 +126,6 @@ def last_position(hidden: Tensor) -> Tensor:
 def no_position(hidden: Tensor) -> Tensor:
     """Return no hidden state, (0, D_in): for a pass whose keys and values alone are wanted."""
     return hidden[:0, -1]
-
-
-def chunk_rows(vocab: int) -> int:
-    """Return how many positions are computed at a time.
-
-    It depends on nothing that differs between two runs on one machine, so that a resumed run adds up as the first.
-    """
-    return max(LEAST_ROWS, CHUNK_BYTES // (BYTES_PER_LOGIT * max(vocab, 1)) // LEAST_ROWS * LEAST_ROWS)
 
 
 def reference_losses(

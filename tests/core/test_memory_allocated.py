@@ -14,7 +14,7 @@ from toy_models import checkpoint_layers, llama
 
 from sharelora import ShareLoraConfig
 from sharelora.memory.estimator import base_bytes, estimate
-from sharelora.models.head import chunk_rows
+from sharelora.models.chunks import chunk_rows
 from sharelora.models.load import load_base
 from sharelora.trainer.token_loss import TokenLoss
 
@@ -89,7 +89,7 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated(share: str, checkpo
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_of_a_large_vocabulary_some_logits_exist_at_a_time(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.models.head.CHUNK_BYTES", 1 << 22)
+    monkeypatch.setattr("sharelora.models.chunks.CHUNK_BYTES", 1 << 22)
     base = base_model(dtype, 3000)
     assert chunk_rows(3000) < BATCH * TOKENS / 2
     weights = sum(parameter.nbytes for parameter in base.parameters())

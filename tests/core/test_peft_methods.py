@@ -353,9 +353,8 @@ def test_these_are_refused_by_name(tmp_path: Path) -> None:
     _, ours = lora_and_ours("a")
     with pytest.raises(ValueError, match=r"does not support PeftType\.SHARELORA because it uses shared state"):
         peft.inject_adapter_in_model(ShareLoraConfig(**SETTINGS), llama())
-    for init, name in (("eva", "eva"), ("lora_ga", "lora_ga"), ("corda", "corda")):
-        with pytest.raises(UserError, match=f"init_lora_weights='{name}' is not supported"):
-            ShareLoraConfig(**SETTINGS, init_lora_weights=init)
+    with pytest.raises(UserError, match="init_lora_weights='eva' is not supported"):
+        ShareLoraConfig(**SETTINGS, init_lora_weights="eva")
     with pytest.raises(ValueError, match=r"eva"):
         peft.initialize_lora_eva_weights(ours, [])
     ours.save_pretrained(tmp_path)

@@ -301,7 +301,7 @@ def test_a_dry_run_loads_and_writes_nothing(
     with caplog.at_level(logging.INFO, "sharelora"):
         for method in METHODS:
             assert job("--dry_run", "--method", method) == {}
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     assert caplog.text.count("without the head") == len(METHODS) and "dry run: no weights were loaded" in caplog.text
 
 

@@ -236,9 +236,9 @@ def test_an_altered_checkpoint_is_not_resumed(command: Command, adapter: Path) -
     refused(command(), "checkpoint-2", "altered")
 
 
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_engines_chosen_by_flags(command: Command, name: str) -> None:
-    refused(command(**{name: "full_shard"}), f"--{name}", "accelerate launch --config_file")
+@pytest.mark.parametrize(("name", "value"), [("fsdp", "full_shard"), ("deepspeed", "zero2.json")])
+def test_engines_chosen_by_flags(command: Command, name: str, value: str) -> None:
+    refused(command(**{name: value}), f"--{name}", "accelerate launch --config_file")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel, TrainingArguments
 
 from sharelora import ShareLoraConfig
+from sharelora.models.chunks import CHUNK_BYTES, chunk_rows
 from sharelora.models.head import (
-    CHUNK_BYTES,
     Scaling,
-    chunk_rows,
     dense_head,
     reference_losses,
     scaling_of,
