@@ -108,6 +108,7 @@ def places(source: str) -> Iterator[str]:
     return walk(ast.parse(source), ())
 
 
+@pytest.mark.slow  # it reads all sources of three libraries
 def test_every_place_that_asks_for_lora_is_known() -> None:
     found = set()
     for package in ("peft", "transformers", "accelerate"):

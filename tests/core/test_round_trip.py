@@ -55,7 +55,13 @@ def made_with_peft(folder: Path, make: Callable[[], nn.Module], **settings: Any)
     return type(base), logits(model, **BATCH)
 
 
-@pytest.mark.parametrize("case", CASES)
+# The others take a second each.
+QUICK = ("modules", "dora", "ranks", "tied head")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_a_lora_of_peft_computes_the_same_at_every_step(tmp_path: Path, case: str) -> None:
     make, settings = CASES[case]
     base_class, expected = made_with_peft(tmp_path, make, **settings)

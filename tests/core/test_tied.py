@@ -20,7 +20,7 @@ from sharelora.tuner.tied import FLAG
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=True.*", "ignore:.*save_embedding_layers.*")
 CHANGES = ("input trained", "output trained", "both trained", "output adapted", "tokens", "tokens of the output")
-QUICK = ("llama", "bert", "t5", "gemma3 vision")
+QUICK = ("llama", "bert", "t5")
 # Families whose flag has a second meaning, and so stays.
 KEPT = ("t5",)
 
