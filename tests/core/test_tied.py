@@ -102,7 +102,7 @@ def test_stock_peft_reads_every_export(tmp_path: Path) -> None:
         folder = tmp_path / "-".join(name)
         folder.mkdir()
         model, batch, expected[name] = trained(name[0], folder, name[1])
-        export_lora(folder / "adapter", folder / "plain")
+        export_lora(folder / "adapter", folder / "plain", folder / "base")
         folders.append(prepare(folder, model.get_base_model(), batch))
     for found, (name, logits_) in zip(read(*folders), expected.items(), strict=True):
         torch.testing.assert_close(found, logits_, rtol=1e-4, atol=1e-5, msg=str(name))
