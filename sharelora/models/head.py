@@ -21,8 +21,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sharelora.models.chunks import chunk_rows
-
 
 @dataclass(frozen=True)
 class Scaling:
@@ -143,7 +141,9 @@ def reference_losses(
     Returns:
         (N,), fp32.
     """
-    return F.cross_entropy(scaling(head(hidden)).float(), targets, reduction="none", label_smoothing=smoothing)
+    logits = scaling(head(hidden)).float()
+    # An offloaded head may answer on a device of its own.
+    return F.cross_entropy(logits, targets.to(logits.device), reduction="none", label_smoothing=smoothing)
 
 
 def target_losses(
@@ -152,8 +152,8 @@ def target_losses(
     head: Callable[[Tensor], Tensor],
     dense: Dense | None,
     scaling: Scaling,
-    smoothing: float = 0.0,
-    rows: int | None = None,
+    smoothing: float,
+    rows: int,
 ) -> Tensor:
     """Return the loss of each position, some positions at a time.
 
@@ -161,7 +161,7 @@ def target_losses(
         hidden, targets, head, scaling, smoothing: as in `reference_losses`.
         dense: the head's weight if it is dense and frozen, which is the fast way; None for any other head: adapted,
             trained, quantised, offloaded.
-        rows: positions at a time; None for what the vocabulary allows.
+        rows: positions at a time, see `chunk_rows`.
 
     Returns:
         (N,), fp32.
@@ -174,7 +174,6 @@ def target_losses(
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
     weight, bias = dense.weight.to(dtype), None if dense.bias is None else dense.bias.to(dtype)
-    rows = rows or chunk_rows(len(weight))
     return cast(Tensor, _TargetLosses.apply(hidden.to(dtype), targets, weight, bias, scaling, smoothing, rows))
 
 
@@ -184,19 +183,13 @@ def _any_head(
     head: Callable[[Tensor], Tensor],
     scaling: Scaling,
     smoothing: float,
-    rows: int | None,
+    rows: int,
 ) -> Tensor:
     """Compute the logits again in the backward pass, so that they never exist all at once."""
 
     def losses(part: Tensor, wanted: Tensor) -> Tensor:
-        logits = scaling(head(part)).float()
-        return F.cross_entropy(logits, wanted.to(logits.device), reduction="none", label_smoothing=smoothing)
+        return reference_losses(part, wanted, head, scaling, smoothing)
 
-    vocab = 0
-    if rows is None:
-        with torch.no_grad():
-            vocab = head(hidden[:1]).shape[-1]
-    rows = rows or chunk_rows(vocab)
     chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([losses(*chunk) for chunk in chunks])

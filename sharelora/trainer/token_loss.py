@@ -7,7 +7,6 @@ the model's own forward pass, where engines have put sharded weights together, f
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from sharelora.data.token_rows import IGNORED
+from sharelora.models.chunks import chunk_rows
 from sharelora.models.head import dense_head, output_head, scaling_of, target_losses
-
-logger = logging.getLogger(__name__)
 
 
 def logits_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -85,7 +83,9 @@ class TokenLoss:
     def __init__(self, model: nn.Module) -> None:
         head = output_head(model)
         assert head is not None, "see `obstacle`"
-        self.head, self.scaling = head, scaling_of(model.config)
+        config: Any = model.config
+        self.head, self.scaling = head, scaling_of(config)
+        self.rows = chunk_rows(config.get_text_config().vocab_size)
         self.known = False  # whether the model has been seen to treat its logits as assumed
         self.batch: Batch | None = None
 
@@ -109,7 +109,9 @@ class TokenLoss:
             # A head whose forward was replaced, as accelerate does to offload weights, has no weight to look at.
             dense = dense_head(self.head, hidden.device) if own is None else None
             positions = hidden[:, :-1][counted]
-            batch.losses = target_losses(positions, targets[counted], forward, dense, self.scaling, smoothing)
+            batch.losses = target_losses(
+                positions, targets[counted], forward, dense, self.scaling, smoothing, self.rows
+            )
             if self.known:  # what the model does to its logits is done to one number
                 return hidden[:1, -1:, :1]
             # A resumed run asks again, and must not draw other random numbers for it.

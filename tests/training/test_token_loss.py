@@ -289,7 +289,7 @@ class _Largest(TorchDispatchMode):
 
 
 def test_the_logits_are_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharelora.models.head.chunk_rows", lambda vocab: 4)
+    monkeypatch.setattr("sharelora.trainer.token_loss.chunk_rows", lambda vocab: 4)
     trainer = _trainer(_adapted(_small("Llama", vocab_size=3000), ["q_proj"]), tmp_path)
     _step(trainer)
     with _Largest(trainer.model) as seen:
