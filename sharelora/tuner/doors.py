@@ -11,7 +11,7 @@ from functools import update_wrapper, wraps
 from types import FunctionType
 from typing import Any
 
-from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftConfig, PeftModel, mixed_model
+from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftConfig, PeftModel, mixed_model, peft_model
 from peft.optimizers import loraplus, riemannian
 from peft.optimizers.lorafa import LoraFAOptimizer
 from peft.tuners.lora import intruders
@@ -23,6 +23,7 @@ from peft.utils.peft_types import PeftType
 from sharelora.support.errors import UserError
 from sharelora.tuner import swap
 from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
+from sharelora.tuner.loading import present_names
 from sharelora.tuner.optimizers import group_embeddings, refuse_lorafa, trained_pairs
 from sharelora.tuner.register import peft_type
 
@@ -134,9 +135,19 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
             )
         return original(model_id=model_id, subfolder=subfolder, **named)
 
+    def load(
+        original: Callable[..., Any], model: Any, state: dict[str, Any], adapter_name: str = "default", **options: Any
+    ) -> Any:
+        # PEFT looks for the heads of `modules_to_save` before it asks the tuner, and gives up where one has another
+        # name, so there is no later place.
+        if isinstance(getattr(model, "base_model", None), model_cls):
+            state = present_names(model.base_model, state, adapter_name)
+        return original(model, state, adapter_name=adapter_name, **options)
+
     # What `replace_lora_weights_loftq` opens first.
     _stand_before(loftq_utils._SafetensorLoader, "__init__", fit)
     _stand_before(PeftModel, "save_pretrained", save_pretrained)
+    _stand_before(peft_model, "set_peft_model_state_dict", load)
     _stand_before(hotswap, "hotswap_adapter_from_state_dict", swap_in)
     _stand_before(hotswap, "_pad_lora_weights", pad)
     _stand_before(LoraFAOptimizer, "__init__", pairs)

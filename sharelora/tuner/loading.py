@@ -4,34 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft.peft_model
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharelora.plan.renamed import rename
 from sharelora.support.errors import UserError
 
 PREFIX = "base_model.model."
-
-
-def load_under_present_names(tuner: type[nn.Module]) -> None:
-    """Have `PeftModel.load_adapter` rename what a file holds besides the matrices of a plan.
-
-    PEFT looks for the heads of `modules_to_save` before it asks the tuner, and gives up where one has another name, so
-    there is no later place.
-
-    Args:
-        tuner: class of the models that know where modules are now, as `now_at`.
-    """
-    module: Any = peft.peft_model
-    original = module.set_peft_model_state_dict
-
-    def load(model: Any, state: dict[str, Tensor], adapter_name: str = "default", **options: Any) -> Any:
-        if isinstance(getattr(model, "base_model", None), tuner):
-            state = present_names(model.base_model, state, adapter_name)
-        return original(model, state, adapter_name=adapter_name, **options)
-
-    module.set_peft_model_state_dict = load
 
 
 def present_names(tuner: Any, state: dict[str, Tensor], adapter: str) -> dict[str, Tensor]:

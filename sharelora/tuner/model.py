@@ -29,7 +29,6 @@ from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
-from sharelora.tuner.loading import load_under_present_names
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
@@ -406,4 +405,3 @@ def _module_config(config: Any, entries: tuple[Entry, ...], target: nn.Module, p
 
 register(ShareLoraConfig, ShareLoraModel)
 open_doors(ShareLoraConfig, ShareLoraModel, BANK)
-load_under_present_names(ShareLoraModel)
