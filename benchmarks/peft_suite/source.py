@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
+from benchmarks.harness.packages import download, unpack
 from sharelora.support.errors import UserError
 
 # What the tests import and the project does not need; without their own requirements, which are here or never used.
@@ -43,7 +42,7 @@ def prepare_tests(folder: Path) -> Path:
     ready = root / "pytest.ini"
     if ready.is_file():
         return root
-    _pip("download", "--no-deps", "--no-binary", ":all:", f"peft=={peft_version()}", "--dest", str(folder))
+    download([f"peft=={peft_version()}"], folder, "--no-binary", ":all:")
     with tarfile.open(folder / f"peft-{peft_version()}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     if not (root / "tests" / "testing_common.py").is_file():
@@ -62,12 +61,5 @@ def prepare_packages(folder: Path) -> Path:
     """
     packages = folder / "packages"
     if not packages.is_dir():
-        _pip("install", "--no-deps", "--target", str(packages), *EXTRA)
+        unpack(list(EXTRA), packages)
     return packages
-
-
-def _pip(*words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "--quiet", *words], capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"pip {words[0]} failed: {reason}; the tests come from the package index; connect to it")
