@@ -16,6 +16,7 @@ from sharelora.memory.activations import heads_of
 from sharelora.memory.machine import out_of_memory
 from sharelora.models.context import context_of
 from sharelora.support.errors import UserError
+from sharelora.tuner.layer import unchanging
 
 # The share of free memory that the estimate may use.
 SHARE_OF_MEMORY = 0.3
@@ -41,7 +42,7 @@ def evaluating(model: Any) -> Iterator[None]:
     """Switch a model to evaluation mode; afterwards each of its modules is in its former mode, and so is the RNG."""
     modes = [(module, module.training) for module in model.modules()]
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=list(devices)):
+    with torch.random.fork_rng(devices=list(devices)), unchanging(model):
         model.eval()
         try:
             yield

@@ -46,7 +46,8 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _base_forward(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+def base_forward(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    """Return `W x + bias` of a frozen layer in the dtype of x, (..., D_out); see `Base`."""
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     return F.linear(x, weight.t() if transposed else weight, bias)
@@ -94,7 +95,7 @@ class _Adapted(Function):
         scale: float,
         keep: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        y = _base_forward(x, weight, bias, transposed)
+        y = base_forward(x, weight, bias, transposed)
         dropped, output = _drop(x, keep)
         h = dropped @ a.t()
         y.addmm_(h, b.t(), alpha=scale)
@@ -155,7 +156,7 @@ class _Up(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, h: Tensor, b: Tensor, scale: float
     ) -> Tensor:
-        y = _base_forward(x, weight, bias, transposed)
+        y = base_forward(x, weight, bias, transposed)
         y.addmm_(h, b.t(), alpha=scale)
         ctx.save_for_backward(weight, b, h)
         ctx.scale, ctx.transposed = scale, transposed
