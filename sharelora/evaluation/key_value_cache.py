@@ -109,20 +109,16 @@ class PromptReader:
         columns = torch.arange(max(sizes), device=self.device)[None]
         real = (columns < torch.tensor(sizes, device=self.device)[:, None]).long()
         mask = torch.cat((real.new_ones(len(rows), length), real), dim=1)
-        ends = torch.tensor(sizes, device=self.device) - 1
+        # Counted from the end: an adapter may put virtual tokens before the first column.
+        ends = torch.tensor(sizes, device=self.device) - 1 - max(sizes)
 
-        def at_ends(hidden: Tensor) -> Tensor | None:
-            if hidden.shape[:2] != ids.shape:
-                return None
-            return hidden[torch.arange(len(rows), device=hidden.device), ends.to(hidden.device)]
+        def at_ends(states: Tensor) -> Tensor:
+            return states[torch.arange(len(rows), device=states.device), ends.to(states.device)]
 
         options = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
         logits = self.call(ids, mask, length + columns, at_ends, use_cache=cache is not None, **options).logits
-        if logits.shape[1] == 1:
-            return logits[:, 0].float()
-        # Counted from the end: an adapter may put virtual tokens before the first column.
-        columns_from_end = torch.tensor(sizes) - max(sizes) - 1
-        return logits[torch.arange(len(rows)), columns_from_end.to(logits.device)].float()
+        # A model whose head is no module has made all of them.
+        return (logits[:, 0] if logits.shape[1] == 1 else at_ends(logits)).float()
 
     def can_share(self, ids: Sequence[int]) -> bool:
         """Try on a few tokens whether this model can continue a cached beginning.

@@ -24,6 +24,7 @@ from sharelora.evaluation.batching import (
 )
 from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.evaluation.tokens import Encoded, Ids, Item, by_beginning, encode_items, require_room
+from sharelora.models.chunks import chunk_rows
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,10 @@ class _Scoring:
         self.encoded, self.reader = encoded, PromptReader(model)
         longest = max(encoded, key=lambda item: item.length, default=None)
         tokens = longest.length if longest else 1
-        size = BatchSize(batch_size, most_that_fit(model.config, model.dtype, self.reader.device, tokens))
+        # As many rows of logits as a chunk has: more are no faster, and with a large vocabulary they are what is large.
+        logits = chunk_rows(model.config.get_text_config().vocab_size)
+        most = most_that_fit(model.config, model.dtype, self.reader.device, tokens)
+        size = BatchSize(batch_size, min(most, logits))
         self.runner: BatchRunner[int, Choice] = BatchRunner(
             size, lambda index: encoded[index].length, len(encoded), listener, most_padding=MOST_PADDING
         )

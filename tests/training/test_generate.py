@@ -54,6 +54,23 @@ def test_drawn_answers_depend_on_the_seed_alone(model_folder: Path, data: DataMo
     assert drawn == answers(model_folder, data, 4, **flags) != answers(model_folder, data, 4)
 
 
+def test_the_head_reads_the_last_position_of_each_text(
+    model_folder: Path, data: DataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, seen = answers(model_folder, data, 4), set()
+    vocabulary, forward = len(AutoTokenizer.from_pretrained(model_folder)), torch.nn.Linear.forward
+
+    def watched(self: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, x)
+        if self.out_features == vocabulary:
+            seen.add((logits.dim(), len(logits)))
+        return logits
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", watched)
+    assert answers(model_folder, data, 4) == expected
+    assert {dimensions for dimensions, _ in seen} == {2} and max(rows for _, rows in seen) == 4
+
+
 def test_beams_and_their_settings_are_used(model_folder: Path, data: DataModule) -> None:
     assert answers(model_folder, data, 4, num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2)
 

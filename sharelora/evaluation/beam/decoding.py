@@ -6,7 +6,6 @@ A prompt's text depends on its batch only by rounding, where two texts score the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +26,6 @@ from sharelora.evaluation.beam.settings import BeamSettings, processors
 from sharelora.evaluation.generation.decoding import can_continue
 from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.support.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 # Beams of all prompts of a batch together; more are not faster.
 MOST_BEAMS = {"cpu": 320, "cuda": 5120}
@@ -81,23 +78,21 @@ def decode(
     """
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
     require_room(prompts, settings, context_length(model.config))
-    device = model.get_input_embeddings().weight.device
+    reader, whole = PromptReader(model), False
     tokens = max(map(len, prompts), default=1) + settings.eval_len
-    beams = most_rows(model.config, model.dtype, device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
+    beams = most_rows(model.config, model.dtype, reader.device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
     size = BatchSize(batch_size, max(1, beams // settings.beam))
     runner: BatchRunner[int, Hypothesis] = BatchRunner(
         size, lambda index: len(prompts[index]), len(prompts), listener, keep
     )
 
-    reader: PromptReader | None = None
-
     def step(batch: list[int]) -> None:
-        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id, reader)
+        result = search_batch(reader, [prompts[index] for index in batch], settings, pad_id, whole)
         read = sum(len(prompts[index]) for index in batch) + result.tokens
         runner.add(dict(zip(batch, result.best, strict=True)), read)
 
     with evaluating(model):
-        reader = _whole_reader(model, prompts)
+        whole = bool(prompts) and not can_continue(reader, max(prompts, key=len), shared=False)
         runner.run(range(len(prompts)), step)
     best = tuple(runner.results[index] for index in range(len(prompts)))
     prompt_tokens = sum(map(len, prompts))
@@ -125,34 +120,26 @@ def require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, conte
         )
 
 
-def _whole_reader(model: Any, prompts: Sequence[Sequence[int]]) -> PromptReader | None:
-    """Return what reads everything again for every token, where the model cannot continue from a cache; else None."""
-    reader, longest = PromptReader(model), max(prompts, key=len, default=())
-    if not longest or can_continue(reader, (tuple(longest[-6:]) * 6)[:6], shared=False):
-        return None
-    logger.info("this model does not continue from a cache: it reads everything again for every token")
-    return reader
-
-
 def search_batch(
-    model: Any,
+    reader: PromptReader,
     prompts: Sequence[Sequence[int]],
     settings: BeamSettings,
     pad_id: int,
-    reader: PromptReader | None = None,
+    whole: bool = False,
 ) -> SearchResult:
     """Search the best text for every prompt of one batch, through transformers' `generate`.
 
     Args:
-        model, prompts, settings, pad_id: see `decode`.
-        reader: see `beam_search`.
+        reader: the model.
+        prompts, settings, pad_id: see `decode`.
+        whole: read all of every beam again for every token, as the model cannot continue from a cache.
     """
     columns = max(map(len, prompts))
-    device = model.get_input_embeddings().weight.device
+    model, device = reader.model, reader.device
     ids = torch.tensor([[pad_id] * (columns - len(row)) + list(row) for row in prompts], device=device)
     lengths = torch.tensor([len(row) for row in prompts], device=device)
     mask = (torch.arange(columns, device=device) >= columns - lengths[:, None]).long()
-    if reader is not None:
+    if whole:
         rules = processors(settings, columns)
         return beam_search(model, ids, rules, settings, attention_mask=mask, reader=reader)
     # `num_beams` stays 1: otherwise `generate` copies every prompt before it is read.

@@ -8,7 +8,6 @@ all steps. This one closes a prompt as soon as no live beam can win any more, wh
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +124,8 @@ class _Search:
         """Return the logits after every prompt, (prompts, vocabulary)."""
         if self.reader is not None:
             return self._read_whole(1)
-        accepted = inspect.signature(self.model.forward).parameters
-        options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         with head_on(self.model, last_position):
-            output = self.model(input_ids=self.sequences, **{**self.model_kwargs, "use_cache": True, **options})
+            output = self.model(input_ids=self.sequences, **{**self.model_kwargs, "use_cache": True})
         self.cache = RowCache(output.past_key_values, self.search.beam, self.search.eval_len - 1)
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -121,16 +121,21 @@ class WholeDecoder:
 
 
 @torch.no_grad()
-def can_continue(reader: PromptReader, ids: Ids, shared: bool) -> bool:
+def can_continue(reader: PromptReader, prompt: Sequence[int], shared: bool) -> bool:
     """Try on a few tokens whether this model can continue from a cache.
 
     Args:
         reader: the model.
-        ids: any six tokens of the vocabulary.
+        prompt: any tokens of the vocabulary, at least one.
         shared: try the cache of a shared beginning too.
     """
-    if "past_key_values" not in reader.accepted:
-        return False
+    able = "past_key_values" in reader.accepted and _continues(reader, (tuple(prompt[-6:]) * 6)[:6], shared)
+    if not able and not shared:
+        logger.info("this model does not continue from a cache: it reads everything again for every token")
+    return able
+
+
+def _continues(reader: PromptReader, ids: Ids, shared: bool) -> bool:
     start, rows, next_ones = ids[:2], [ids[2:4], ids[2:3]], torch.tensor(ids[4:6])
     expected = torch.cat(
         [reader.next_logits([[*start, *row, token]]) for row, token in zip(rows, ids[4:6], strict=True)]

@@ -184,14 +184,12 @@ class _Generation:
 
     def _abilities(self) -> tuple[bool, bool]:
         """Whether beginnings are read once, and whether the model can continue from a cache."""
-        sample = (max(self.encoded, key=lambda item: item.length).ids[-6:] * 6)[:6]
+        sample = max(self.encoded, key=lambda item: item.length).ids
         # Padding between the shared beginning and the rest would shift a sliding window.
         most = self.longest + self.settings.max_new_tokens
         wanted = any(item.start for item in self.encoded) and all(most < size for size in windows(self.model.config))
         share_prefix = wanted and can_continue(self.reader, sample, shared=True)
         use_cache = share_prefix or can_continue(self.reader, sample, shared=False)
-        if not use_cache:
-            logger.info("this model does not continue from a cache: it reads everything again for every token")
         return share_prefix, use_cache
 
     def _run_group(self, group: Sequence[Key], prefix: Any, length: int) -> None:

@@ -24,6 +24,7 @@ from sharelora.evaluation.batching import BatchRunner, BatchSize, Listener, eval
 from sharelora.evaluation.generation.engine import TextStore
 from sharelora.evaluation.generation.sampling import StoppingCriteria, end_tokens
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
+from sharelora.models.head import head_on, last_position
 from sharelora.support.errors import UserError
 
 MOST_ROWS = 16
@@ -156,13 +157,14 @@ def _answer_batch(
     batch = collator([questions.item(index) for index in indices])
     device = model.get_input_embeddings().weight.device
     eos = end_tokens(reader.tokenizer, model)
-    ids = model.generate(
-        **{name: value.to(device) for name, value in batch.items()},
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=False,
-        eos_token_id=list(eos),
-        pad_token_id=collator.pad_id,
-    )
+    with head_on(model, last_position):
+        ids = model.generate(
+            **{name: value.to(device) for name, value in batch.items()},
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(eos),
+            pad_token_id=collator.pad_id,
+        )
     new = ids[:, batch["input_ids"].shape[1] :].tolist()
     seconds = (time.perf_counter() - began) / len(indices)
     stopping = StoppingCriteria(reader.tokenizer, settings, eos)

@@ -15,7 +15,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from sharelora.data import PredictCollator, TokenRows
 from sharelora.evaluation.key_value_cache import PromptReader
+from sharelora.models.head import head_on, last_position
 from sharelora.support.files import write_json_lines
+from sharelora.tuner.layer import unchanging
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,8 @@ def _texts(
 ) -> Iterator[dict[str, str]]:
     device = model.get_input_embeddings().weight.device
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    whole = model.generate(**inputs, generation_config=config)
+    with head_on(model, last_position), unchanging(model):
+        whole = model.generate(**inputs, generation_config=config)
     # Spaces before punctuation are part of code and of answers.
     decode = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     both = tokenizer.batch_decode(whole, **decode)
