@@ -121,7 +121,11 @@ def markdown(result: dict[str, Any]) -> str:
     answers = [
         f"- {row['way']}: {row['same']} of {row['items']} choices are ours; centred scores differ by at most "
         f"{row['score_gap']:.1e}"
-        + ("" if row["same"] == row["items"] else f", letters that were chosen differently by {row['closest']:.1e}")
+        + (
+            ""
+            if row["same"] == row["items"]
+            else f"; letters that were chosen differently by {row['closest']:.1e}, {row['ties']} of these are ties"
+        )
         for row in result["answers"]
     ]
     about = (

@@ -208,7 +208,8 @@ def agreement(answers: dict[str, list[Choice]]) -> list[dict[str, Any]]:
     """Compare the answers of each other way with ours, item by item.
 
     `closest` is the largest difference of log-probability, in the other way, between the two letters of a question on
-    which they disagree: in 16 bits as small a one is decided by rounding.
+    which they disagree: in 16 bits as small a one is decided by rounding. `ties` are those of these questions where one
+    of the two ways gives both letters the very same score.
     """
     rows = []
     for name, choices in answers.items():
@@ -219,8 +220,15 @@ def agreement(answers: dict[str, list[Choice]]) -> list[dict[str, Any]]:
         gaps = [abs(a - b) for one, other in pairs for a, b in zip(_centred(one), _centred(other), strict=True)]
         closest = max((max(one.scores) - one.scores[other.prediction] for one, other in differ), default=0.0)
         same = len(pairs) - len(differ)
-        rows.append({"way": name, "items": len(pairs), "same": same, "closest": closest, "score_gap": max(gaps)})
+        ties = sum(_tied(*pair) for pair in differ)
+        counts = {"items": len(pairs), "same": same, "ties": ties}
+        rows.append({"way": name, **counts, "closest": closest, "score_gap": max(gaps)})
     return rows
+
+
+def _tied(one: Choice, other: Choice) -> bool:
+    """Whether the letters on which two ways disagree are equal to one of them."""
+    return any(way.scores[one.prediction] == way.scores[other.prediction] for way in (one, other))
 
 
 def _centred(choice: Choice) -> list[float]:

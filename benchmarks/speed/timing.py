@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,14 @@ class TrainStep:
         return Sample(between - began, now(self.device) - between)
 
 
+class Timed(Protocol):
+    """What can be timed."""
+
+    def sample(self) -> Sample:
+        """Run once and time it."""
+        ...
+
+
 def now(device: torch.device) -> float:
     """Return the clock in seconds once the device has finished all its work."""
     if device.type == "cuda":
@@ -95,7 +103,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def interleave(steps: Mapping[str, TrainStep], rounds: int, warmup: int = 2) -> dict[str, list[Sample]]:
+def interleave(steps: Mapping[str, Timed], rounds: int, warmup: int = 2) -> dict[str, list[Sample]]:
     """Step all variants in turn, several times, each round starting with another one.
 
     What else happens on the machine then falls on all of them alike, and values of one round can be divided.
@@ -134,7 +142,7 @@ def describe(name: str, samples: Mapping[str, Sequence[Sample]]) -> dict[str, An
     }
 
 
-def measure_in_turn(title: str, steps: Mapping[str, TrainStep], rounds: int) -> tuple[dict[str, list[Sample]], float]:
+def measure_in_turn(title: str, steps: Mapping[str, Timed], rounds: int) -> tuple[dict[str, list[Sample]], float]:
     """Announce a measurement, step all variants in turn and watch the load of others meanwhile.
 
     Returns:
