@@ -23,6 +23,8 @@ from sharelora.tuner.kernels.fused import keep_mask
 
 # Names of the matrices that an A is made of, how often they were written to, and whether they are trained.
 MatrixKey = tuple[tuple[str, ...], int, bool]
+# Up to so many, thin products in 16 bits take longer on a CPU than in fp32: what is around them counts.
+FEW_ROWS = 8
 # The functions that pack what autograd saves now: each checkpointed region has its own, and its recomputation others.
 _saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
@@ -228,13 +230,19 @@ class ShareLayer(_LoraLayer):
         """Three matrix products and nothing else: what a text's next token costs is mostly what surrounds them."""
         rows = x.reshape(-1, x.shape[-1])
         y = self.base_layer(rows) if base is None else fused.base_forward(rows, *base)
-        key = (adapter, y.dtype, y.device)
+        few = rows.shape[0] <= FEW_ROWS and rows.device.type == "cpu"
+        dtype = torch.promote_types(y.dtype, torch.float32) if few else y.dtype
+        key = (adapter, dtype, y.device)
         if key not in kept:
-            kept[key] = self.view_a(adapter).weight.to(y), self.view_b(adapter).weight.to(y)
+            a, b = self.view_a(adapter).weight, self.view_b(adapter).weight
+            kept[key] = a.to(y.device, dtype).t(), b.to(y.device, dtype).t()
         a, b = kept[key]
-        # What another layer has returned may not be written to.
-        add = torch.addmm if base is None else Tensor.addmm_
-        return add(y, rows.to(y) @ a.t(), b.t(), alpha=self.scaling[adapter]).view(*x.shape[:-1], y.shape[-1])
+        h = rows.to(y.device, dtype) @ a
+        if base is None:  # what another layer has returned may not be written to
+            y = y.clone()
+        scale = self.scaling[adapter]
+        y = y.addmm_(h, b, alpha=scale) if dtype is y.dtype else y.add_(h @ b, alpha=scale)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     def _project(self, x: Tensor, original_x: Tensor, adapter: str) -> Tensor:
         if self.siblings is not None:

@@ -42,15 +42,18 @@ CASES = [llama, lambda: llama(torch.bfloat16), lambda: llama(share="none"), gpt2
 
 
 @pytest.mark.parametrize("make", CASES, ids=["share_a", "bf16", "lora", "fused"])
-def test_logits_are_the_same_and_matrices_are_made_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ids", [IDS, IDS[:1, :1]], ids=["many", "few"])
+def test_logits_are_the_same_and_matrices_are_made_once(
+    make: Any, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, made = make(), []
     weight = MatrixView.weight
     with torch.no_grad():
-        expected = model(input_ids=IDS).logits
+        expected = model(input_ids=ids).logits
         monkeypatch.setattr(MatrixView, "weight", property(lambda self: made.append(self) or weight.fget(self)))
         with unchanging(model):
             for _ in range(3):
-                found = model(input_ids=IDS).logits
+                found = model(input_ids=ids).logits
     tolerance = 0.05 if expected.dtype is torch.bfloat16 else 1e-5
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     layers = sum(isinstance(module, ShareLayer) for module in model.modules())
