@@ -31,7 +31,7 @@ def commands() -> list[Path]:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(commands()) == 14
+    assert len(commands()) == 15
 
 
 @pytest.mark.parametrize("file", commands(), ids=lambda file: file.stem)

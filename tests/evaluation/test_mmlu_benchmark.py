@@ -112,8 +112,14 @@ def test_disagreements_are_counted_with_how_close_they_were() -> None:
     ours = [Choice(0, (-1.0, -2.0)), Choice(1, (-1.5, -1.4))]
     theirs = [Choice(0, (-2.0, -3.0)), Choice(0, (-1.45, -1.475))]
     (row,) = mmlu_ways.agreement({"qlora": theirs, "ours": ours})
-    assert (row["way"], row["items"], row["same"]) == ("qlora", 2, 1)
+    assert (row["way"], row["items"], row["same"], row["ties"]) == ("qlora", 2, 1, 0)
     assert row["closest"] == pytest.approx(0.025) and row["score_gap"] == pytest.approx(0.0625)
+
+
+def test_a_disagreement_about_equal_letters_is_a_tie() -> None:
+    ours, theirs = Choice(1, (-1.5, -1.4)), Choice(0, (-1.5, -1.5))
+    (row,) = mmlu_ways.agreement({"lm_eval": [theirs, theirs], "ours": [ours, theirs]})
+    assert (row["same"], row["ties"], row["closest"]) == (1, 1, 0.0)
 
 
 def test_the_tokens_of_the_whole_test_are_counted_without_a_model(data: Path) -> None:
