@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.speed.reading import WORK, Reading, Texts, adapted
     from benchmarks.speed.timing import describe, measure_in_turn
     from benchmarks.speed.variants import choose
+    from sharelora.evaluation.batching import evaluating
     from sharelora.models.load import load_base
 
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -101,11 +103,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             texts = Texts.draw(vocab, args.prefix, args.prompts, args.tokens)
             models = {name: adapted(twin(base), name, args.rank) for name in names}
             about = f"{Path(args.model).name if args.model else 'random'}, vocabulary {vocab:,}, {precision}"
-            for work in works:
-                steps = {name: Reading(model, work, texts) for name, model in models.items()}
-                samples, others = measure_in_turn(f"{about}: {work}", steps, args.rounds)
-                rows = {name: describe(name, samples) for name in names}
-                result["cells"].append({"about": about, "work": work, "others_percent": others, "variants": rows})
+            # As an engine does around all of its batches.
+            with ExitStack() as stack:
+                for model in models.values():
+                    stack.enter_context(evaluating(model))
+                for work in works:
+                    steps = {name: Reading(model, work, texts) for name, model in models.items()}
+                    samples, others = measure_in_turn(f"{about}: {work}", steps, args.rounds)
+                    rows = {name: describe(name, samples) for name in names}
+                    result["cells"].append({"about": about, "work": work, "others_percent": others, "variants": rows})
     return result
 
 

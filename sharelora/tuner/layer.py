@@ -273,7 +273,7 @@ def unchanging(model: nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if isinstance(module, ShareLayer)]
     before = [layer.kept for layer in layers]
     for layer in layers:
-        layer.kept = {}
+        layer.kept = {} if layer.kept is None else layer.kept
     try:
         yield
     finally:
