@@ -285,6 +285,19 @@ def test_the_nucleus_is_the_fewest_tokens_that_reach_the_sum(weights: list[int],
     assert not others or max(others) <= chosen[0]
 
 
+@pytest.mark.parametrize("candidates", [2, 64])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.93, 1.0])
+def test_the_nucleus_is_that_of_a_stable_sort(candidates: int, top_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharelora.evaluation.generation.sampling.CANDIDATES", candidates)
+    torch.manual_seed(0)
+    # Many are equally likely.
+    p = torch.randint(1, 5, (40, 64)).double()
+    p = p / p.sum(-1, keepdim=True)
+    ranked, order = p.sort(dim=-1, descending=True, stable=True)
+    inside = torch.zeros_like(p, dtype=torch.bool).scatter(-1, order, ranked.cumsum(-1) - ranked < top_p)
+    assert torch.equal(nucleus(p, top_p), p.masked_fill(~inside, 0.0))
+
+
 def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([[2.0, 0.0, 1.0, -1.0]]).repeat(20_000, 1)
     numbers = draws(0, "x", 0, 20_000)

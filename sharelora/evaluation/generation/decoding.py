@@ -77,7 +77,7 @@ class CachedDecoder:
         rows = torch.tensor(list(texts))
         if len(texts) > len(prompts):
             output.past_key_values.batch_select_indices(rows)
-        self.logits = output.logits[:, -1].float()[rows]
+        self.logits = output.logits[rows, -1].float()
         self.mask, self.positions = mask[rows], positions[rows, -1:]
         self.cache = RowCache(output.past_key_values, 1, new_tokens)
 

@@ -19,6 +19,8 @@ from sharelora.support.errors import UserError
 # Tokens of the prompt that are decoded before a text: some tokenizers take a space from the first token they decode,
 # which in code is a wrong indentation.
 CONTEXT_TOKENS = 4
+# The likeliest tokens of a row, among which its nucleus is nearly always.
+CANDIDATES = 1024
 # Tokens looked at besides as many as the longest stop string has bytes.
 MARGIN = 4
 
@@ -53,10 +55,18 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         probabilities: (B, vocabulary).
         top_p: above 0 and at most 1.
     """
-    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    # To sort a large vocabulary takes longer than to run a small model.
+    ranked = probabilities.topk(min(CANDIDATES, probabilities.shape[-1])).values
+    if bool((ranked.sum(-1) < top_p).any()):
+        ranked = probabilities.sort(dim=-1, descending=True).values
     # A token stays if those before it do not yet reach the sum; the first always does.
-    before = ranked.cumsum(-1) - ranked
-    inside = torch.zeros_like(ranked, dtype=torch.bool).scatter(-1, order, before < top_p)
+    count = (ranked.cumsum(-1) - ranked < top_p).sum(-1, keepdim=True)
+    least = ranked.gather(-1, count - 1)
+    inside = probabilities >= least
+    if bool((inside.sum(-1, keepdim=True) > count).any()):
+        # Of tokens that are as likely the first ones stay.
+        above, equal = probabilities > least, probabilities == least
+        inside = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
     return probabilities.masked_fill(~inside, 0.0)
 
 
@@ -74,14 +84,15 @@ def choose(logits: Tensor, settings: GenerationSettings, numbers: Tensor | None)
     Raises:
         UserError: a logit is NaN.
     """
-    if bool(logits.isnan().any()):
+    # The greatest is NaN where any is, and takes a sixth of the time to find.
+    if bool(logits.amax(-1).isnan().any()):
         raise UserError(
             "found NaN among the logits; need a precision in which this model does not overflow; try --dtype "
             "bf16 or fp32"
         )
     if settings.greedy or numbers is None:
         return logits.argmax(-1)
-    probabilities = (logits.double() / settings.temperature).softmax(-1)
+    probabilities = logits.to(torch.float64, copy=True).div_(settings.temperature).softmax(-1)
     if settings.top_p < 1:
         probabilities = nucleus(probabilities, settings.top_p)
     # Summed in the order of the vocabulary: in a sorted one rounding may swap two tokens that are equally likely.
