@@ -315,4 +315,5 @@ def test_what_a_model_does_to_its_logits_is_read_from_its_configuration() -> Non
     assert scaling_of(transformers.GraniteConfig(logits_scaling=8.0)) == Scaling(0.125)
     assert scaling_of(transformers.CohereConfig(logit_scale=0.0625)) == Scaling(0.0625)
     assert scaling_of(transformers.Gemma2Config()) == Scaling(1.0, 30.0)
+    assert scaling_of(transformers.HyperCLOVAXConfig(logits_scaling=0.25)) == Scaling(0.25)
     assert scaling_of(transformers.LlamaConfig()) == Scaling()
