@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate.hooks import attach_align_device_hook
 from peft import get_peft_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -188,6 +189,32 @@ def test_an_adapted_or_trained_head(
     torch.manual_seed(5)
     second = _step(trainer)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def _in_four_bits(model: Any) -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    head = bnb.nn.Linear4bit(32, 120, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    head.load_state_dict({"weight": model.lm_head.weight.data})
+    model.lm_head = head.to("cpu")
+
+
+def _offloaded(model: Any) -> None:
+    weights = {"weight": model.lm_head.weight.data.clone()}
+    attach_align_device_hook(model.lm_head, execution_device="cpu", offload=True, weights_map=weights)
+    assert model.lm_head.weight.device.type == "meta"
+
+
+def test_a_quantised_head(tmp_path: Path) -> None:
+    adapted = _adapted(_small("Llama"), ["q_proj"])
+    _in_four_bits(adapted.get_base_model())
+    _compare(_trainer(adapted, tmp_path))
+
+
+def test_an_offloaded_head(tmp_path: Path) -> None:
+    adapted = _adapted(_small("Llama"), ["q_proj"])
+    trainer = _trainer(adapted, tmp_path)  # which moves the model to its device
+    _offloaded(adapted.get_base_model())
+    _compare(trainer)
 
 
 @pytest.mark.parametrize("count", [None, 50])
