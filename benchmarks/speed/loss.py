@@ -108,6 +108,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: sizes that make no batch, an unknown way, or one that cannot be had.
     """
+    import torch
+
     from benchmarks.speed.losses import compare, present
 
     sizes = numbers(args.vocab, "--vocab", int, VOCABULARIES)
@@ -115,7 +117,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     cells = [LossCell(vocab, kind, args.batch, args.tokens, args.rank) for vocab in sizes for kind in rows]
     ways = present(chosen_names(args.ways, WAYS, "way"), named=bool(args.ways), device=args.device)
     result = begin_result("loss", args)
-    result["cells"] = [compare(cell, ways, args) for cell in cells]
+    device = torch.device(args.device)
+    result["cells"] = [
+        compare(cell, ways, device, args.rounds, args.model, args.quick, args.memory and cell.rows == "all")
+        for cell in cells
+    ]
     result["goals"] = goals(result["cells"])
     return result
 
@@ -145,15 +151,20 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [opening(result), "Step: forward and backward pass, median over rounds.", about]
     if left_out:
         parts.append(f"Not measured, as it is not installed or needs a GPU: {left_out}.")
-    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "loss")
     for row in result["cells"]:
-        lines = report.table(headers, [_line(name, numbers) for name, numbers in row["ways"].items()])
-        parts.append(f"## {LossCell(**row['cell']).title()}\n\n{load_sentence(row['others_percent'])}\n\n{lines}")
+        title, load = LossCell(**row["cell"]).title(), load_sentence(row["others_percent"])
+        parts.append(f"## {title}\n\n{load}\n\n{cell_table(row)}")
     parts.append(
         "## Goals\n\n"
         + ("\n".join(_goal(goal) for goal in result["goals"]) or "They are about PEFT and large vocabularies.")
     )
     return "\n\n".join(parts) + "\n"
+
+
+def cell_table(cell: dict[str, Any]) -> str:
+    """Return what was measured of one configuration as a Markdown table."""
+    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "loss")
+    return report.table(headers, [_line(name, row) for name, row in cell["ways"].items()])
 
 
 def _line(name: str, row: dict[str, Any]) -> tuple[Any, ...]:

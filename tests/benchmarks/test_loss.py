@@ -20,7 +20,7 @@ CELL = loss.LossCell(vocab=64, rows="all", batch=2, tokens=8, rank=2)
 
 @pytest.fixture
 def steps() -> dict[str, losses.LossStep]:
-    base, batch = losses.load(None, CELL.vocab, quick=True, device=CPU), losses.batch_of(CELL, CPU)
+    base, batch = losses.load(None, CELL.vocab, small=True, device=CPU), losses.batch_of(CELL, CPU)
     return {name: losses.LossStep(twin(base), name, CELL, batch) for name in ("logits", "none")}
 
 
@@ -63,7 +63,7 @@ def test_a_quick_run_writes_its_result(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_vocabulary_above_the_models_is_refused(tmp_path: Path) -> None:
-    losses.load(None, 64, quick=True, device=CPU).save_pretrained(tmp_path)
+    losses.load(None, 64, small=True, device=CPU).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"found --vocab 65; .* has 64; need at most that"):
-        losses.load(str(tmp_path), 65, quick=False, device=CPU)
-    assert losses.load(str(tmp_path), 32, quick=False, device=CPU).get_output_embeddings().weight.shape == (32, 64)
+        losses.load(str(tmp_path), 65, small=False, device=CPU)
+    assert losses.load(str(tmp_path), 32, small=False, device=CPU).get_output_embeddings().weight.shape == (32, 64)
