@@ -100,7 +100,9 @@ class ShareLoraModel(LoraModel):
         for matrix, requires_grad in was_trained:
             matrix.requires_grad_(requires_grad)
         paths = {path for plan in self.plans.values() for path in plan.by_path}
-        group_siblings({path: module for path, module in model.named_modules() if path in paths})
+        layers = {path: module for path, module in model.named_modules() if path in paths}
+        configs: dict[str, Any] = self.peft_config
+        group_siblings(layers, {name for name in self.plans if configs[name].share_dropout_mask})
 
     def _refuse_tied_matrices(self, model: nn.Module, config: Any) -> None:
         """Refuse to tie the adapter of a head to that of the embeddings; whole copies and trained tokens can be tied.
