@@ -155,9 +155,9 @@ class AdapterSettings:
         Raises:
             UserError: the language model has no such modules.
         """
-        from sharelora.models.vision import language_modules
-
         if getattr(getattr(model, "config", None), "vision_config", None) is None:
             return self
+        from sharelora.models.vision import language_modules
+
         assert self.modules is not None, "vision-language models have no default modules"
         return self.with_modules(language_modules(model, self.modules))

@@ -7,8 +7,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft import NoMatchingPeftModuleError
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
@@ -23,6 +21,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 OTHER_SITES = (nn.Embedding, *CONVOLUTIONS, nn.MultiheadAttention)
 OUT_PROJ = "out_proj"  # the name of the last linear map of a MultiheadAttention
 _OWN = ("forward", "_conv_forward")
+
+# Imports inside functions load PEFT, which takes longer than the model of a plan: counting needs none of it.
 
 
 def find_sites(
@@ -54,10 +54,6 @@ def find_sites(
     return sites_of(model, paths, enable_lora)
 
 
-class NoModulesError(UserError, NoMatchingPeftModuleError):
-    """Names that select no module; also the error of PEFT that callers may wait for."""
-
-
 def refuse_unmatched(
     model: nn.Module,
     target_modules: str | Iterable[str],
@@ -83,20 +79,23 @@ def refuse_unmatched(
         names = sorted(target_modules)
         unmatched = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in modules)]
         matched = len(unmatched) < len(names)
-    if unmatched or not (paths or matched):
+    if paths and not unmatched:
+        return
+    from sharelora.tuner.refusals import NoModulesError
+
+    if unmatched or not matched:
         kinds = sorted({path.rpartition(".")[2] for path, module in modules.items() if adaptable(module)})
         listed = ", ".join(unmatched or names)
         words = f"Target modules {listed} not found in the base model"
         if not paths:
             words += ", No modules were targeted for adaptation"
         raise NoModulesError(f"modules {listed} match nothing in the model; it has {', '.join(kinds)} (peft: {words})")
-    if not paths:
-        given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
-        raise NoModulesError(
-            f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
-            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
-            "excluded, No modules were targeted for adaptation)"
-        )
+    given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
+    raise NoModulesError(
+        f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
+        f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
+        "excluded, No modules were targeted for adaptation)"
+    )
 
 
 def _listed(value: Any) -> str:
@@ -198,6 +197,10 @@ def parameter_sites(
     Raises:
         UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
     """
+    from peft.tuners.lora import LoraLayer
+
+    from sharelora.tuner.refusals import NoModulesError
+
     names = list(names)
     # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
     inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
