@@ -29,14 +29,14 @@ from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
 from sharelora.tuner.sites import (
     OUT_PROJ,
-    adaptable,
-    own_modules,
+    adaptable_paths,
     parameter_sites,
     refuse_unmatched,
     sites_of,
@@ -89,8 +89,8 @@ class ShareLoraModel(LoraModel):
         config.check(plan)
         if any(old != new for old, new in now_at.items()):
             # What PEFT adapts, and what will be saved, are the modules of this model.
-            config.plan = plan.to_json()
-            config.target_modules = {plan.owner(path) for path in plan.by_path}
+            for name, value in present_settings(vars(config), plan, now_at).items():
+                setattr(config, name, set(value) if name == "target_modules" else value)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
@@ -372,9 +372,8 @@ def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tup
     Returns:
         See `on_model`; None if the model does not have the modules under any names.
     """
-    paths = [path for path, module in own_modules(model) if adaptable(module)]
     try:
-        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+        return on_model(saved, sites_of(model, adaptable_paths(model), config.enable_lora, config.layers_pattern))
     except UserError:
         return None
 

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.layers import Layers
-from sharelora.plan.site import ALL_LINEAR, Site
+from sharelora.plan.site import ALL_LINEAR, Site, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
 
@@ -284,6 +284,13 @@ def _is_linear(base: nn.Module) -> bool:
 def adaptable(module: nn.Module) -> bool:
     """Whether a module, adapted or not, is of a kind that can be a site."""
     return _is_linear(base_of(module)) or isinstance(base_of(module), OTHER_SITES)
+
+
+def adaptable_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all modules that can be sites; an attention has its own output projection inside."""
+    kinds = {path: base_of(module) for path, module in own_modules(model) if adaptable(module)}
+    whole = {path for path, base in kinds.items() if isinstance(base, nn.MultiheadAttention)}
+    return [path for path in kinds if owner(path, whole) == path]
 
 
 def _refuse_what_peft_computes_otherwise(path: str, base: Any) -> None:
