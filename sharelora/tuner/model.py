@@ -23,7 +23,7 @@ from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
+from sharelora.tuner.as_lora import warn_of_experts, warn_of_shards
 from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
@@ -31,6 +31,7 @@ from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
@@ -85,8 +86,12 @@ class ShareLoraModel(LoraModel):
         warn_of_experts(config, model)
         # A copy, so that a refused configuration is as it was.
         self._refuse_tied_matrices(model, copy.deepcopy(config))
-        plan, now_at = self._plan(model, copy.copy(config))
+        targets = _targets(config, model)
+        changed = copy.copy(config)
+        changed.target_modules = targets
+        plan, now_at = self._plan(model, changed)
         config.check(plan)
+        config.target_modules = targets
         if any(old != new for old, new in now_at.items()):
             # What PEFT adapts, and what will be saved, are the modules of this model.
             for name, value in present_settings(vars(config), plan, now_at).items():
@@ -139,8 +144,8 @@ class ShareLoraModel(LoraModel):
         parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern, alone)
         if paths or not parameters:
             refuse_unmatched(model, config.target_modules or (), paths, filters)
-        for path in paths:
-            refuse_passed_by(config, model, path.rpartition(".")[2])
+        if saved is None:  # what it adapts is long decided
+            refuse_passed_by(model, paths)
         equally = () if saved is None else _cut_equally(saved, paths)
         sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally) + parameters
         if config.use_bdlora:
@@ -376,6 +381,15 @@ def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tup
         return on_model(saved, sites_of(model, adaptable_paths(model), config.enable_lora, config.layers_pattern))
     except UserError:
         return None
+
+
+def _targets(config: Any, model: nn.Module) -> Any:
+    """Return what is to be adapted: for `all-linear`, where some are left out, the paths of the others."""
+    expanded = _maybe_include_all_linear_layers(copy.copy(config), model)
+    if expanded.target_modules is config.target_modules:
+        return config.target_modules
+    left = left_out_of_all(model, expanded.target_modules)
+    return expanded.target_modules - left if left else config.target_modules
 
 
 def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:
