@@ -65,8 +65,8 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
         raise UserError(f"found dtype {dtype!r}; need one of {', '.join(DTYPES)}; change --dtype")
     adapter, base_folder = read_adapter(adapter_folder), read_base(base)
     refuse_more_than_matrices(adapter)
-    adapter = on_base(adapter, base_folder.model, base_folder.spelled_modules)
     adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
+    adapter = on_base(adapter, base_folder.model, base_folder.spelled_modules)
     base_folder.check(adapter.plan)
     torch_dtype = None if dtype is None else DTYPES[dtype]
     changes = find_changes(base_folder, adapter)
