@@ -387,7 +387,7 @@ def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tup
 
 def _targets(config: Any, model: nn.Module) -> Any:
     """Return what is to be adapted: for `all-linear`, where some are left out, the paths of the others."""
-    expanded = _maybe_include_all_linear_layers(copy.copy(config), model)
+    expanded: Any = _maybe_include_all_linear_layers(copy.copy(config), model)
     if expanded.target_modules is config.target_modules:
         return config.target_modules
     left = left_out_of_all(model, expanded.target_modules)
