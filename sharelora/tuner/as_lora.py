@@ -5,46 +5,13 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from peft import PeftWarning
-from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
-from peft.utils.peft_types import PeftType
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharelora.plan.plan import SharingPlan
-from sharelora.support.errors import UserError
-
-
-def as_lora(config: Any) -> Any:
-    """Return a copy of a configuration that says it is LoRA's."""
-    config = copy.copy(config)
-    config.peft_type = PeftType.LORA
-    return config
-
-
-def refuse_passed_by(config: Any, model: nn.Module, name: str) -> None:
-    """Refuse a module whose weight its model reads past the module, so that an adapter would have no effect.
-
-    Args:
-        config: of the adapter.
-        model: the base model.
-        name: the last part of the module's path.
-
-    Raises:
-        UserError: such a module, e.g. Mamba's `out_proj`.
-    """
-    try:
-        _check_lora_target_modules_mamba(as_lora(config), model, name)
-    except ValueError as error:
-        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        raise UserError(
-            f"{name} of a {kind} model cannot be adapted: its kernel reads the weight of {name} and passes an adapter "
-            "by; name other modules with target_modules"
-        ) from error
 
 
 def warn_of_shards(tensors: Mapping[str, Tensor], plan: SharingPlan, prefix: str, adapter: str) -> None:
