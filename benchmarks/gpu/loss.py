@@ -6,8 +6,9 @@ from typing import Any
 
 from benchmarks.gpu.device import clear
 from benchmarks.gpu.settings import Context, Deadline
-from benchmarks.speed.loss import WAYS, LossCell, cell_table
+from benchmarks.speed.loss import WAYS, cell_table
 from benchmarks.speed.losses import compare, present
+from benchmarks.speed.steps import LossCell
 
 
 def loss(context: Context, deadline: Deadline) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.speed.bases import known_config
-from benchmarks.speed.loss import ROWS, LossCell
+from benchmarks.speed.steps import ROWS, LossCell
 
 QV = ("q_proj", "v_proj")
 VARIANTS = ("peft", "none", "a", "ab", "peft_autocast", "none_autocast")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,13 @@ from benchmarks.harness.command import (
     new_parser,
 )
 from benchmarks.harness.machine import load_sentence
-from benchmarks.speed.steps import Cell, numbers
+from benchmarks.speed.steps import ROWS, LossCell, numbers
 from sharelora.reporting.document import opening
-from sharelora.support.errors import UserError, run_main
+from sharelora.support.errors import run_main
 
-# Tokens, and those of the answer among them, of the first eight rows of Alpaca's random sample in Gemma's tokenizer.
-ALPACA = ((126, 82), (76, 11), (83, 11), (165, 119), (103, 63), (88, 17), (151, 96), (57, 2))
 VOCABULARIES = "32000,128256,262144"
 FULL = {"vocab": VOCABULARIES, "tokens": 1024, "batch": 4, "rounds": 7}
 QUICK = {"vocab": "512", "tokens": 64, "batch": 2, "rounds": 3}
-ROWS = ("alpaca", "all")
 # way -> what it is.
 WAYS = {
     "peft": "PEFT LoRA, transformers' loss",
@@ -56,29 +52,6 @@ OURS = ("none", "a")
 # tokens per second where all positions are targets.
 LEAST_VOCABULARY = 32000
 FASTER, MEMORY, NEVER_SLOWER = 1.25, 0.25, 0.98
-
-
-@dataclass(frozen=True)
-class LossCell(Cell):
-    """A vocabulary and a batch: `alpaca`, eight rows of that data set, or `all`, `batch` x `tokens` all targets."""
-
-    vocab: int
-    rows: str
-    batch: int
-    tokens: int
-    rank: int
-
-    def __post_init__(self) -> None:
-        if min(self.vocab, self.batch, self.tokens - 1, self.rank) < 1:
-            raise UserError(f"found {self}; need at least 1 of all, and 2 tokens; give larger numbers")
-
-    def title(self) -> str:
-        """Describe it for a table."""
-        total, answers = sum(row[0] for row in ALPACA), sum(row[1] for row in ALPACA)
-        batch = f"{self.batch} x {self.tokens} tokens, all of them targets"
-        if self.rows == "alpaca":
-            batch = f"{len(ALPACA)} rows of Alpaca: {total} tokens, {answers} of them answer"
-        return f"vocabulary {self.vocab:,}, {batch}"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig
 from benchmarks.harness.machine import Peak
 from benchmarks.harness.report import ROOT
 from benchmarks.speed.bases import twin
-from benchmarks.speed.loss import ALPACA, LossCell
+from benchmarks.speed.steps import ALPACA, LossCell
 from benchmarks.speed.timing import Spread, TrainStep, measure_in_turn, ratio
 from benchmarks.speed.variants import Adapter, attach
 from sharelora.data.token_rows import IGNORED

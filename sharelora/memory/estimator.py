@@ -132,9 +132,9 @@ class Estimate:
 
 def _quantisable(model: nn.Module) -> list[Site]:
     """Return the linear layers that quantisation would replace; heads and embeddings stay."""
-    from sharelora.tuner.sites import find_sites
+    from sharelora.tuner.sites import linear_paths, sites_of
 
-    return [site for site in find_sites(model) if site.layer is not None]
+    return [site for site in sites_of(model, linear_paths(model)) if site.layer is not None]
 
 
 def _quantised_bytes(elements: int, d_out: int, bits: int, double_quant: bool) -> int:

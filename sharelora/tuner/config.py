@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora import __version__
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
@@ -57,9 +58,12 @@ class FilledText(str):
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide how an adapter is read."""
-    names = ("sharelora", "peft", "transformers", "torch")
-    return {name: importlib.metadata.version(name) for name in names}
+    """Return the versions of the libraries that decide how an adapter is read: of this code, and of what is installed.
+
+    The metadata of an installed package would say nothing of a source tree, which may be used beside another version.
+    """
+    installed = {name: importlib.metadata.version(name) for name in ("peft", "transformers", "torch")}
+    return {"sharelora": __version__, **installed}
 
 
 @dataclass

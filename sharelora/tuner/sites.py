@@ -12,9 +12,10 @@ from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.layers import Layers
-from sharelora.plan.site import ALL_LINEAR, Site
+from sharelora.plan.site import ALL_LINEAR, Site, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Besides linear layers, what PEFT has a LoRA for.
@@ -35,23 +36,32 @@ def find_sites(
     Args:
         model: the base model.
         target_modules: names (suffixes of module paths), a regular expression, or `all-linear` (every linear layer
-            but the output head).
+            but the output head and those on which an adapter has no effect).
         enable_lora: see `sites_of`.
 
     Raises:
-        UserError: names that match nothing.
+        UserError: names that match nothing, or a module on which an adapter has no effect.
     """
     modules = {path: module for path, module in model.named_modules() if path}
     if target_modules == ALL_LINEAR:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        paths = [path for path, module in modules.items() if _is_linear(base_of(module)) and module is not head]
+        linear = linear_paths(model)
+        left = left_out_of_all(model, linear)
+        paths = [path for path in linear if path not in left]
     elif isinstance(target_modules, str):
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
     else:
         paths = [path for path in modules if any(f".{path}".endswith(f".{name}") for name in target_modules)]
     refuse_unmatched(model, target_modules, paths)
+    refuse_passed_by(model, paths)
     return sites_of(model, paths, enable_lora)
+
+
+def linear_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all linear layers but the output head."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    named = ((path, module) for path, module in model.named_modules() if path and module is not head)
+    return [path for path, module in named if _is_linear(base_of(module))]
 
 
 def refuse_unmatched(
@@ -287,6 +297,13 @@ def _is_linear(base: nn.Module) -> bool:
 def adaptable(module: nn.Module) -> bool:
     """Whether a module, adapted or not, is of a kind that can be a site."""
     return _is_linear(base_of(module)) or isinstance(base_of(module), OTHER_SITES)
+
+
+def adaptable_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all modules that can be sites; an attention has its own output projection inside."""
+    kinds = {path: base_of(module) for path, module in own_modules(model) if adaptable(module)}
+    whole = {path for path, base in kinds.items() if isinstance(base, nn.MultiheadAttention)}
+    return [path for path in kinds if owner(path, whole) == path]
 
 
 def _refuse_what_peft_computes_otherwise(path: str, base: Any) -> None:

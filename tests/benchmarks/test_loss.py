@@ -11,11 +11,12 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.speed import loss, losses
+from benchmarks.speed import steps as sizes
 from benchmarks.speed.bases import twin
 from sharelora import UserError
 
 CPU = torch.device("cpu")
-CELL = loss.LossCell(vocab=64, rows="all", batch=2, tokens=8, rank=2)
+CELL = sizes.LossCell(vocab=64, rows="all", batch=2, tokens=8, rank=2)
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def test_two_losses_of_one_adapter_have_equal_values_and_gradients(steps: dict[s
 
 
 def test_rows_of_alpaca_have_their_lengths_and_answers() -> None:
-    batch = losses.batch_of(loss.LossCell(64, "alpaca", 1, 2, 2), CPU)
-    assert batch["attention_mask"].sum(1).tolist() == [tokens for tokens, _ in loss.ALPACA]
-    assert (batch["labels"] >= 0).sum(1).tolist() == [answer for _, answer in loss.ALPACA]
+    batch = losses.batch_of(sizes.LossCell(64, "alpaca", 1, 2, 2), CPU)
+    assert batch["attention_mask"].sum(1).tolist() == [tokens for tokens, _ in sizes.ALPACA]
+    assert (batch["labels"] >= 0).sum(1).tolist() == [answer for _, answer in sizes.ALPACA]
     assert batch["labels"][0, 125] == batch["input_ids"][0, 125] and batch["labels"][0, 126] == -100
 
 
