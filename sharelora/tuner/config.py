@@ -82,7 +82,7 @@ class ShareLoraConfig(LoraConfig):
         enable_lora: for fused modules, which of their parts are adapted: of q, k and v, or gate
             and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
         share_dropout_mask: modules that read the same input, such as q, k and v, drop the same of its numbers, which
-            takes less time and memory; LoRA draws a mask for each.
+            takes less memory; LoRA draws a mask for each.
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
