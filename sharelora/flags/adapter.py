@@ -80,6 +80,10 @@ class AdapterSettings:
         from sharelora.tuner.sites import find_sites
 
         assert self.modules is not None, "with_modules() first: they depend on the architecture"
+        if any(parameter.dim() > 2 for parameter in model.parameters()):
+            from sharelora.tuner.experts import refuse_experts  # loads PEFT
+
+            refuse_experts(model, self.modules)
         return find_sites(model, self.modules, self.enabled)
 
     def plan(self, model: nn.Module) -> SharingPlan:

@@ -110,7 +110,7 @@ def add_share_flags(parser: Parser) -> None:
     lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the scale is alpha / r")
     lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
     for flag, text in (
-        ("--share_dropout_mask", "one dropout mask for modules that read the same input: faster, less memory"),
+        ("--share_dropout_mask", "one dropout mask for modules that read the same input: less memory"),
         ("--use_rslora", "divide alpha by sqrt(r) instead of r"),
         ("--use_dora", "train DoRA's magnitudes too"),
     ):

@@ -192,9 +192,12 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
             per_token += masks * d_in * (s if load.device == "cpu" else 1)
         if not sites[0].kind.endswith(_AFTER_ATTENTION):
             per_token += d_in * s
-        ranks = {entry.a: entry.r for entry in entries if entry.site.path in paths}
-        # The different As of one input are stacked, which is a copy too.
-        if s != 4 or len(ranks) > 1 < len(paths):
+        # Modules with a mask each have a copy of their A each, even of one that they share.
+        apart = bool(load.lora_dropout) and not load.one_mask
+        own = [entry for entry in entries if entry.site.path in paths]
+        ranks = {(entry.a, entry.site.path if apart else ""): entry.r for entry in own}
+        # The different As of modules that are computed together are stacked, which is a copy too.
+        if s != 4 or (not apart and len(ranks) > 1 < len(paths)):
             matrices += sum(ranks.values()) * d_in * s
     return load.count * per_token + matrices
 

@@ -82,7 +82,7 @@ class ShareLoraConfig(LoraConfig):
         enable_lora: for fused modules, which of their parts are adapted: of q, k and v, or gate
             and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
         share_dropout_mask: modules that read the same input, such as q, k and v, drop the same of its numbers, which
-            takes less time and memory; LoRA draws a mask for each.
+            takes less memory; LoRA draws a mask for each.
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
@@ -228,6 +228,9 @@ class ShareLoraConfig(LoraConfig):
         # As PeftConfigMixin.save_pretrained, which does not write atomically: a set as a list, keys in order.
         data = self.to_dict()
         data["auto_mapping"] = kwargs.get("auto_mapping_dict") or data["auto_mapping"]
+        # A field younger than the format is left out at its default, so that adapters without it are written as before.
+        if not self.share_dropout_mask:
+            del data["share_dropout_mask"]
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
         write_json(Path(save_directory) / CONFIG_FILE, ordered)
 

@@ -2,7 +2,8 @@
 
 In older releases of transformers an expert of Qwen or Mixtral had a linear layer for each of its matrices; now all
 experts of a layer are parameters, of which one may hold two matrices (`gate_up_proj`). PEFT goes on to adapt them under
-the names of then, `gate_proj` and `up_proj`, in LoRA alone. Here they are adapted as well.
+the names of then, `gate_proj` and `up_proj`, in LoRA alone. Here they are adapted as well where they are named;
+`all-linear` leaves them out, since parameters go without dropout, and their adapters cannot be merged or exported.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from peft import PeftWarning
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
 
@@ -75,6 +77,9 @@ def named_experts(tuner: Any, model: nn.Module, config: Any) -> dict[str, Any]:
     given = config.target_modules
     if config.saved_plan is not None or given is None or not stacks:
         return {}  # what a saved adapter adapts is long decided
+    if _all_linear(given):
+        _warn_of(stacks)
+        return {}
     paths = tuner._target_paths(model, copy.copy(config))
     names = _named(tuner, config, stacks, {path.rpartition(".")[2] for path in paths})
     rest = [path for path in paths if path not in {parent(stack.path) for stack in names}]
@@ -105,9 +110,6 @@ def _named(tuner: Any, config: Any, stacks: list[Stack], others: set[str]) -> li
         stacks: of the model.
         others: names of layers that target_modules selects.
     """
-    if isinstance(config.target_modules, str) and config.target_modules.lower() == ALL_LINEAR:
-        config = copy.copy(config)
-        config.target_modules = ".*"
     found, halves = [], set()
     for stack in stacks:
         on = [path for path in stack.layers if tuner._check_target_module_exists(config, path)]
@@ -140,6 +142,48 @@ def _layers(tuner: Any, model: nn.Module, config: Any, paths: list[str], stacks:
     wanted = copy.copy(config)
     wanted.target_modules = {path.rpartition(".")[2] for path in paths}
     return wanted.target_modules if tuner._target_paths(model, copy.copy(wanted)) == paths else set(paths)
+
+
+def refuse_experts(model: nn.Module, target_modules: str | Iterable[str]) -> None:
+    """Refuse names that mean experts, for commands that count and train layers alone; `all-linear` leaves them out.
+
+    Args:
+        model: the base model, which may be on the meta device.
+        target_modules: as PEFT takes them.
+
+    Raises:
+        UserError: such a name.
+    """
+    stacks = list(stacks_of(model))
+    if _all_linear(target_modules):
+        if stacks:
+            _warn_of(stacks)
+        return
+    for stack in stacks:
+        for path in stack.layers:
+            if (
+                re.fullmatch(target_modules, path)
+                if isinstance(target_modules, str)
+                else any(_means(name, [path]) for name in target_modules)
+            ):
+                raise UserError(
+                    f"found {path.rpartition('.')[2]}, which means experts of this model: {stack.path} is a parameter; "
+                    "need layers; name others, whole paths, or re:PATTERN that no expert has, or all"
+                )
+
+
+def _all_linear(target_modules: Any) -> bool:
+    return isinstance(target_modules, str) and target_modules.lower() == ALL_LINEAR
+
+
+def _warn_of(stacks: list[Stack]) -> None:
+    names = ", ".join(dict.fromkeys(stack.name for stack in stacks))
+    warnings.warn(
+        f"all linear layers are adapted, and {names} of this model are parameters, which stay as they are; "
+        "name what they once were in target_modules of ShareLoraConfig to adapt them",
+        PeftWarning,
+        stacklevel=3,
+    )
 
 
 def _means(name: str, paths: list[str]) -> bool:

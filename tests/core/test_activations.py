@@ -77,6 +77,7 @@ CASES = [
     (llama, ALL, torch.bfloat16, 0.0),
     (llama, ALL, torch.bfloat16, 0.1),
     (llama, ALL, torch.bfloat16, 0.1, True),
+    (llama, ALL, torch.float32, 0.1),
     (llama, ["q_proj", "v_proj"], torch.bfloat16, 0.1),
     (gpt2, ["c_attn"], torch.float32, 0.1),
     (lambda: gpt2(0.1), ["c_attn", "c_fc", "mlp.c_proj"], torch.float32, 0.0),

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, inputs
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PeftWarning, get_peft_model
 from peft.tuners.lora import LoraLayer
 from toy_models import adapted, bank, logits, shake
 
 from sharelora import ShareLoraConfig, UserError
-from sharelora.tuner.experts import LAYERS_ALONE
+from sharelora.tuner.experts import LAYERS_ALONE, refuse_experts
 from sharelora.tuner.sites import find_sites, layer_at
 
 QWEN, MIXTRAL = ["q_proj", "gate_proj", "up_proj", "down_proj"], ["q_proj", "w1", "w2", "w3"]
@@ -35,11 +35,10 @@ def experts(model: PeftModel) -> set[str]:
     [
         ("qwen3-moe", QWEN),
         ("qwen3-moe", [*QWEN, "gate"]),
-        ("qwen3-moe", "all-linear"),
         ("qwen3-moe", r".*\.(q_proj|gate_proj|up_proj|down_proj)"),
         ("qwen3-moe", r".*\.q_proj"),
         ("mixtral", MIXTRAL),
-        ("olmoe", "all-linear"),
+        ("olmoe", QWEN),
     ],
 )
 def test_the_same_is_adapted_as_with_lora(family: str, targets: Any, tmp_path: Path) -> None:
@@ -95,8 +94,24 @@ def test_whole_paths_and_layers_to_transform_mean_what_they_say() -> None:
     base = FAMILIES["qwen3-moe"]
     first = adapted(base(), share="none", target_modules=QWEN, layers_to_transform=[0])
     assert experts(first) == {f"model.layers.0.mlp.experts.{name}" for name in STACKS}
-    rest = adapted(base(), share="none", target_modules="all-linear", exclude_modules=r".*\.experts\..*")
+    rest = adapted(base(), share="none", target_modules=["q_proj", "gate"])
     assert not experts(rest) and "model.layers.0.mlp.gate.weight" in paths(rest)
+
+
+def test_all_linear_layers_are_layers_alone_and_a_warning_says_so() -> None:
+    with pytest.warns(
+        PeftWarning, match=r"gate_up_proj, down_proj, gate\.weight of this model are parameters, which stay as they"
+    ):
+        model = adapted(FAMILIES["qwen3-moe"](), share="none", target_modules="all-linear", lora_dropout=0.1)
+    assert paths(model) and not [path for path in paths(model) if "mlp" in path]
+
+
+@pytest.mark.parametrize("modules", [["q_proj", "up_proj"], r".*\.(q_proj|down_proj)", ["w1"]])
+def test_commands_refuse_names_that_mean_experts(modules: Any) -> None:
+    family = "mixtral" if modules == ["w1"] else "qwen3-moe dense"
+    with pytest.raises(UserError, match=r"^found \w+, which means experts of this model: model\.layers\.\d\.mlp\.exp"):
+        refuse_experts(FAMILIES[family](), modules)
+    refuse_experts(FAMILIES[family](), ["q_proj", "model.layers.0.mlp.up_proj"])
 
 
 def test_half_of_a_parameter_is_refused_unless_layers_have_the_name() -> None:
@@ -113,9 +128,9 @@ def test_half_of_a_parameter_is_refused_unless_layers_have_the_name() -> None:
 
 @pytest.mark.parametrize("field", [*LAYERS_ALONE, "init_lora_weights"])
 def test_what_a_parameter_cannot_have_is_refused(field: str) -> None:
-    config = ShareLoraConfig(r=4, share="none", target_modules="all-linear")
+    config = ShareLoraConfig(r=4, share="none", target_modules=list(QWEN))
     setattr(config, field, {"lora_dropout": 0.1, "init_lora_weights": "pissa"}.get(field, True))
     base = FAMILIES["qwen3-moe"]()
     with pytest.raises(UserError, match=rf"^{field}.* does not go with model\.layers\.0\.mlp\.experts\.gate_up_proj"):
         get_peft_model(base, config)
-    assert config.target_modules == "all-linear" and not any(isinstance(m, LoraLayer) for m in base.modules())
+    assert config.target_modules == set(QWEN) and not any(isinstance(m, LoraLayer) for m in base.modules())

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy_models import QKV, adapted, bank, gradients, language_batch, llama, shake
@@ -177,6 +178,47 @@ def test_dropped_siblings_equal_the_formula_with_their_masks(
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 0.05, "atol": 0.1}
     for y, other in zip((*ys, *found), (*exact, *expected), strict=True):
         torch.testing.assert_close(y, other, **tolerance)
+
+
+def test_the_mean_and_the_variance_of_an_output_are_those_of_peft() -> None:
+    settings = {"r": 4, "target_modules": QKV, "lora_dropout": 0.25}
+    ours = model(share="none", lora_dropout=0.25).train()
+    theirs = get_peft_model(Model(), LoraConfig(**settings)).train()
+    shake(theirs)
+    same = zip(members(ours), [m for m in theirs.modules() if isinstance(m, PeftLinear)], strict=True)
+    with torch.no_grad():
+        for one, other in same:
+            for side in ("lora_A", "lora_B"):
+                getattr(other, side)["default"].weight.copy_(getattr(one, side)["default"].weight)
+    x = torch.randn(1, 16).expand(4000, 16)  # each row is a draw
+    torch.manual_seed(0)
+    found, expected = (m.base_model.model.layers[0]["attn"](x).detach().double() for m in (ours, theirs))
+    spread = expected.std(0)
+    assert ((found.mean(0) - expected.mean(0)).abs() < 5 * spread * (2 / 4000) ** 0.5).all()
+    # Siblings too: an entry of the correlation has a standard error of at most (2 / 4000) ** 0.5 = 0.022.
+    torch.testing.assert_close(torch.corrcoef(found.T), torch.corrcoef(expected.T), rtol=0, atol=0.12)
+    torch.testing.assert_close(found.std(0) / spread, torch.ones(32).double(), rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_nothing_is_dropped_outside_of_training(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharelora.tuner.layer.keep_mask", lambda x, p: pytest.fail("drew a mask"))
+    x = torch.randn(5, 16)
+    dropping, plain = model(lora_dropout=0.5, share_dropout_mask=shared).eval(), model().eval()
+    assert_same(result(dropping, x), result(plain, x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_compiled_modules_draw_their_own_masks(shared: bool) -> None:
+    torch.compiler.reset()
+    layer = model(lora_dropout=0.5, share_dropout_mask=shared).train().base_model.model.layers[0]["attn"]
+    compiled, x = torch.compile(layer, backend="eager"), torch.eye(16)
+    torch.manual_seed(0)
+    y = compiled(x) - torch.cat([member.base_layer(x) for member in members(layer)], -1)
+    q, k, v = (part.abs().sum(1) > 0 for part in y.detach().split((16, 8, 8), -1))
+    # The compiler sees one module at a time, with the flag too.
+    assert 0 < q.sum() < 16 and not torch.equal(q, k) and not torch.equal(k, v)
 
 
 def test_dropout_scales_as_that_of_torch() -> None:
