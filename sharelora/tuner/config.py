@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora import __version__
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
@@ -58,8 +59,8 @@ class FilledText(str):
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide how an adapter is read."""
-    names = ("sharelora", "peft", "transformers", "torch")
-    return {name: importlib.metadata.version(name) for name in names}
+    others = ("peft", "transformers", "torch")
+    return {"sharelora": __version__, **{name: importlib.metadata.version(name) for name in others}}
 
 
 @dataclass

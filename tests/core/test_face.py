@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 import sharelora
+from sharelora.reporting import environment
 from sharelora.support.old_names import OLD_FUNCTIONS, OLD_NAMES
 from sharelora.tuner import versions
+from sharelora.tuner.config import library_versions
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "datasets", "huggingface_hub", "yaml", "PIL", "matplotlib")
 # Packages with names that are imported on first use.
@@ -118,14 +120,28 @@ def test_the_versions_that_are_needed_are_those_of_the_project(root: Path) -> No
     versions.check()
 
 
+def test_the_project_knows_its_version_where_it_is_not_installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts run it from its folder, with any Python that has what it needs."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "sharelora":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    own = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert library_versions()["sharelora"] == environment.versions()["sharelora"] == own == sharelora.__version__
+
+
 @pytest.mark.parametrize(
     ("name", "found", "old"),
     [
         *(("peft", found, True) for found in ("0.9.1", "0.17.1", "0.20.0.dev0")),
         *(("transformers", found, True) for found in ("4.57.3", "5.9.0")),
-        *(("torch", found, True) for found in ("1.99", "2.9.1+cpu")),
+        *(("torch", found, True) for found in ("1.99", "2.9.1+cpu", "2.10.0+cu130")),
         *(("peft", found, False) for found in ("0.21", "0.21.0.dev0", "0.22.1", "1.0")),
-        *(("torch", found, False) for found in ("2.11.0a0+git1", "10.0")),
+        *(("torch", found, False) for found in ("2.11.0a0+git1", "2.13.0+cu130", "10.0")),
     ],
 )
 def test_only_an_older_version_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, found: str, old: bool) -> None:
