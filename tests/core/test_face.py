@@ -184,7 +184,8 @@ for attempt in range(2):
         print(error)
 """
     line = 'peft 0.17.1 is installed; sharelora needs peft>=0.21,<0.22; run: python -m pip install "peft>=0.21,<0.22"'
-    assert python(program).splitlines() == [line] * 2
+    # The advice of bitsandbytes, which a PEFT that is imported first brings along, as above.
+    assert [said for said in python(program).splitlines() if "gemm_4bit" not in said] == [line] * 2
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
