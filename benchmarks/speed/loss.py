@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,13 @@ from benchmarks.harness.command import (
     new_parser,
 )
 from benchmarks.harness.machine import load_sentence
-from benchmarks.speed.steps import Cell, numbers
+from benchmarks.speed.steps import ROWS, LossCell, numbers
 from sharelora.reporting.document import opening
-from sharelora.support.errors import UserError, run_main
+from sharelora.support.errors import run_main
 
-# Tokens, and those of the answer among them, of the first eight rows of Alpaca's random sample in Gemma's tokenizer.
-ALPACA = ((126, 82), (76, 11), (83, 11), (165, 119), (103, 63), (88, 17), (151, 96), (57, 2))
 VOCABULARIES = "32000,128256,262144"
 FULL = {"vocab": VOCABULARIES, "tokens": 1024, "batch": 4, "rounds": 7}
 QUICK = {"vocab": "512", "tokens": 64, "batch": 2, "rounds": 3}
-ROWS = ("alpaca", "all")
 # way -> what it is.
 WAYS = {
     "peft": "PEFT LoRA, transformers' loss",
@@ -56,29 +52,6 @@ OURS = ("none", "a")
 # tokens per second where all positions are targets.
 LEAST_VOCABULARY = 32000
 FASTER, MEMORY, NEVER_SLOWER = 1.25, 0.25, 0.98
-
-
-@dataclass(frozen=True)
-class LossCell(Cell):
-    """A vocabulary and a batch: `alpaca`, eight rows of that data set, or `all`, `batch` x `tokens` all targets."""
-
-    vocab: int
-    rows: str
-    batch: int
-    tokens: int
-    rank: int
-
-    def __post_init__(self) -> None:
-        if min(self.vocab, self.batch, self.tokens - 1, self.rank) < 1:
-            raise UserError(f"found {self}; need at least 1 of all, and 2 tokens; give larger numbers")
-
-    def title(self) -> str:
-        """Describe it for a table."""
-        total, answers = sum(row[0] for row in ALPACA), sum(row[1] for row in ALPACA)
-        batch = f"{self.batch} x {self.tokens} tokens, all of them targets"
-        if self.rows == "alpaca":
-            batch = f"{len(ALPACA)} rows of Alpaca: {total} tokens, {answers} of them answer"
-        return f"vocabulary {self.vocab:,}, {batch}"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -108,6 +81,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: sizes that make no batch, an unknown way, or one that cannot be had.
     """
+    import torch
+
     from benchmarks.speed.losses import compare, present
 
     sizes = numbers(args.vocab, "--vocab", int, VOCABULARIES)
@@ -115,7 +90,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     cells = [LossCell(vocab, kind, args.batch, args.tokens, args.rank) for vocab in sizes for kind in rows]
     ways = present(chosen_names(args.ways, WAYS, "way"), named=bool(args.ways), device=args.device)
     result = begin_result("loss", args)
-    result["cells"] = [compare(cell, ways, args) for cell in cells]
+    device = torch.device(args.device)
+    result["cells"] = [
+        compare(cell, ways, device, args.rounds, args.model, args.quick, args.memory and cell.rows == "all")
+        for cell in cells
+    ]
     result["goals"] = goals(result["cells"])
     return result
 
@@ -145,15 +124,20 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [opening(result), "Step: forward and backward pass, median over rounds.", about]
     if left_out:
         parts.append(f"Not measured, as it is not installed or needs a GPU: {left_out}.")
-    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "loss")
     for row in result["cells"]:
-        lines = report.table(headers, [_line(name, numbers) for name, numbers in row["ways"].items()])
-        parts.append(f"## {LossCell(**row['cell']).title()}\n\n{load_sentence(row['others_percent'])}\n\n{lines}")
+        title, load = LossCell(**row["cell"]).title(), load_sentence(row["others_percent"])
+        parts.append(f"## {title}\n\n{load}\n\n{cell_table(row)}")
     parts.append(
         "## Goals\n\n"
         + ("\n".join(_goal(goal) for goal in result["goals"]) or "They are about PEFT and large vocabularies.")
     )
     return "\n\n".join(parts) + "\n"
+
+
+def cell_table(cell: dict[str, Any]) -> str:
+    """Return what was measured of one configuration as a Markdown table."""
+    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "loss")
+    return report.table(headers, [_line(name, row) for name, row in cell["ways"].items()])
 
 
 def _line(name: str, row: dict[str, Any]) -> tuple[Any, ...]:

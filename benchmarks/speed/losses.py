@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import subprocess
@@ -18,7 +17,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig
 from benchmarks.harness.machine import Peak
 from benchmarks.harness.report import ROOT
 from benchmarks.speed.bases import twin
-from benchmarks.speed.loss import ALPACA, LossCell
+from benchmarks.speed.steps import ALPACA, LossCell
 from benchmarks.speed.timing import Spread, TrainStep, measure_in_turn, ratio
 from benchmarks.speed.variants import Adapter, attach
 from sharelora.data.token_rows import IGNORED
@@ -118,7 +117,7 @@ def present(names: Sequence[str], named: bool, device: str) -> list[str]:
     return [name for name in names if name not in absent]
 
 
-def load(model: str | None, vocab: int, quick: bool, device: torch.device) -> Any:
+def load(model: str | None, vocab: int, small: bool, device: torch.device) -> Any:
     """Return a frozen base in bf16 with the first `vocab` rows of its embedding.
 
     Raises:
@@ -126,7 +125,7 @@ def load(model: str | None, vocab: int, quick: bool, device: torch.device) -> An
     """
     base: Any
     if model is None:
-        size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2} if quick else {}
+        size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2} if small else {}
         config = Gemma3TextConfig(**{**GEMMA, **size, "vocab_size": vocab})
         with torch.device(device):
             base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -189,18 +188,29 @@ class LossStep(TrainStep):
         return self.last
 
 
-def compare(cell: LossCell, ways: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    cell: LossCell,
+    ways: Sequence[str],
+    device: torch.device,
+    rounds: int,
+    model: str | None = None,
+    small: bool = False,
+    memory: bool = True,
+) -> dict[str, Any]:
     """Measure one configuration.
 
     Args:
         cell: the configuration.
         ways: keys of `WAYS`.
-        args: the command line.
+        device: of the model.
+        rounds: measured rounds.
+        model: folder of the base; None for random weights.
+        small: whether a base with random weights is a small one.
+        memory: whether to measure peak memory: on a CPU in a process per way.
     """
-    device = torch.device(args.device)
-    base, batch = load(args.model, cell.vocab, args.quick, device), batch_of(cell, device)
+    base, batch = load(model, cell.vocab, small, device), batch_of(cell, device)
     steps: dict[str, LossStep] = {name: LossStep(twin(base), name, cell, batch) for name in ways}
-    samples, others = measure_in_turn(cell.title(), steps, args.rounds)
+    samples, others = measure_in_turn(cell.title(), steps, rounds)
     tokens = int(batch["attention_mask"].sum())
     peft, rows = samples.get("peft"), {}
     for name in ways:
@@ -211,34 +221,33 @@ def compare(cell: LossCell, ways: Sequence[str], args: argparse.Namespace) -> di
             "faster": ratio(peft, samples[name]).data() if peft else None,
             "loss": steps[name].last,
         }
+        if memory and device.type == "cuda":
+            rows[name]["memory"] = _peak(steps[name])
     # Their memory would be missing from what is measured next.
     del steps, base
-    if args.memory and cell.rows == "all":
+    if memory and device.type != "cuda":
         for name in ways:
-            rows[name]["memory"] = measure_apart(cell, name, args)
+            rows[name]["memory"] = measure_apart(cell, name, model, small)
     return {"cell": cell.data(), "others_percent": others, "ways": rows}
 
 
-def measure_here(cell: LossCell, name: str, model: str | None, quick: bool, device: torch.device) -> int:
-    """Build a way in this process, train a few steps and return the bytes at their peak."""
-    step = LossStep(load(model, cell.vocab, quick, device), name, cell, batch_of(cell, device))
-    peak = Peak(device)
+def _peak(step: LossStep) -> int:
+    peak = Peak(step.device)
     for _ in range(_STEPS):
         step.sample()
     return peak.read()
 
 
-def measure_apart(cell: LossCell, name: str, args: argparse.Namespace) -> int:
-    """Do the same in a fresh process, which runs this module.
+def measure_apart(cell: LossCell, name: str, model: str | None, small: bool) -> int:
+    """Build a way on the CPU in a fresh process, which runs this module, train a few steps and return the peak bytes.
 
     Raises:
         UserError: the process failed; the message ends with its last line.
     """
-    threads = torch.get_num_threads()
-    request = {"cell": cell.data(), "name": name, "model": args.model, "quick": args.quick, "device": args.device}
+    request = {"cell": cell.data(), "name": name, "model": model, "small": small, "threads": torch.get_num_threads()}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed.losses"],
-        input=json.dumps({**request, "threads": threads}),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -250,9 +259,10 @@ def measure_apart(cell: LossCell, name: str, args: argparse.Namespace) -> int:
 
 
 def _answer(request: dict[str, Any]) -> None:
-    torch.set_num_threads(request.pop("threads"))
-    cell, device = LossCell(**request.pop("cell")), torch.device(request.pop("device"))
-    print(measure_here(cell=cell, device=device, **request))
+    torch.set_num_threads(request["threads"])
+    cell, device = LossCell(**request["cell"]), torch.device("cpu")
+    base = load(request["model"], cell.vocab, request["small"], device)
+    print(_peak(LossStep(base, request["name"], cell, batch_of(cell, device))))
 
 
 if __name__ == "__main__":

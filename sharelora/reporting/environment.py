@@ -24,10 +24,7 @@ def command_line() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that can change a result; None where one is absent.
-
-    The project itself is not looked up: its scripts run it from its folder, where it need not be installed.
-    """
+    """Return the versions of Python, of this code and of the packages that can change a result; None where absent."""
 
     def version(package: str) -> str | None:
         try:
@@ -35,8 +32,8 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             return None
 
-    own = {"python": platform.python_version(), "sharelora": __version__}
-    return {**own, **{package: version(package) for package in PACKAGES}}
+    installed = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "sharelora": __version__, **installed}
 
 
 def _cpu_name() -> str:

@@ -11,16 +11,17 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.speed import loss, losses
+from benchmarks.speed import steps as sizes
 from benchmarks.speed.bases import twin
 from sharelora import UserError
 
 CPU = torch.device("cpu")
-CELL = loss.LossCell(vocab=64, rows="all", batch=2, tokens=8, rank=2)
+CELL = sizes.LossCell(vocab=64, rows="all", batch=2, tokens=8, rank=2)
 
 
 @pytest.fixture
 def steps() -> dict[str, losses.LossStep]:
-    base, batch = losses.load(None, CELL.vocab, quick=True, device=CPU), losses.batch_of(CELL, CPU)
+    base, batch = losses.load(None, CELL.vocab, small=True, device=CPU), losses.batch_of(CELL, CPU)
     return {name: losses.LossStep(twin(base), name, CELL, batch) for name in ("logits", "none")}
 
 
@@ -33,9 +34,9 @@ def test_two_losses_of_one_adapter_have_equal_values_and_gradients(steps: dict[s
 
 
 def test_rows_of_alpaca_have_their_lengths_and_answers() -> None:
-    batch = losses.batch_of(loss.LossCell(64, "alpaca", 1, 2, 2), CPU)
-    assert batch["attention_mask"].sum(1).tolist() == [tokens for tokens, _ in loss.ALPACA]
-    assert (batch["labels"] >= 0).sum(1).tolist() == [answer for _, answer in loss.ALPACA]
+    batch = losses.batch_of(sizes.LossCell(64, "alpaca", 1, 2, 2), CPU)
+    assert batch["attention_mask"].sum(1).tolist() == [tokens for tokens, _ in sizes.ALPACA]
+    assert (batch["labels"] >= 0).sum(1).tolist() == [answer for _, answer in sizes.ALPACA]
     assert batch["labels"][0, 125] == batch["input_ids"][0, 125] and batch["labels"][0, 126] == -100
 
 
@@ -63,7 +64,7 @@ def test_a_quick_run_writes_its_result(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_vocabulary_above_the_models_is_refused(tmp_path: Path) -> None:
-    losses.load(None, 64, quick=True, device=CPU).save_pretrained(tmp_path)
+    losses.load(None, 64, small=True, device=CPU).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"found --vocab 65; .* has 64; need at most that"):
-        losses.load(str(tmp_path), 65, quick=False, device=CPU)
-    assert losses.load(str(tmp_path), 32, quick=False, device=CPU).get_output_embeddings().weight.shape == (32, 64)
+        losses.load(str(tmp_path), 65, small=False, device=CPU)
+    assert losses.load(str(tmp_path), 32, small=False, device=CPU).get_output_embeddings().weight.shape == (32, 64)

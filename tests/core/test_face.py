@@ -67,6 +67,19 @@ def test_the_face_is_light() -> None:
     assert out.strip() == "[]"
 
 
+def test_a_source_tree_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def absent(asked: str) -> str:
+        if asked == "sharelora":
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return real(asked)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    for found in (library_versions(), environment.versions()):
+        assert found["sharelora"] == sharelora.__version__ and found["peft"] == real("peft")
+
+
 @pytest.mark.parametrize(
     "imports",
     [
@@ -118,20 +131,6 @@ def test_the_versions_that_are_needed_are_those_of_the_project(root: Path) -> No
     assert {f"{name}{wanted}" for name, wanted in versions.NEEDED.items()} <= set(dependencies)
     assert all(wanted.startswith(">=") for wanted in versions.NEEDED.values())
     versions.check()
-
-
-def test_the_project_knows_its_version_where_it_is_not_installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts run it from its folder, with any Python that has what it needs."""
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "sharelora":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    own = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    assert library_versions()["sharelora"] == environment.versions()["sharelora"] == own == sharelora.__version__
 
 
 @pytest.mark.parametrize(
