@@ -78,6 +78,7 @@ class Estimate:
         loading: on a CPU, the total while a base is converted. Part of it is the mapped file, which the system drops
             where memory is short, so this limits nothing.
         allowance: freed blocks that the allocator may keep; a run must fit with them.
+        device: whose memory the run needs, `cpu` or `cuda`.
     """
 
     items: tuple[Item, ...]
@@ -86,6 +87,7 @@ class Estimate:
     evaluation: Item | None = None
     loading: Item | None = None
     allowance: Item | None = None
+    device: str = "cpu"
 
     @property
     def total(self) -> int:
@@ -110,7 +112,7 @@ class Estimate:
     def fits(self, machine: Machine) -> bool:
         """Whether the machine has enough free memory and disk."""
         allowance = self.allowance.bytes if self.allowance else 0
-        return self.total + allowance <= machine.free and self.checkpoint <= machine.disk_free
+        return self.total + allowance <= machine.free(self.device) and self.checkpoint <= machine.disk_free
 
     def verdict(self, machine: Machine) -> str:
         """Return in one line whether it fits."""
@@ -277,5 +279,11 @@ def estimate(
     allowance = Item("freed blocks", freed, "that the allocator may keep on top of the total")
     file_bytes = plan.file_bytes + 4 * extra_trainable
     return Estimate(
-        tuple(item for item in items if item.bytes), file_bytes, file_bytes + state, evaluation, loading, allowance
+        tuple(item for item in items if item.bytes),
+        file_bytes,
+        file_bytes + state,
+        evaluation,
+        loading,
+        allowance,
+        device,
     )

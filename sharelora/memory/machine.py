@@ -89,10 +89,13 @@ class Machine:
         """Where training would run: `cuda` or `cpu`."""
         return "cuda" if self.gpus else "cpu"
 
-    @property
-    def free(self) -> int:
-        """Memory for training: of all GPUs together (layers can be spread over them), else of the CPU."""
-        return sum(gpu.free for gpu in self.gpus) if self.gpus else self.ram_free
+    def free(self, device: str) -> int:
+        """Return the memory for training there: of all GPUs together (layers can be spread over them), or of the CPU.
+
+        Args:
+            device: `cuda` or `cpu`.
+        """
+        return self.ram_free if device == "cpu" else sum(gpu.free for gpu in self.gpus)
 
     def describe(self) -> str:
         """Return all of it in a few words."""

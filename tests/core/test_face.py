@@ -138,9 +138,9 @@ def test_the_versions_that_are_needed_are_those_of_the_project(root: Path) -> No
     [
         *(("peft", found, True) for found in ("0.9.1", "0.17.1", "0.20.0.dev0")),
         *(("transformers", found, True) for found in ("4.57.3", "5.9.0")),
-        *(("torch", found, True) for found in ("1.99", "2.9.1+cpu")),
+        *(("torch", found, True) for found in ("1.99", "2.9.1+cpu", "2.10.0+cu130")),
         *(("peft", found, False) for found in ("0.21", "0.21.0.dev0", "0.22.1", "1.0")),
-        *(("torch", found, False) for found in ("2.11.0a0+git1", "10.0")),
+        *(("torch", found, False) for found in ("2.11.0a0+git1", "2.13.0+cu130", "10.0")),
     ],
 )
 def test_only_an_older_version_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, found: str, old: bool) -> None:
@@ -183,7 +183,8 @@ for attempt in range(2):
         print(error)
 """
     line = 'peft 0.17.1 is installed; sharelora needs peft>=0.21,<0.22; run: python -m pip install "peft>=0.21,<0.22"'
-    assert python(program).splitlines() == [line] * 2
+    # The advice of bitsandbytes, which a PEFT that is imported first brings along, as above.
+    assert [said for said in python(program).splitlines() if "gemm_4bit" not in said] == [line] * 2
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
