@@ -12,10 +12,11 @@ from peft import get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessorList
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.beam import decoding, search
+from sharelora.evaluation.beam import decoding, search, tree
 from sharelora.evaluation.beam.decoding import decode
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings, MinLength, NoRepeatedNgram, RepetitionPenalty, processors
+from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.evaluation.reference import reference_search
 from sharelora.support.errors import UserError
 
@@ -155,17 +156,30 @@ def test_every_batch_size_gives_the_texts_of_batch_1(model: Any, size: int | str
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.8, 2.0, -1.0])
-def test_stopping_early_saves_steps_and_changes_no_text(
+def test_dropping_beams_that_cannot_win_changes_no_text(
     model: Any, penalty: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, settings = make_prompts(12, seed=3), given(beam=3, length_penalty=penalty)
     early = decode(model, prompts, settings, PAD)
-    monkeypatch.setattr(search._Search, "_bound", lambda run: torch.full_like(run.scores[:, 0], torch.inf))
+    monkeypatch.setattr(search._Search, "_can_win", lambda run, scores, length: scores > -torch.inf)
     whole = decode(model, prompts, settings, PAD)
-    assert whole.beam_tokens == 12 * 3 * 9
-    # A high penalty lets the longest texts win, so nothing can be stopped.
-    assert early.beam_tokens < whole.beam_tokens or penalty > 1
+    # A high penalty lets the longest texts win, so nothing can be dropped but texts that have ended.
+    assert early.beam_tokens < whole.beam_tokens < 12 * 3 * 9 or penalty > 1
     agree(early.best, whole.best)
+
+
+@pytest.mark.parametrize("case", [{"beam": 6, "length_penalty": 0.8, "eval_len": 20}, {"beam": 1}], ids=str)
+def test_beams_in_rows_of_their_own_have_the_texts_of_the_tree(
+    model: Any, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, settings = make_prompts(9, seed=4), given(**case)
+    assert tree.can_read_tree(PromptReader(model), prompts[0][:1] * 4)
+    found = decode(model, prompts, settings, PAD)
+    monkeypatch.setattr(decoding, "can_read_tree", lambda reader, ids: False)
+    rows = decode(model, prompts, settings, PAD)
+    # Rows of their own are kept for beams that have ended, too.
+    assert found.beam_tokens < rows.beam_tokens or case["beam"] == 1
+    agree(found.best, rows.best)
 
 
 def test_the_mode_the_gradients_and_chance_stay_as_they_were(model: Any) -> None:
