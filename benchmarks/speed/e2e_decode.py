@@ -7,8 +7,9 @@
 
 `upstream` decodes one row at a time as LoRA's gpt2_beam.py does (`upstream_beam.py`), on a few rows drawn by
 chance; `batched` is our search on more rows with all their duplicates; `distinct` is what NLG/gpt2_beam.py does, each
-input once. With `--rival`, CTranslate2 decodes distinct inputs as well (`ctranslate2_beam.py`), once until every text
-has its full length, as upstream does, and once with its own earlier stop, which is another search. What was not measured in full is extrapolated from the time per row, and marked so.
+input once. With `--rival`, CTranslate2 decodes distinct inputs too (`ctranslate2_beam.py`): once until every text has
+its full length, as upstream does, and once with its own earlier stop, which is another search. What was not measured in
+full is extrapolated from the time per row, and marked so.
 """
 
 from __future__ import annotations
@@ -202,8 +203,8 @@ def markdown(result: dict[str, Any]) -> str:
     subject, ways, settings = result["subject"], result["ways"], result["settings"]
     slowest, others = ways["upstream"], max(way["others_percent"] for way in ways.values())
     texts = [
-        f"- {row['way']}: {row['same']} of {row['inputs']} texts are the same tokens as ours, and their scores differ by at "
-        f"most {row['score_gap']:.1e}; of the others {row['better']} score higher than ours, {row['worse']} lower"
+        f"- {row['way']}: {row['same']} of {row['inputs']} texts are the same tokens as ours, with scores that differ by "
+        f"at most {row['score_gap']:.1e}; of the others {row['better']} score higher than ours, {row['worse']} lower"
         for row in result["texts"]
     ]
     about = (
