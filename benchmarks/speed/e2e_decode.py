@@ -203,8 +203,8 @@ def markdown(result: dict[str, Any]) -> str:
     subject, ways, settings = result["subject"], result["ways"], result["settings"]
     slowest, others = ways["upstream"], max(way["others_percent"] for way in ways.values())
     texts = [
-        f"- {row['way']}: {row['same']} of {row['inputs']} texts are the same tokens as ours, with scores that differ by "
-        f"at most {row['score_gap']:.1e}; of the others {row['better']} score higher than ours, {row['worse']} lower"
+        f"- {row['way']}: {row['same']} of {row['inputs']} texts are the same tokens as ours, with scores within "
+        f"{row['score_gap']:.1e}; of the others {row['better']} score higher than ours, {row['worse']} lower"
         for row in result["texts"]
     ]
     about = (

@@ -74,17 +74,24 @@ class BeamTree(Cache):
 
     Attributes:
         owner: the prompt of each row, (rows,), ascending.
-        columns: where the rows of this step are written, (rows,).
-        used: columns in use, the same for all prompts.
+        places: its place among the rows of its prompt, (rows,).
+        columns: the column that it writes in this step, (rows,).
+        seen: which columns it sees, (rows, columns in use).
+        unseen: the same as a mask of rows side by side, (prompts, 1, rows of one prompt, columns in use): 0 or -inf.
+        prompts, used, room: the shape of the pools: prompts, columns in use of each, and columns there is room for.
+
+    Raises:
+        ValueError: a cache with other columns than the prompts have, such as those of a prefix.
     """
 
     def __init__(self, prompts: Any, mask: Tensor, beam: int) -> None:
         super().__init__(layers=[_TreeLayer(self, layer.keys, layer.values) for layer in prompts.layers])
         self.beam, self.used, self.room = beam, mask.shape[1], mask.shape[1]
         self.prompts, self.owner = len(mask), torch.arange(len(mask), device=mask.device)
-        self.columns = self.owner
-        # Which columns each row sees.
+        self.columns = self.places = torch.zeros_like(self.owner)
         self.seen = mask.bool()
+        if any(layer.keys.shape[1] != self.used for layer in self.layers):
+            raise ValueError("the cache has columns of its own")
 
     def grow(self, parents: Tensor, owner: Tensor, places: Tensor) -> None:
         """Begin a step.
@@ -114,13 +121,10 @@ class BeamTree(Cache):
         own = F.one_hot(places, width).bool()
         self.seen = torch.cat((seen, own), dim=1)
         self.used += width
-        # Rows of a prompt side by side, as the queries of one product; where it has fewer, some are not used.
+        # Where a prompt has fewer rows than others, some places are not used.
         self.places = places
-        unseen = torch.full(
-            (self.prompts, 1, width, self.used), -torch.inf, device=seen.device, dtype=self.layers[0].keys.dtype
-        )
-        unseen[pool, 0, places] = unseen.new_zeros(()).masked_fill(~self.seen, -torch.inf)
-        self.mask = unseen
+        self.unseen = self.layers[0].keys.new_full((self.prompts, 1, width, self.used), -torch.inf)
+        self.unseen[pool, 0, places] = self.unseen.new_zeros(()).masked_fill(~self.seen, -torch.inf)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
         """Let each row attend to the columns that it sees.
@@ -134,10 +138,10 @@ class BeamTree(Cache):
             (1, rows, heads, head size).
         """
         _, heads, _, size = query.shape
-        placed = query.new_zeros(self.prompts, self.mask.shape[2], heads, size)
+        placed = query.new_zeros(self.prompts, self.unseen.shape[2], heads, size)
         placed[self.owner, self.places] = query[0].transpose(0, 1)
         output = F.scaled_dot_product_attention(
-            placed.transpose(1, 2), keys, values, self.mask, scale=scaling, enable_gqa=keys.shape[1] != heads
+            placed.transpose(1, 2), keys, values, self.unseen, scale=scaling, enable_gqa=keys.shape[1] != heads
         )
         return output.transpose(1, 2)[self.owner, self.places][None]
 
