@@ -198,6 +198,21 @@ def test_half_precision_sums_in_full(model: Any) -> None:
 # What is done to the logits
 
 
+@pytest.mark.parametrize("vocabulary", [40, 640, 64 * 12, 1000])
+def test_the_likeliest_tokens_are_those_of_the_whole_vocabulary(
+    vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_CACHED", 3000)
+    logits = torch.randn(7, vocabulary, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # The likeliest side by side, at the end, and few that are allowed at all.
+    logits[0, 5:8], logits[1, -2:], logits[2, 2:] = 9.0 + torch.arange(3), 8.0 + torch.arange(2), -torch.inf
+    log_p, tokens = search._likeliest(logits, 3)
+    expected = logits.log_softmax(-1).topk(3)
+    assert torch.allclose(log_p, expected.values)
+    finite = expected.values.isfinite()
+    assert torch.equal(tokens[finite], expected.indices[finite])
+
+
 def test_a_repeated_token_is_penalised_once_and_the_prompts_words_are_not() -> None:
     ids, logits = (
         torch.tensor([[9, 1, 2, 2], [9, 3, 4, 5]]),

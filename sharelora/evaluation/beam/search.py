@@ -20,6 +20,9 @@ from sharelora.evaluation.beam.tree import BeamTree, read_rows
 from sharelora.evaluation.key_value_cache import PromptReader, RowCache
 from sharelora.models.head import head_on, last_position
 
+# Entries of logits that a core's cache holds, and those of a block that `_largest` looks at as one.
+_CACHED, _BLOCK = 2**18, 64
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -85,6 +88,32 @@ def _for_sums(logits: Tensor, device: torch.device) -> Tensor:
     return logits.to(device, torch.promote_types(logits.dtype, torch.float32))
 
 
+def _likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of the likeliest tokens of each row, and these tokens, (rows, count) each."""
+    # On a CPU a few rows at a time, which stay in its cache while they are read several times.
+    rows = max(1, _CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    parts = []
+    for part in logits.split(rows):
+        best, tokens = _largest(part, count)
+        parts.append((best - part.logsumexp(-1, keepdim=True), tokens))
+    log_p, tokens = zip(*parts, strict=True)
+    return torch.cat(log_p), torch.cat(tokens)
+
+
+def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`topk` of every row; only blocks whose largest entry is among the largest can hold others of them."""
+    blocks, device = logits.shape[1] // _BLOCK, logits.device
+    if blocks < 4 * count:
+        best, tokens = logits.topk(count)
+        return best, tokens
+    entries = logits[:, : blocks * _BLOCK].unflatten(1, (blocks, _BLOCK))
+    chosen = entries.amax(2).topk(count).indices[:, :, None]
+    rest = torch.arange(blocks * _BLOCK, logits.shape[1], device=device).expand(len(logits), -1)
+    found = torch.cat(((chosen * _BLOCK + torch.arange(_BLOCK, device=device)).flatten(1), rest), dim=1)
+    best, indices = logits.gather(1, found).topk(count)
+    return best, found.gather(1, indices)
+
+
 class _Search:
     """The state of a search: the live beams of the prompts that are still open, and the best text of every prompt.
 
@@ -139,6 +168,7 @@ class _Search:
         with head_on(self.model, last_position):
             output = self.model(input_ids=self.ids, **{**self.model_kwargs, "use_cache": True, **options})
         if self.tree:
+            assert self.mask is not None
             self.cache = BeamTree(output.past_key_values, self.mask, self.search.beam)
         else:
             self.cache = RowCache(output.past_key_values, self.search.beam, self.search.eval_len - 1)
@@ -226,8 +256,7 @@ class _Search:
         """
         beam, places = self.search.beam, self._places()
         # Only the best of a row can be among the best of its prompt, so the whole vocabulary is never normalised.
-        best, tokens = logits.topk(beam, dim=-1)
-        log_p = best - logits.logsumexp(-1, keepdim=True)
+        log_p, tokens = _likeliest(logits, beam)
         # A row without any allowed token gives -inf minus -inf, which is NaN.
         totals = (self.scores[:, None] + log_p).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
         width = int(places.max()) + 1

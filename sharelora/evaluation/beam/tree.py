@@ -52,9 +52,10 @@ class _TreeLayer(DynamicLayer):
         """Keep some columns of some prompts, (prompts, columns), and have room for so many."""
         for name in ("keys", "values"):
             pool = getattr(self, name)
-            # Zeros: what nobody sees counts nothing, unless it is no number.
-            moved = pool.new_zeros(len(prompts), room, *pool.shape[2:])
+            moved = pool.new_empty(len(prompts), room, *pool.shape[2:])
             moved[:, : columns.shape[1]] = pool[prompts[:, None], columns]
+            # What nobody sees counts nothing, unless it is no number.
+            moved[:, columns.shape[1] :] = 0
             setattr(self, name, moved)
 
     def get_seq_length(self, *args: Any) -> int:
@@ -77,7 +78,8 @@ class BeamTree(Cache):
         places: its place among the rows of its prompt, (rows,).
         columns: the column that it writes in this step, (rows,).
         seen: which columns it sees, (rows, columns in use).
-        unseen: the same as a mask of rows side by side, (prompts, 1, rows of one prompt, columns in use): 0 or -inf.
+        placed: the rows of each prompt side by side, (prompts, most rows of one).
+        unseen: which columns they see, as a mask: 0 or -inf, (prompts, 1, most rows of one, columns in use).
         prompts, used, room: the shape of the pools: prompts, columns in use of each, and columns there is room for.
 
     Raises:
@@ -85,12 +87,14 @@ class BeamTree(Cache):
     """
 
     def __init__(self, prompts: Any, mask: Tensor, beam: int) -> None:
-        super().__init__(layers=[_TreeLayer(self, layer.keys, layer.values) for layer in prompts.layers])
+        layers: list[Any] = [_TreeLayer(self, layer.keys, layer.values) for layer in prompts.layers]
+        super().__init__(layers=layers)
+        self.dtype = layers[0].dtype
         self.beam, self.used, self.room = beam, mask.shape[1], mask.shape[1]
         self.prompts, self.owner = len(mask), torch.arange(len(mask), device=mask.device)
         self.columns = self.places = torch.zeros_like(self.owner)
         self.seen = mask.bool()
-        if any(layer.keys.shape[1] != self.used for layer in self.layers):
+        if any(layer.keys.shape[1] != self.used for layer in layers):
             raise ValueError("the cache has columns of its own")
 
     def grow(self, parents: Tensor, owner: Tensor, places: Tensor) -> None:
@@ -121,9 +125,11 @@ class BeamTree(Cache):
         own = F.one_hot(places, width).bool()
         self.seen = torch.cat((seen, own), dim=1)
         self.used += width
-        # Where a prompt has fewer rows than others, some places are not used.
+        # Where a prompt has fewer rows than others, some places are not used: what stands there is never read.
         self.places = places
-        self.unseen = self.layers[0].keys.new_full((self.prompts, 1, width, self.used), -torch.inf)
+        self.placed = owner.new_zeros(self.prompts, width)
+        self.placed[pool, places] = torch.arange(len(owner), device=owner.device)
+        self.unseen = torch.zeros(self.prompts, 1, width, self.used, dtype=self.dtype, device=owner.device)
         self.unseen[pool, 0, places] = self.unseen.new_zeros(()).masked_fill(~self.seen, -torch.inf)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
@@ -137,12 +143,8 @@ class BeamTree(Cache):
         Returns:
             (1, rows, heads, head size).
         """
-        _, heads, _, size = query.shape
-        placed = query.new_zeros(self.prompts, self.unseen.shape[2], heads, size)
-        placed[self.owner, self.places] = query[0].transpose(0, 1)
-        output = F.scaled_dot_product_attention(
-            placed.transpose(1, 2), keys, values, self.unseen, scale=scaling, enable_gqa=keys.shape[1] != heads
-        )
+        placed, grouped = query[0].transpose(0, 1)[self.placed].transpose(1, 2), keys.shape[1] != query.shape[1]
+        output = F.scaled_dot_product_attention(placed, keys, values, self.unseen, scale=scaling, enable_gqa=grouped)
         return output.transpose(1, 2)[self.owner, self.places][None]
 
 
