@@ -23,20 +23,21 @@ from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
+from sharelora.tuner.as_lora import warn_of_experts, warn_of_shards
 from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
 from sharelora.tuner.sites import (
     OUT_PROJ,
-    adaptable,
-    own_modules,
+    adaptable_paths,
     parameter_sites,
     refuse_unmatched,
     sites_of,
@@ -85,12 +86,16 @@ class ShareLoraModel(LoraModel):
         warn_of_experts(config, model)
         # A copy, so that a refused configuration is as it was.
         self._refuse_tied_matrices(model, copy.deepcopy(config))
-        plan, now_at = self._plan(model, copy.copy(config))
+        targets = _targets(config, model)
+        changed = copy.copy(config)
+        changed.target_modules = targets
+        plan, now_at = self._plan(model, changed)
         config.check(plan)
+        config.target_modules = targets
         if any(old != new for old, new in now_at.items()):
             # What PEFT adapts, and what will be saved, are the modules of this model.
-            config.plan = plan.to_json()
-            config.target_modules = {plan.owner(path) for path in plan.by_path}
+            for name, value in present_settings(vars(config), plan, now_at).items():
+                setattr(config, name, set(value) if name == "target_modules" else value)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
@@ -100,7 +105,9 @@ class ShareLoraModel(LoraModel):
         for matrix, requires_grad in was_trained:
             matrix.requires_grad_(requires_grad)
         paths = {path for plan in self.plans.values() for path in plan.by_path}
-        group_siblings({path: module for path, module in model.named_modules() if path in paths})
+        layers = {path: module for path, module in model.named_modules() if path in paths}
+        configs: dict[str, Any] = self.peft_config
+        group_siblings(layers, {name for name in self.plans if configs[name].share_dropout_mask})
 
     def _refuse_tied_matrices(self, model: nn.Module, config: Any) -> None:
         """Refuse to tie the adapter of a head to that of the embeddings; whole copies and trained tokens can be tied.
@@ -139,8 +146,8 @@ class ShareLoraModel(LoraModel):
         parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern, alone)
         if paths or not parameters:
             refuse_unmatched(model, config.target_modules or (), paths, filters)
-        for path in paths:
-            refuse_passed_by(config, model, path.rpartition(".")[2])
+        if saved is None:  # what it adapts is long decided
+            refuse_passed_by(model, paths)
         equally = () if saved is None else _cut_equally(saved, paths)
         sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally) + parameters
         if config.use_bdlora:
@@ -372,11 +379,19 @@ def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tup
     Returns:
         See `on_model`; None if the model does not have the modules under any names.
     """
-    paths = [path for path, module in own_modules(model) if adaptable(module)]
     try:
-        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+        return on_model(saved, sites_of(model, adaptable_paths(model), config.enable_lora, config.layers_pattern))
     except UserError:
         return None
+
+
+def _targets(config: Any, model: nn.Module) -> Any:
+    """Return what is to be adapted: for `all-linear`, where some are left out, the paths of the others."""
+    expanded: Any = _maybe_include_all_linear_layers(copy.copy(config), model)
+    if expanded.target_modules is config.target_modules:
+        return config.target_modules
+    left = left_out_of_all(model, expanded.target_modules)
+    return expanded.target_modules - left if left else config.target_modules
 
 
 def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:

@@ -7,22 +7,23 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft import NoMatchingPeftModuleError
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.layers import Layers
-from sharelora.plan.site import ALL_LINEAR, Site
+from sharelora.plan.site import ALL_LINEAR, Site, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Besides linear layers, what PEFT has a LoRA for.
 OTHER_SITES = (nn.Embedding, *CONVOLUTIONS, nn.MultiheadAttention)
 OUT_PROJ = "out_proj"  # the name of the last linear map of a MultiheadAttention
 _OWN = ("forward", "_conv_forward")
+
+# Imports inside functions load PEFT, which takes longer than the model of a plan: counting needs none of it.
 
 
 def find_sites(
@@ -35,27 +36,32 @@ def find_sites(
     Args:
         model: the base model.
         target_modules: names (suffixes of module paths), a regular expression, or `all-linear` (every linear layer
-            but the output head).
+            but the output head and those on which an adapter has no effect).
         enable_lora: see `sites_of`.
 
     Raises:
-        UserError: names that match nothing.
+        UserError: names that match nothing, or a module on which an adapter has no effect.
     """
     modules = {path: module for path, module in model.named_modules() if path}
     if target_modules == ALL_LINEAR:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        paths = [path for path, module in modules.items() if _is_linear(base_of(module)) and module is not head]
+        linear = linear_paths(model)
+        left = left_out_of_all(model, linear)
+        paths = [path for path in linear if path not in left]
     elif isinstance(target_modules, str):
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
     else:
         paths = [path for path in modules if any(f".{path}".endswith(f".{name}") for name in target_modules)]
     refuse_unmatched(model, target_modules, paths)
+    refuse_passed_by(model, paths)
     return sites_of(model, paths, enable_lora)
 
 
-class NoModulesError(UserError, NoMatchingPeftModuleError):
-    """Names that select no module; also the error of PEFT that callers may wait for."""
+def linear_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all linear layers but the output head."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    named = ((path, module) for path, module in model.named_modules() if path and module is not head)
+    return [path for path, module in named if _is_linear(base_of(module))]
 
 
 def refuse_unmatched(
@@ -83,20 +89,23 @@ def refuse_unmatched(
         names = sorted(target_modules)
         unmatched = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in modules)]
         matched = len(unmatched) < len(names)
-    if unmatched or not (paths or matched):
+    if paths and not unmatched:
+        return
+    from sharelora.tuner.refusals import NoModulesError
+
+    if unmatched or not matched:
         kinds = sorted({path.rpartition(".")[2] for path, module in modules.items() if adaptable(module)})
         listed = ", ".join(unmatched or names)
         words = f"Target modules {listed} not found in the base model"
         if not paths:
             words += ", No modules were targeted for adaptation"
         raise NoModulesError(f"modules {listed} match nothing in the model; it has {', '.join(kinds)} (peft: {words})")
-    if not paths:
-        given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
-        raise NoModulesError(
-            f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
-            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
-            "excluded, No modules were targeted for adaptation)"
-        )
+    given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
+    raise NoModulesError(
+        f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
+        f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
+        "excluded, No modules were targeted for adaptation)"
+    )
 
 
 def _listed(value: Any) -> str:
@@ -198,6 +207,10 @@ def parameter_sites(
     Raises:
         UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
     """
+    from peft.tuners.lora import LoraLayer
+
+    from sharelora.tuner.refusals import NoModulesError
+
     names = list(names)
     # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
     inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
@@ -284,6 +297,13 @@ def _is_linear(base: nn.Module) -> bool:
 def adaptable(module: nn.Module) -> bool:
     """Whether a module, adapted or not, is of a kind that can be a site."""
     return _is_linear(base_of(module)) or isinstance(base_of(module), OTHER_SITES)
+
+
+def adaptable_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all modules that can be sites; an attention has its own output projection inside."""
+    kinds = {path: base_of(module) for path, module in own_modules(model) if adaptable(module)}
+    whole = {path for path, base in kinds.items() if isinstance(base, nn.MultiheadAttention)}
+    return [path for path in kinds if owner(path, whole) == path]
 
 
 def _refuse_what_peft_computes_otherwise(path: str, base: Any) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 import sharelora
+from sharelora.reporting import environment
 from sharelora.support.old_names import OLD_FUNCTIONS, OLD_NAMES
 from sharelora.tuner import versions
+from sharelora.tuner.config import library_versions
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "datasets", "huggingface_hub", "yaml", "PIL", "matplotlib")
 # Packages with names that are imported on first use.
@@ -63,6 +65,19 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_face_is_light() -> None:
     out = python(f"import sys, sharelora; print([name for name in {HEAVY!r} if name in sys.modules])")
     assert out.strip() == "[]"
+
+
+def test_a_source_tree_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def absent(asked: str) -> str:
+        if asked == "sharelora":
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return real(asked)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    for found in (library_versions(), environment.versions()):
+        assert found["sharelora"] == sharelora.__version__ and found["peft"] == real("peft")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from families import FAMILIES
 from peft import (
     LoraConfig,
     NoMatchingPeftModuleError,
@@ -25,6 +29,7 @@ from peft import (
 )
 from peft.helpers import MontecloraTrainerMixin
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, create_riemannian_optimizer
+from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 from safetensors.torch import load_file
@@ -39,6 +44,8 @@ from transformers import (
 )
 
 from sharelora import ShareLoraConfig, UserError
+from sharelora.tuner.passed_by import BY_KERNELS, OF_MODELS, PASSED_BY
+from sharelora.tuner.sites import find_sites
 
 # (file, function that asks) -> what becomes of it.
 PLACES = {
@@ -61,7 +68,7 @@ PLACES = {
     ("peft/tuners/mixed/model.py", ""): "refused by name (doors): a bank does not mix",
     ("peft/tuners/mixed/model.py", "MixedModel._create_and_replace"): "not reached: refused before",
     ("peft/tuners/mixed/model.py", "MixedModel._create_new_module"): "not reached: refused before",
-    ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "called as for LoRA (as_lora)",
+    ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "its data (passed_by.OF_MODELS)",
     ("peft/utils/hotswap.py", ""): "the same fields have to agree (doors)",
     ("peft/utils/hotswap.py", "hotswap_adapter_from_state_dict"): "the bank is swapped (doors, swap)",
     ("peft/utils/peft_types.py", "PeftType"): "the name of LoRA itself",
@@ -140,11 +147,51 @@ def test_a_new_place_would_be_found(line: str) -> None:
 def test_what_a_model_passes_by_is_refused_as_for_lora() -> None:
     base = MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2))
     before = logits(base)
-    for targets in (["in_proj", "out_proj"], "all-linear", r".*\.(in_proj|out_proj)"):
-        with pytest.raises(UserError, match="out_proj of a mamba model cannot be adapted"):
-            adapted(base, target_modules=targets)
-        assert torch.equal(logits(base), before)
+    for targets, name in ((["in_proj", "out_proj"], "out_proj"), (r".*\.(in_proj|dt_proj)", "dt_proj")):
+        for adapt in (lambda t: adapted(base, target_modules=t), lambda t: find_sites(base, t)):
+            with pytest.raises(UserError, match=f"{name} of a mamba model cannot be adapted") as error:
+                adapt(targets)
+            assert "\n" not in str(error.value) and torch.equal(logits(base), before)
     adapted(base, target_modules=["in_proj", "x_proj"])
+
+
+MIXERS = {
+    "mamba": (lambda: MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2)), {"in_proj"}),
+    "jamba": (FAMILIES["jamba"], {"dt_proj"}),
+}
+
+
+@pytest.mark.parametrize("family", MIXERS)
+def test_all_leaves_out_what_a_model_passes_by_and_every_other_module_learns(family: str) -> None:
+    make, names = MIXERS[family]
+    torch.manual_seed(0)
+    base: Any = make()
+    with pytest.warns(PeftWarning, match="all linear layers but .*dt_proj.* are adapted"):
+        model = shake(adapted(base, target_modules="all-linear", share="none"))
+    found = {path.rpartition(".")[2] for path in model.base_model.plans["default"].by_path}
+    assert found == names if family == "mamba" else not found & names and "in_proj" in found
+    with pytest.warns(PeftWarning, match="all linear layers but"):
+        assert {site.path for site in find_sites(make())} == set(model.base_model.plans["default"].by_path)
+    if family == "mamba":  # of experts, some may have no token
+        ids = torch.arange(12).view(2, 6)
+        model(input_ids=ids, labels=ids).loss.backward()
+        assert all(matrix.grad is not None and matrix.grad.any() for matrix in bank(model).values())
+
+
+def test_modules_that_are_passed_by_are_as_the_models_have_them() -> None:
+    """Every class of the tables is one of transformers' and makes modules of these names."""
+    text = {file: file.read_text() for file in (Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")}
+    for holder, held in [*PASSED_BY.items(), *BY_KERNELS.items()]:
+        source = next((content for content in text.values() if f"class {holder}(" in content), "")
+        body = source.partition(f"class {holder}(")[2].partition("\nclass ")[0]
+        assert all(f"self.{name} = nn." in body and f"self.{name}.weight" in body for name in held), holder
+
+
+def test_models_in_which_peft_refuses_modules_are_known() -> None:
+    rule = inspect.getsource(tuners_utils._check_lora_target_modules_mamba)
+    for name, found in (("mamba_model_types", set(OF_MODELS)), ("incompatible_modules", set(*set(OF_MODELS.values())))):
+        (text,) = re.findall(rf"{name} = (\{{.*\}})", rule)
+        assert ast.literal_eval(text) == found
 
 
 SIZES = {"vocab_size": 48, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}

@@ -33,7 +33,7 @@ from sharelora.support.errors import UserError
 logger = logging.getLogger(__name__)
 
 # Beams of all prompts of a batch together; more are not faster.
-MOST_BEAMS = {"cpu": 320, "cuda": 5120}
+MOST_BEAMS = {"cpu": 640, "cuda": 5120}
 # Copies of the logits that exist at once.
 _LOGITS = 3
 

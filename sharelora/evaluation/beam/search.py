@@ -92,11 +92,11 @@ def _likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The log-probabilities of the likeliest tokens of each row, and these tokens, (rows, count) each."""
     # On a CPU a few rows at a time, which stay in its cache while they are read several times.
     rows = max(1, _CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    parts = []
+    log_p, tokens = [], []
     for part in logits.split(rows):
-        best, tokens = _largest(part, count)
-        parts.append((best - part.logsumexp(-1, keepdim=True), tokens))
-    log_p, tokens = zip(*parts, strict=True)
+        best, found = _largest(part, count)
+        log_p.append(best - part.logsumexp(-1, keepdim=True))
+        tokens.append(found)
     return torch.cat(log_p), torch.cat(tokens)
 
 
