@@ -24,8 +24,8 @@ from sharelora.evaluation.beam.settings import BeamSettings
 REQUIREMENT = "ctranslate2==4.8.5"
 # Its own stop, and one that is never reached: with at most `beam` texts a step it would take more steps than there are.
 OWN_STOP, NO_STOP = 1.0, 1e4
-# Prompts at once: the fastest of 4, 8, 16 and 32.
-_BATCH = 16
+# Prompts at once: the fastest of 1, 4, 8 and 16.
+_BATCH = 8
 
 
 def load_library(folder: Path) -> Any:

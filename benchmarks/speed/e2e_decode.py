@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,15 @@ def _decode(subject: Subject, part: Part, args: argparse.Namespace) -> dict[str,
         "batched": _timed("batched", part.rows, batched(part.rows), len(part.rows), subject.count),
         "distinct": _timed("distinct", part.inputs, batched(part.inputs), rows(part.inputs), subject.count),
     }
-    return ways if not args.rival else {**ways, **_rival(subject, part.inputs[: args.rival], rows, args)}
+    return (
+        ways if not args.rival else {**ways, **_rival(subject, _alike(part.inputs, prompts)[: args.rival], rows, args)}
+    )
+
+
+def _alike(inputs: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Sort inputs by how many have the same length: CTranslate2 reads batches of one length, which should be full."""
+    counts = Counter(len(prompts[i]) for i in inputs)
+    return sorted(inputs, key=lambda i: (-counts[len(prompts[i])], len(prompts[i])))
 
 
 def _rival(

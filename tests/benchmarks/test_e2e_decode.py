@@ -140,7 +140,11 @@ def test_the_rival_is_given_prompts_of_one_length_at_a_time(model: Any) -> None:
 
     rows = [[9, 9], [8], *[[index, 0] for index in range(20)], [7]]
     found = ctranslate2_beam.search(Opened(), rows, BeamSettings(ENDS, beam=2, eval_len=6), 1.0)
-    assert batches == [2, 16, 5] and [text.ids for text in found] == [(len(row), row[0]) for row in rows]
+    assert batches == [2, 8, 8, 5] and [text.ids for text in found] == [(len(row), row[0]) for row in rows]
+
+
+def test_the_rival_is_given_the_inputs_whose_length_is_the_most_common() -> None:
+    assert e2e_decode._alike([0, 1, 2, 3, 4], [[1], [1, 2], [3], [1, 2, 3], [4, 5]]) == [0, 2, 1, 4, 3]
 
 
 def test_goals_are_those_of_the_ways_that_were_run() -> None:
