@@ -23,11 +23,12 @@ from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.as_lora import warn_of_experts, warn_of_shards
+from sharelora.tuner.as_lora import warn_of_shards
 from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
+from sharelora.tuner.experts import named_experts
 from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
@@ -83,15 +84,16 @@ class ShareLoraModel(LoraModel):
         protect_4bit(model)
         # The caller's own object: PEFT goes on to write into that which the caller has given it.
         config: Any = self.peft_config[adapter_name]
-        warn_of_experts(config, model)
-        # A copy, so that a refused configuration is as it was.
-        self._refuse_tied_matrices(model, copy.deepcopy(config))
+        # Copies, so that a refused configuration is as it was.
+        wanted, changed = copy.copy(config), named_experts(self, model, config)
         targets = _targets(config, model)
-        changed = copy.copy(config)
-        changed.target_modules = targets
-        plan, now_at = self._plan(model, changed)
+        if targets is not config.target_modules:
+            changed["target_modules"] = targets
+        vars(wanted).update(changed)
+        self._refuse_tied_matrices(model, copy.deepcopy(wanted))
+        plan, now_at = self._plan(model, copy.copy(wanted))
         config.check(plan)
-        config.target_modules = targets
+        vars(config).update(changed)
         if any(old != new for old, new in now_at.items()):
             # What PEFT adapts, and what will be saved, are the modules of this model.
             for name, value in present_settings(vars(config), plan, now_at).items():
@@ -100,7 +102,8 @@ class ShareLoraModel(LoraModel):
         self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        with _parameters_counted(config, plan):
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
         # PEFT freezes other adapters while it injects one and restores those within the model; the banks are outside.
         for matrix, requires_grad in was_trained:
             matrix.requires_grad_(requires_grad)
@@ -371,6 +374,18 @@ class ShareLoraModel(LoraModel):
         if config.plan is not None:
             compare_with_file(SharingPlan.from_json(config.plan), state_dict, BANK, config.use_dora)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+@contextmanager
+def _parameters_counted(config: Any, plan: SharingPlan) -> Iterator[None]:
+    """Keep PEFT from warning of patterns that are for parameters alone: it looks for their modules only."""
+    keys = [*config.rank_pattern, *config.alpha_pattern]
+    parameters = set(config.target_parameters or ())
+    used = {get_pattern_key(keys, path) for path in plan.by_path} if parameters else set()
+    with warnings.catch_warnings():
+        if used.issuperset(keys):
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+        yield
 
 
 def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tuple[SharingPlan, dict[str, str]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
@@ -104,7 +104,7 @@ def refuse_unmatched(
     raise NoModulesError(
         f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
         f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
-        "excluded, No modules were targeted for adaptation)"
+        "excluded, No modules were targeted for adaptation. This might be caused by a combination of both)"
     )
 
 
@@ -216,7 +216,7 @@ def parameter_sites(
     inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
     found: dict[str, dict[str, Any]] = {}
     for module_path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in _parameters_of(module):
             path = f"{module_path}.{name}".replace(".base_layer", "")
             if not f"{module_path}.{name}".startswith(inside) and any(f".{path}".endswith(f".{n}") for n in names):
                 found[path] = _stacked(path, parameter, getattr(module, "is_transposed", False))
@@ -236,7 +236,15 @@ def parameter_sites(
     ]
 
 
-def _stacked(path: str, parameter: nn.Parameter, transposed: bool) -> dict[str, int]:
+def _parameters_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of a module by name, also those that are computed from others at each use."""
+    yield from module.named_parameters(recurse=False)
+    if parametrize.is_parametrized(module):
+        computed: Any = module.parametrizations
+        yield from ((name, getattr(module, name)) for name in computed)
+
+
+def _stacked(path: str, parameter: Tensor, transposed: bool) -> dict[str, int]:
     """Return what `Site` says of a matrix, (D_out, D_in), or a stack, (experts, D_out, D_in), or transposed."""
     if parameter.ndim == 2:
         return {"d_in": parameter.shape[1], "d_out": parameter.shape[0]}
@@ -361,10 +369,15 @@ def layer_at(model: nn.Module, path: str) -> Any:
 
     Args:
         model: an adapted model.
-        path: of the site; that of an attention's own output projection is inside of the adapted attention.
+        path: of the site; that of an attention's own output projection is inside of the adapted attention, and a
+            parameter has a layer around the module that holds it, one in the other where there are several.
     """
     parent, _, name = path.rpartition(".")
     outer: Any = model.get_submodule(parent)
+    while hasattr(outer, "parameter_name"):
+        if outer.parameter_name == name:
+            return outer
+        outer = outer.base_layer
     if name == OUT_PROJ and hasattr(outer, "get_base_layer"):
         outer = outer.get_base_layer()
     return getattr(outer, name)
