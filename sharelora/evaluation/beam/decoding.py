@@ -24,14 +24,16 @@ from sharelora.evaluation.batching import (
 )
 from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings, processors
+from sharelora.evaluation.beam.tree import can_read_tree
 from sharelora.evaluation.generation.decoding import can_continue
 from sharelora.evaluation.key_value_cache import PromptReader
+from sharelora.evaluation.packed import packed
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 # Beams of all prompts of a batch together; more are not faster.
-MOST_BEAMS = {"cpu": 320, "cuda": 5120}
+MOST_BEAMS = {"cpu": 640, "cuda": 5120}
 # Copies of the logits that exist at once.
 _LOGITS = 3
 
@@ -90,14 +92,16 @@ def decode(
     )
 
     reader: PromptReader | None = None
+    tree = False
 
     def step(batch: list[int]) -> None:
-        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id, reader)
+        result = search_batch(model, [prompts[index] for index in batch], settings, pad_id, reader, tree)
         read = sum(len(prompts[index]) for index in batch) + result.tokens
         runner.add(dict(zip(batch, result.best, strict=True)), read)
 
-    with evaluating(model):
+    with evaluating(model), packed(model, size.most * settings.beam):
         reader = _whole_reader(model, prompts)
+        tree = reader is None and len(prompts) > 0 and can_read_tree(PromptReader(model), _some_tokens(prompts))
         runner.run(range(len(prompts)), step)
     best = tuple(runner.results[index] for index in range(len(prompts)))
     prompt_tokens = sum(map(len, prompts))
@@ -127,11 +131,16 @@ def require_room(prompts: Sequence[Sequence[int]], settings: BeamSettings, conte
 
 def _whole_reader(model: Any, prompts: Sequence[Sequence[int]]) -> PromptReader | None:
     """Return what reads everything again for every token, where the model cannot continue from a cache; else None."""
-    reader, longest = PromptReader(model), max(prompts, key=len, default=())
-    if not longest or can_continue(reader, (tuple(longest[-6:]) * 6)[:6], shared=False):
+    reader = PromptReader(model)
+    if not prompts or can_continue(reader, _some_tokens(prompts), shared=False):
         return None
     logger.info("this model does not continue from a cache: it reads everything again for every token")
     return reader
+
+
+def _some_tokens(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Six tokens to try a model on."""
+    return (tuple(max(prompts, key=len)[-6:]) * 6)[:6]
 
 
 def search_batch(
@@ -140,12 +149,13 @@ def search_batch(
     settings: BeamSettings,
     pad_id: int,
     reader: PromptReader | None = None,
+    tree: bool = False,
 ) -> SearchResult:
     """Search the best text for every prompt of one batch, through transformers' `generate`.
 
     Args:
         model, prompts, settings, pad_id: see `decode`.
-        reader: see `beam_search`.
+        reader, tree: see `beam_search`.
     """
     columns = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
@@ -170,5 +180,6 @@ def search_batch(
         logits_processor=processors(settings, columns),
         custom_generate=beam_search,
         search=settings,
+        tree=tree,
     )
     return result
