@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check format lint types test slow audit peft-suite quickstart clean
+.PHONY: check format lint types test slow lowest audit peft-suite quickstart clean
 
 check: lint types test
 
@@ -22,6 +22,10 @@ test:
 
 slow:
 	VENV=$(VENV) bash scripts/test.sh -m "slow or distributed or realdata"
+
+# Tests with the lowest versions that pyproject.toml allows; needs the network. TESTS are pytest's flags.
+lowest:
+	bash scripts/lowest.sh $(TESTS)
 
 # Known vulnerabilities of what is installed; needs the network.
 audit:

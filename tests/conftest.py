@@ -1,4 +1,4 @@
-"""Fixtures of every test: fixed seeds, no network, and the optional folders of real data and models."""
+"""Fixtures of every test: fixed seeds, no network, no GPU, and the optional folders of real data and models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What is expected here was computed on CPUs, and commands take a GPU where they see one; benchmarks/gpu.sh is for GPUs.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import hypothesis

@@ -68,6 +68,7 @@ def foreseen(
         tokens=context.scale.tokens,
         checkpointing=load.checkpointing,
         lora_dropout=adapter.dropout,
+        share_dropout_mask=bool(variant.options.get("share_dropout_mask")),
         # The batches of these runs are full.
         padded=False,
         device=context.device.type,

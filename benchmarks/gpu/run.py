@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.gpu import checks, memory, speed
+from benchmarks.gpu import checks, loss, memory, speed
 from benchmarks.gpu.device import clear
 from benchmarks.gpu.settings import SECTIONS, Context, Deadline, Section, full_scale, tiny_scale
 from benchmarks.harness.command import chosen_names
@@ -70,6 +70,7 @@ def run_section(context: Context, section: Section, deadline: Deadline) -> dict[
     """Run a section within its share of the time that is left; a crash is reported, the others still run."""
     runners: dict[str, Callable[..., dict[str, Any]]] = {
         "checks": checks.checks,
+        "loss": loss.loss,
         "speed": speed.speed,
         "memory": memory.memory,
     }
@@ -91,7 +92,12 @@ def run_section(context: Context, section: Section, deadline: Deadline) -> dict[
 
 def markdown(result: dict[str, Any]) -> str:
     """Return the report as Markdown."""
-    tables = {"checks": checks.checks_table, "speed": speed.speed_table, "memory": memory.memory_table}
+    tables = {
+        "checks": checks.checks_table,
+        "loss": loss.loss_table,
+        "speed": speed.speed_table,
+        "memory": memory.memory_table,
+    }
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
     about = "\n".join(f"- `{name}`: {variant.about}" for name, variant in VARIANTS.items())
     parts = [opening(result)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.speed.bases import known_config
+from benchmarks.speed.steps import ROWS, LossCell
 
 QV = ("q_proj", "v_proj")
 VARIANTS = ("peft", "none", "a", "ab", "peft_autocast", "none_autocast")
@@ -38,7 +39,7 @@ class Section:
 
     Attributes:
         name: for --sections.
-        kind: `checks`, `speed` or `memory`: which function runs it.
+        kind: `checks`, `speed`, `loss` or `memory`: which function runs it.
         share: of the time that this and the later sections have left.
         title: for the report.
         options: what the function needs.
@@ -54,6 +55,7 @@ class Section:
 SECTIONS = (
     Section("checks", "checks", 0.10, "Numbers: gradients and outputs on this device"),
     Section("bf16", "speed", 0.42, "Llama-3-8B shapes, 16-bit", {"nf4": False}),
+    Section("loss", "loss", 0.25, "Gemma 3 270M's shape, 16-bit: the loss with a vocabulary of 262,144"),
     Section("memory70b", "memory", 0.32, "LLaMA3-70B shapes, NF4: adapter and optimizer memory", {"nf4": True}),
     Section("nf4", "speed", 0.80, "Llama-3-8B shapes, NF4 with double quantisation", {"nf4": True}),
     Section(
@@ -79,6 +81,8 @@ class Scale:
         loads, variants: of the speed sections.
         steps, warmup: measured steps per load, and those before them.
         dtype: of weights and activations that are not quantised.
+        losses: what the loss section measures.
+        small: whether its model is a small one.
     """
 
     model: LlamaConfig
@@ -91,6 +95,8 @@ class Scale:
     steps: int = 5
     warmup: int = 2
     dtype: torch.dtype = torch.bfloat16
+    losses: tuple[LossCell, ...] = tuple(LossCell(262144, rows, 4, 2048, 64) for rows in ROWS)
+    small: bool = False
 
 
 def full_scale() -> Scale:
@@ -109,7 +115,8 @@ def tiny_scale() -> Scale:
     small |= {"vocab_size": 64, "max_position_embeddings": 128}
     loads = tuple(load for load in LOADS if load.batch == 1)
     model, large = (LlamaConfig(**small, num_hidden_layers=layers) for layers in (2, 8))
-    return Scale(model, large, 2, r=4, tokens=16, loads=loads, variants=VARIANTS[:4], steps=2, warmup=1)
+    scale = Scale(model, large, 2, r=4, tokens=16, loads=loads, variants=VARIANTS[:4], steps=2, warmup=1)
+    return replace(scale, losses=(LossCell(64, "all", 2, 8, 4),), small=True)
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,15 @@ from sharelora.training.run import Run
 from sharelora.training.settings import trainer_settings
 from sharelora.training.trainer import ShareTrainer
 
-# Name -> hidden size, layers, vocabulary. The proportions are those of LLaMA-7B.
+# Name -> hidden size, layers, vocabulary. The proportions are those of LLaMA-7B; the vocabularies of 69M and 137M are
+# LLaMA 3's and Gemma 3's.
 SIZES = {
     "5M": (256, 4, 4096),
     "20M": (512, 4, 8192),
     "60M": (768, 6, 12288),
     "200M": (1024, 11, 32000),
+    "69M": (256, 4, 128256),
+    "137M": (256, 4, 262144),
 }
 # Name -> flags, and the dtype of the weights on the disk. Quantised bases compute in bf16.
 PRECISIONS = {

@@ -40,7 +40,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = new_parser(__doc__)
-    parser.add_argument("--sizes", default="5M,20M,60M,200M", help="of the bases, comma-separated")
+    parser.add_argument("--sizes", default="5M,20M,60M,200M,69M,137M", help="of the bases, comma-separated")
     parser.add_argument("--precisions", default="fp32,bf16,8-bit,4-bit", help="comma-separated")
     parser.add_argument("--share", default="none,a,b,ab", help="comma-separated; none is plain LoRA")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))

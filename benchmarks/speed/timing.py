@@ -77,7 +77,8 @@ class TrainStep:
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        self.batch["inputs_embeds"].grad = None
+        for value in self.batch.values():
+            value.grad = None
 
     def sample(self) -> Sample:
         """Run one step and time it."""

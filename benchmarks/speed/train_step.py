@@ -30,9 +30,11 @@ QUICK = {"hidden": 256, "layers": 2, "tokens": 256, "rounds": 5}
 # The variants whose growth is plotted.
 SWEPT = ("floor", "peft", "none", "a", "ab")
 # What the project promises for hidden 1024, 4 or more layers, 7 linear maps, rank 16, 1024 tokens, bf16, per dropout:
-# at most so many times the frozen floor, at least so many times faster than PEFT.
-GOALS = {0.0: (1.12, 1.4), 0.1: (1.5, 1.6)}
-OURS = ("none", "a", "ab", "qkv")
+# at most so many times the frozen floor, at least so many times faster than PEFT. With a dropout mask in common it is
+# less.
+GOALS = {0.0: (1.12, 1.4), 0.1: (1.25, 1.6)}
+AT_MOST = {"none_one_mask": 1.15}
+OURS = ("none", "none_one_mask", "a", "ab", "qkv")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -89,10 +91,11 @@ def check_goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         cell = StackCell(**row["cell"])
         fits = (cell.hidden, cell.rank, cell.tokens, cell.dtype) == (1024, 16, 1024, "bf16") and cell.layers >= 4
         if fits and cell.dropout in GOALS and {"floor", "peft"} <= set(row["variants"]):
-            most, least = GOALS[cell.dropout]
             bound = row["variants"]["floor"]["speedup"]["median"]
             for name in [name for name in OURS if name in row["variants"]]:
                 measured = row["variants"][name]
+                most, least = GOALS[cell.dropout]
+                most = AT_MOST.get(name, most)
                 slower, faster = measured["to_floor"]["median"], measured["speedup"]["median"]
                 goal = {"variant": name, "layers": cell.layers, "dropout": cell.dropout}
                 goal |= {"to_floor": slower, "at_most": most, "speedup": faster, "at_least": least}

@@ -56,6 +56,7 @@ class Variant:
         options: fields of the library's own configuration.
         autocast: whether the step runs under bf16 autocast, as the Trainer's `bf16=True` does.
         only: base precisions in which it differs from the other variants.
+        drops: whether it differs from the other variants with dropout alone.
     """
 
     library: str
@@ -63,6 +64,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     autocast: bool = False
     only: tuple[str, ...] = ("fp32", "bf16", "nf4")
+    drops: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
@@ -72,6 +74,12 @@ VARIANTS: dict[str, Variant] = {
     "peft_autocast": Variant("peft", "PEFT LoRA under bf16 autocast", autocast=True, only=("bf16", "nf4")),
     "loralib": Variant("loralib", "loralib, adapters in the base's dtype", only=("fp32", "bf16")),
     "none": Variant("sharelora", "ours, nothing shared (LoRA)", {"share": "none"}),
+    "none_one_mask": Variant(
+        "sharelora",
+        "ours, nothing shared but one dropout mask for q, k, v and one for gate, up",
+        {"share": "none", "share_dropout_mask": True},
+        drops=True,
+    ),
     "none_autocast": Variant(
         "sharelora", "ours, nothing shared, bf16 autocast", {"share": "none"}, autocast=True, only=("bf16", "nf4")
     ),
@@ -86,13 +94,16 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def choose(names: str | None, precision: str, default: tuple[str, ...] = tuple(VARIANTS)) -> list[str]:
+def choose(
+    names: str | None, precision: str, default: tuple[str, ...] = tuple(VARIANTS), dropout: float = 0.0
+) -> list[str]:
     """Return the variants to measure for a base precision.
 
     Args:
         names: comma-separated; None for `default`.
         precision: `fp32`, `bf16` or `nf4`.
         default: used without `names`; loralib is left out where it is not installed.
+        dropout: of the adapters.
 
     Raises:
         UserError: an unknown variant, or loralib by name where it is not installed.
@@ -105,7 +116,7 @@ def choose(names: str | None, precision: str, default: tuple[str, ...] = tuple(V
         if names and "loralib" in wanted:
             raise UserError("loralib is not installed; need it for the variant of that name; pip install loralib")
         wanted = [name for name in wanted if name != "loralib"]
-    return [name for name in wanted if precision in VARIANTS[name].only]
+    return [name for name in wanted if precision in VARIANTS[name].only and (dropout or not VARIANTS[name].drops)]
 
 
 def _peft(model: Any, variant: Variant, adapter: Adapter) -> nn.Module:

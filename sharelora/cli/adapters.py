@@ -36,7 +36,7 @@ def add_export_flags(parser: Parser) -> None:
 def run_export(args: argparse.Namespace) -> None:
     """Write an adapter for stock PEFT, or for loralib."""
     if args.loralib:
-        flat = convert.export_loralib(args.adapter, args.out)
+        flat = convert.export_loralib(args.adapter, args.out, args.base)
         print(f"wrote {flat.file}: {flat.modules} modules, {flat.head} weights of the head; alpha is {flat.alpha:g}")
         return
     done = convert.export_lora(args.adapter, args.out, args.base)

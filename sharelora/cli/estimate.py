@@ -56,6 +56,7 @@ def run_estimate(args: argparse.Namespace) -> None:
         args.optim,
         not args.no_checkpointing,
         lora_dropout=settings.dropout,
+        share_dropout_mask=settings.share_dropout_mask,
         eval_batch=args.eval_batch or 0,
         device=args.device or available.device,
     )

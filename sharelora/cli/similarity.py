@@ -122,6 +122,7 @@ def _texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Callable[
     from sharelora.evaluation.batching import BatchSize, most_that_fit
     from sharelora.layer_groups.measure import load_any
     from sharelora.layer_groups.texts import MAX_LENGTH, encode, measure
+    from sharelora.memory.machine import room_for
     from sharelora.models.adapter import load_adapter
     from sharelora.models.load import load_tokenizer
 
@@ -130,10 +131,11 @@ def _texts(args: argparse.Namespace, subject: Subject, sample: Any) -> Callable[
 
     def compare() -> Similarity:
         devices: dict[str, Any] = {"device_map": "auto"} if torch.cuda.is_available() else {}
-        model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **devices)
-        if subject.adapter is not None:
-            # PEFT's own wrapper runs the head as well.
-            model = load_adapter(model, subject.adapter).get_base_model()
+        with room_for(subject, "--bits 4"):
+            model = load_any(subject.base, bits=args.bits, dtype=args.dtype, **devices)
+            if subject.adapter is not None:
+                # PEFT's own wrapper runs the head as well.
+                model = load_adapter(model, subject.adapter).get_base_model()
         most = most_that_fit(model.config, model.dtype, model.device, longest)
         size = BatchSize(args.batch_size, most).most
         return measure(model, tokenizer, sample, subject.base, longest, size, rows)

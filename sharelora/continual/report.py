@@ -9,7 +9,7 @@ from typing import Any
 
 from sharelora.continual.scores import SCORES
 from sharelora.continual.sequence import TaskSequence
-from sharelora.continual.stages import ShareResult
+from sharelora.continual.stages import ShareResult, prompts_begin
 from sharelora.metrics.continual import Matrix, Summary, summarise
 from sharelora.reporting.compare import layout
 from sharelora.reporting.document import opening, provenance
@@ -47,7 +47,7 @@ def write_share_result(sequence: TaskSequence, result: ShareResult) -> Path:
         sequence.output / result.share,
         KIND,
         config,
-        metrics(sequence, result),
+        {**metrics(sequence, result), **prompts_begin(sequence)},
         last["plan"],
         {"adapter": result.last / ADAPTER},
         result.seconds,

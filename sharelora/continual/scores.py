@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharelora.data import build_data
+from sharelora.data.begin import Beginning, begin_token
 from sharelora.data.context import Context
 from sharelora.data.gsm8k import STOP as GSM8K_STOP
 from sharelora.data.gsm8k import load_gsm8k
@@ -64,6 +65,11 @@ class TaskSetup:
         return data_root(None, self.args.run.tiny)
 
     @property
+    def begin(self) -> Beginning:
+        """What prompts of exams begin with at every stage, that of the untouched model too: as rows of the tuning."""
+        return Beginning.choose(self.tokenizer, self.args.mmlu.bos, tuned=True)
+
+    @property
     def context(self) -> Context:
         """What the model can read."""
         return context_of(model_config(self.base, self.args.model.trust_remote_code))
@@ -85,11 +91,13 @@ class Score:
         title: of the numbers.
         lower_is_better: whether they are losses.
         tasks: name of a task -> prepares its score; tasks without this score are missing.
+        asks: whether they are exams, whose prompts `--bos` is about.
     """
 
     title: str
     lower_is_better: bool
     tasks: Mapping[str, Prepare]
+    asks: bool = False
 
 
 def answer_loss(task: TaskSetup) -> Measure:
@@ -117,7 +125,13 @@ def mmlu_accuracy(task: TaskSetup) -> Measure:
     """The accuracy over all of MMLU's validation questions: instructions themselves have no right answers."""
     args = task.args
     exam = mmlu_exam(
-        args.mmlu, task.tokenizer, task.base, args.data.data_seed, task.data_root, args.model.trust_remote_code
+        args.mmlu,
+        task.tokenizer,
+        task.base,
+        args.data.data_seed,
+        task.data_root,
+        args.model.trust_remote_code,
+        task.begin.ids,
     )
     return lambda session: float(examine(session.model, exam, listener=Progress("MMLU")).metrics()["accuracy"])
 
@@ -156,14 +170,17 @@ def _text_writer(
         UserError: a prompt leaves no room for a text.
     """
     settings = GenerationSettings(task.args.generation.max_new_tokens, stop=stop)
-    encoded = encode(task.tokenizer, prompts)
+    begin = task.begin.ids
+    encoded = encode(task.tokenizer, prompts, begin)
     require_room(encoded, settings, task.context.tokens)
     task.context.require_embeddings(task.tokenizer, [prompt.ids for prompt in encoded], f"{len(encoded):,} prompts")
-    deciding = {**settings.deciding(), **fingerprint(prompts)}
+    own = {} if list(begin) == begin_token(task.tokenizer) else {"begin": list(begin)}
+    deciding = {**settings.deciding(), **fingerprint(prompts), **own}
 
     def write(session: InstructionSession) -> Sequence[Generated]:
         store = TextStore(session.args.output_dir / f"texts_{task.name}", deciding)
-        return generate(session.model, task.tokenizer, prompts, settings, store=store, listener=Progress(task.name))
+        listener = Progress(task.name)
+        return generate(session.model, task.tokenizer, prompts, settings, store=store, listener=listener, begin=begin)
 
     return write
 
@@ -176,5 +193,6 @@ SCORES: dict[str, Score] = {
         "accuracy (alpaca: MMLU; gsm8k: last number; code: HumanEval pass@1)",
         False,
         {"alpaca": mmlu_accuracy, "gsm8k": gsm8k_accuracy, "code": pass_at_1},
+        asks=True,
     ),
 }

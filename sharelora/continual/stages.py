@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,17 +55,30 @@ def prepare(sequence: TaskSequence) -> dict[str, Measure]:
         raise UserError(
             f"found {processes()} processes; need one, which spreads the model over all GPUs; start without a launcher"
         )
-    first = sequence.untouched()
-    base, model = locate_base(first), first.model
-    tokenizer = load_tokenizer(base, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
     ways = SCORES[sequence.score].tasks
     missing = [name for name in sequence.tasks if name not in ways]
     if missing:
         raise UserError(f"found task {missing[0]} without the score {sequence.score}; change --score or --tasks")
-    return {
-        name: ways[name](TaskSetup(name, sequence.arguments(name, sequence.output), base, tokenizer, sequence.limit))
+    setups = _setups(sequence)
+    if SCORES[sequence.score].asks:
+        logger.info("exams: %s", setups[0].begin.line().strip())
+    return {setup.name: ways[setup.name](setup) for setup in setups}
+
+
+def prompts_begin(sequence: TaskSequence) -> dict[str, Any]:
+    """Return what the prompts of exams begin with, for a result; empty where the scores are no exams."""
+    asks = SCORES[sequence.score].asks
+    return {"prompts_begin": _setups(sequence)[0].begin.to_json()} if asks else {}
+
+
+def _setups(sequence: TaskSequence) -> list[TaskSetup]:
+    first = sequence.untouched()
+    base, model = locate_base(first), first.model
+    tokenizer = load_tokenizer(base, model.model_revision, model.hub_token, model.trust_remote_code, model.cache_dir)
+    return [
+        TaskSetup(name, sequence.arguments(name, sequence.output), base, tokenizer, sequence.limit)
         for name in sequence.tasks
-    }
+    ]
 
 
 def check(sequence: TaskSequence, shares: Iterable[str]) -> None:

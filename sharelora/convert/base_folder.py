@@ -79,6 +79,12 @@ class BaseFolder:
             name = f"{name.removesuffix('.weight')}.in_proj_weight"
         return name, name.removeprefix(prefix), prefix + name
 
+    @cached_property
+    def spelled_modules(self) -> set[str]:
+        """Paths of the modules, in every spelling in which an adapter may have them."""
+        prefix = f"{self.model.base_model_prefix}."
+        return {spelling for path in self.modules for spelling in (path, path.removeprefix(prefix), prefix + path)}
+
     def own(self, name: str) -> str | None:
         """Return the name in the files of a weight of the model, or None; that of a tied one does not count."""
         spellings = self._spellings(name)

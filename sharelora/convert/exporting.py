@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, new_folder, read_adapter, with_kernel
+from sharelora.convert.on_base import on_own_base
 from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
@@ -85,7 +86,7 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
         UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, one that PEFT would
             read as something else, or a folder in the way.
     """
-    adapter = read_adapter(adapter_folder)
+    adapter = on_own_base(read_adapter(adapter_folder), base)
     refuse_more_than_matrices(adapter)
     build_base = base_without_weights(adapter, base)
     paths = adapter.plan.by_path
@@ -161,7 +162,7 @@ def _plain_config(adapter: Adapter, rank: int) -> dict[str, Any]:
     return {**fields_of_lora, **uniform, **plain}
 
 
-def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> ExportedLoralib:
+def export_loralib(adapter_folder: str | Path, out_file: str | Path, base: str | Path | None = None) -> ExportedLoralib:
     """Write a compact adapter as a flat loralib file, which `model.load_state_dict(..., strict=False)` takes.
 
     It holds every A and B and the head, and nothing else.
@@ -169,11 +170,12 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path) -> Exported
     Args:
         adapter_folder: as `save_pretrained` writes it.
         out_file: a `.safetensors` file that does not exist yet.
+        base: as for `export_lora`.
 
     Raises:
         UserError: no complete ShareLoRA adapter there, one that loralib cannot express, or a file in the way.
     """
-    adapter, file = read_adapter(adapter_folder), Path(out_file)
+    adapter, file = on_own_base(read_adapter(adapter_folder), base), Path(out_file)
     refuse_more_than_matrices(adapter)
     if file.exists() or file.suffix != ".safetensors":
         raise UserError(f"found {file}; need the name of a new .safetensors file; choose another")

@@ -21,6 +21,7 @@ from sharelora.convert.adapter_file import Adapter, new_folder, read_adapter
 from sharelora.convert.base_folder import BaseFolder, read_base
 from sharelora.convert.changes import Changes, find_changes
 from sharelora.convert.exporting import refuse_more_than_matrices
+from sharelora.convert.on_base import on_base
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
 from sharelora.support.hub import INDEX
@@ -65,6 +66,7 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
     adapter, base_folder = read_adapter(adapter_folder), read_base(base)
     refuse_more_than_matrices(adapter)
     adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
+    adapter = on_base(adapter, base_folder.model, base_folder.spelled_modules)
     base_folder.check(adapter.plan)
     torch_dtype = None if dtype is None else DTYPES[dtype]
     changes = find_changes(base_folder, adapter)

@@ -19,6 +19,7 @@ from sharelora.data.find import DATA_FOLDER
 from sharelora.evaluation.commands import PREDICTIONS, Options
 from sharelora.evaluation.tokens import Encoded
 from sharelora.flags.parser import NO_ADAPTER
+from sharelora.memory.machine import room_for
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter, tuned_with_begin
 from sharelora.models.context import context_of
 from sharelora.models.load import load_base, resolve_model
@@ -87,11 +88,12 @@ class Subject:
             load: loads the base; takes the options of `load_base`.
 
         Raises:
-            UserError: see `load_base` and `load_adapter`.
+            UserError: see `load_base` and `load_adapter`; or memory ran out.
         """
         devices = "auto" if torch.cuda.is_available() else None
-        base = load(self.base, bits=options.bits, dtype=options.dtype, device_map=devices)
-        return base if self.adapter is None else load_adapter(base, self.adapter)
+        with room_for(self, "--bits 4"):
+            base = load(self.base, bits=options.bits, dtype=options.dtype, device_map=devices)
+            return base if self.adapter is None else load_adapter(base, self.adapter)
 
 
 def locate_subject(options: Options, tiny: str = "llama") -> Subject:

@@ -31,6 +31,7 @@ class AdapterSettings:
         r: rank of every adapted layer, before measured groups expand it (`rank`).
         alpha: the adapter is scaled by alpha / r.
         dropout: of the adapter's input.
+        share_dropout_mask: whether modules that read the same input drop the same of its numbers.
         use_rslora: divide alpha by sqrt(r) instead.
         use_dora: train DoRA's magnitudes too.
         enabled: fused module -> which of its parts are adapted.
@@ -42,6 +43,7 @@ class AdapterSettings:
     r: int
     alpha: float
     dropout: float
+    share_dropout_mask: bool
     use_rslora: bool
     use_dora: bool
     enabled: Mapping[str, Sequence[bool]] | None
@@ -78,6 +80,10 @@ class AdapterSettings:
         from sharelora.tuner.sites import find_sites
 
         assert self.modules is not None, "with_modules() first: they depend on the architecture"
+        if any(parameter.dim() > 2 for parameter in model.parameters()):
+            from sharelora.tuner.experts import refuse_experts  # loads PEFT
+
+            refuse_experts(model, self.modules)
         return find_sites(model, self.modules, self.enabled)
 
     def plan(self, model: nn.Module) -> SharingPlan:
@@ -111,6 +117,7 @@ class AdapterSettings:
             r=self.rank,
             lora_alpha=alpha,
             lora_dropout=self.dropout,
+            share_dropout_mask=self.share_dropout_mask,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
             target_modules=self.modules if self.modules is None or isinstance(self.modules, str) else [*self.modules],
@@ -152,9 +159,9 @@ class AdapterSettings:
         Raises:
             UserError: the language model has no such modules.
         """
-        from sharelora.models.vision import language_modules
-
         if getattr(getattr(model, "config", None), "vision_config", None) is None:
             return self
+        from sharelora.models.vision import language_modules
+
         assert self.modules is not None, "vision-language models have no default modules"
         return self.with_modules(language_modules(model, self.modules))

@@ -17,7 +17,7 @@ import yaml
 
 from sharelora.flags.fields import JSON
 from sharelora.flags.parser import FALSE, TRUE, Parser, unknown_flag
-from sharelora.flags.upstream import RULES, Rule
+from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
 from sharelora.support.text import one_line
 
@@ -191,17 +191,19 @@ def setting_words(
     if unknown:
         others = f"; unknown too: {', '.join(unknown[1:])}" if unknown[1:] else ""
         raise UserError(f"{where}: {unknown_flag(names[unknown[0]], parser.flags)}{others}")
+    groups = {
+        str(key): [] if value is None else [f"--{name}", *_words(name, value, parser, where)]
+        for (key, value), name in zip(settings.items(), names.values(), strict=True)
+    }
     meant: dict[str, str] = {}
-    for key, name in names.items():
-        flag = parser.destination(name)
-        if flag in meant:
-            raise UserError(f"{where}: found {meant[flag]} and {key}, which are one flag; need it once; remove one")
-        meant[flag] = key
-    words: list[str] = []
-    for key, value in settings.items():
-        if value is not None:
-            words += [f"--{names[str(key)]}", *_words(names[str(key)], value, parser, where)]
-    return words
+    for key, words in groups.items():
+        # A key without a value names its flag too; what would become of an old flag depends on its value.
+        now, _ = modernise(words, parser.flags, rules) if words else ([f"--{names[key]}"], [])
+        for flag in {parser.destination(word.removeprefix("--")) for word in now if word.startswith("--")}:
+            if flag in meant:
+                raise UserError(f"{where}: found {meant[flag]} and {key}, which are one flag; need it once; remove one")
+            meant[flag] = key
+    return [word for words in groups.values() for word in words]
 
 
 def _words(name: str, value: Any, parser: Parser, where: str | Path) -> list[str]:

@@ -110,6 +110,7 @@ def add_share_flags(parser: Parser) -> None:
     lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the scale is alpha / r")
     lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
     for flag, text in (
+        ("--share_dropout_mask", "one dropout mask for modules that read the same input: less memory"),
         ("--use_rslora", "divide alpha by sqrt(r) instead of r"),
         ("--use_dora", "train DoRA's magnitudes too"),
     ):
@@ -152,6 +153,7 @@ def adapter_settings(args: argparse.Namespace, measures: bool = False) -> Adapte
         r=args.lora_r,
         alpha=args.lora_alpha,
         dropout=args.lora_dropout,
+        share_dropout_mask=args.share_dropout_mask,
         use_rslora=args.use_rslora,
         use_dora=args.use_dora,
         enabled=enabled_slices(args),

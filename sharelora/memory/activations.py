@@ -133,6 +133,7 @@ class Workload:
         tokens: T per example.
         bytes: s, of an activation: 2 for bf16 and fp16, 4 for fp32.
         lora_dropout: dropout of the adapters' inputs.
+        one_mask: whether modules that read the same input share a dropout mask.
         device: `cpu` or `cuda`.
         padded: whether the rows of a batch differ in length, so that attention takes a mask.
     """
@@ -141,6 +142,7 @@ class Workload:
     tokens: int
     bytes: int
     lora_dropout: float = 0.0
+    one_mask: bool = False
     device: str = "cpu"
     padded: bool = False
 
@@ -185,13 +187,17 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
     for sites in _readers(entry.site for entry in entries if not entry.site.embedding).values():
         d_in, paths = sites[0].d_in, {site.path for site in sites}
         if load.lora_dropout:
-            # What is left of the input, and the mask: of the input's dtype on a CPU, bool elsewhere.
-            per_token += d_in * (2 * s if load.device == "cpu" else s + 1)
-        elif not sites[0].kind.endswith(_AFTER_ATTENTION):
+            # Masks are of the input's dtype on a CPU, bool elsewhere.
+            masks = 1 if load.one_mask else len(paths)
+            per_token += masks * d_in * (s if load.device == "cpu" else 1)
+        if not sites[0].kind.endswith(_AFTER_ATTENTION):
             per_token += d_in * s
-        ranks = {entry.a: entry.r for entry in entries if entry.site.path in paths}
-        # The different As of one input are stacked, which is a copy too.
-        if s != 4 or len(ranks) > 1 < len(paths):
+        # Modules with a mask each have a copy of their A each, even of one that they share.
+        apart = bool(load.lora_dropout) and not load.one_mask
+        own = [entry for entry in entries if entry.site.path in paths]
+        ranks = {(entry.a, entry.site.path if apart else ""): entry.r for entry in own}
+        # The different As of modules that are computed together are stacked, which is a copy too.
+        if s != 4 or (not apart and len(ranks) > 1 < len(paths)):
             matrices += sum(ranks.values()) * d_in * s
     return load.count * per_token + matrices
 
@@ -199,9 +205,9 @@ def adapter_layer(entries: Iterable[Entry], shape: Shape, load: Workload) -> int
 def inputs_of_8_bit_layers(sites: Iterable[Site], entries: Iterable[Entry], load: Workload) -> int:
     """Return the inputs that only the 8-bit layers of one layer of the model keep, in bytes.
 
-    Unlike other frozen layers they keep what they read. Without dropout an adapter keeps the very same tensor.
+    Unlike other frozen layers they keep what they read. An adapter keeps the very same tensor.
     """
-    adapted = set() if load.lora_dropout else set(_readers(entry.site for entry in entries))
+    adapted = set(_readers(entry.site for entry in entries))
     alone = [readers[0] for key, readers in _readers(sites).items() if key not in adapted]
     return load.count * load.bytes * sum(site.d_in for site in alone if not site.kind.endswith(_AFTER_ATTENTION))
 

@@ -78,6 +78,7 @@ class Estimate:
         loading: on a CPU, the total while a base is converted. Part of it is the mapped file, which the system drops
             where memory is short, so this limits nothing.
         allowance: freed blocks that the allocator may keep; a run must fit with them.
+        device: whose memory the run needs, `cpu` or `cuda`.
     """
 
     items: tuple[Item, ...]
@@ -86,6 +87,7 @@ class Estimate:
     evaluation: Item | None = None
     loading: Item | None = None
     allowance: Item | None = None
+    device: str = "cpu"
 
     @property
     def total(self) -> int:
@@ -110,7 +112,7 @@ class Estimate:
     def fits(self, machine: Machine) -> bool:
         """Whether the machine has enough free memory and disk."""
         allowance = self.allowance.bytes if self.allowance else 0
-        return self.total + allowance <= machine.free and self.checkpoint <= machine.disk_free
+        return self.total + allowance <= machine.free(self.device) and self.checkpoint <= machine.disk_free
 
     def verdict(self, machine: Machine) -> str:
         """Return in one line whether it fits."""
@@ -132,9 +134,9 @@ class Estimate:
 
 def _quantisable(model: nn.Module) -> list[Site]:
     """Return the linear layers that quantisation would replace; heads and embeddings stay."""
-    from sharelora.tuner.sites import find_sites
+    from sharelora.tuner.sites import linear_paths, sites_of
 
-    return [site for site in find_sites(model) if site.layer is not None]
+    return [site for site in sites_of(model, linear_paths(model)) if site.layer is not None]
 
 
 def _quantised_bytes(elements: int, d_out: int, bits: int, double_quant: bool) -> int:
@@ -194,6 +196,7 @@ def estimate(
     checkpointing: bool = True,
     *,
     lora_dropout: float = 0.0,
+    share_dropout_mask: bool = False,
     double_quant: bool = True,
     extra_trainable: int = 0,
     eval_batch: int = 0,
@@ -218,6 +221,7 @@ def estimate(
         optimizer: its name in transformers' `optim`.
         checkpointing: whether activations are computed again in the backward pass.
         lora_dropout: dropout of the adapters.
+        share_dropout_mask: whether modules that read the same input share a mask.
         double_quant: see `base_bytes`.
         extra_trainable: elements trained in addition to the adapters, e.g. a classifier.
         eval_batch: examples per forward pass of evaluations; 0 for none.
@@ -234,7 +238,8 @@ def estimate(
         )
     width = 4 if bits == 32 else BYTES[dtype]
     shape = activations.shape_of(model)
-    load = Workload(batch, tokens, width, lora_dropout, device, batch > 1 if padded is None else padded)
+    padded = batch > 1 if padded is None else padded
+    load = Workload(batch, tokens, width, lora_dropout, share_dropout_mask, device, padded)
     trained = plan.num_parameters + extra_trainable
     state = optimizer_bytes(plan, optimizer, extra_trainable)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -274,5 +279,11 @@ def estimate(
     allowance = Item("freed blocks", freed, "that the allocator may keep on top of the total")
     file_bytes = plan.file_bytes + 4 * extra_trainable
     return Estimate(
-        tuple(item for item in items if item.bytes), file_bytes, file_bytes + state, evaluation, loading, allowance
+        tuple(item for item in items if item.bytes),
+        file_bytes,
+        file_bytes + state,
+        evaluation,
+        loading,
+        allowance,
+        device,
     )

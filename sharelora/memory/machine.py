@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from sharelora.support.errors import UserError
 from sharelora.support.text import size
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -22,6 +25,38 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def ran_out(error: BaseException, need: str, advice: str) -> UserError:
+    """Return the one line for an error that says that memory ran out.
+
+    Args:
+        error: that error.
+        need: how much is needed.
+        advice: what to do.
+    """
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"memory ran out ({reason}); need {need}; {advice}")
+
+
+@contextmanager
+def room_for(name: object, flag: str) -> Iterator[None]:
+    """Turn an error of a block that loads a model into one line, if it says that memory ran out.
+
+    Args:
+        name: of the model.
+        flag: with a value, of a smaller precision.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = f"use {flag}, a smaller model, or a device with more memory"
+        raise ran_out(error, f"more to load {name}", advice) from error
 
 
 @dataclass(frozen=True)
@@ -54,10 +89,13 @@ class Machine:
         """Where training would run: `cuda` or `cpu`."""
         return "cuda" if self.gpus else "cpu"
 
-    @property
-    def free(self) -> int:
-        """Memory for training: of all GPUs together (layers can be spread over them), else of the CPU."""
-        return sum(gpu.free for gpu in self.gpus) if self.gpus else self.ram_free
+    def free(self, device: str) -> int:
+        """Return the memory for training there: of all GPUs together (layers can be spread over them), or of the CPU.
+
+        Args:
+            device: `cuda` or `cpu`.
+        """
+        return self.ram_free if device == "cpu" else sum(gpu.free for gpu in self.gpus)
 
     def describe(self) -> str:
         """Return all of it in a few words."""

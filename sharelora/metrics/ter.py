@@ -9,11 +9,13 @@ all words: 0.369 where this gives 0.393, on 400 inputs of WebNLG with one refere
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sharelora.metrics.segments import References, Texts, check, with_words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Words = tuple[str, ...]
 
@@ -24,6 +26,8 @@ def edit_distances(texts: Sequence[Words], reference: Words) -> NDArray[np.int64
     The usual table, a row per word, for all texts at once; that words can be put in one after the other is the minimum
     over everything to the left.
     """
+    import numpy as np  # help must not wait for it
+
     numbers = {word: number for number, word in enumerate(dict.fromkeys(reference))}
     right = np.array([numbers[word] for word in reference], dtype=np.int64)
     steps = np.arange(len(reference) + 1)
@@ -53,7 +57,9 @@ def edits(words: Words, reference: Words) -> int:
     moves, distance = 0, int(edit_distances([words], reference)[0])
     while distance:
         texts = list(moved(words, reference))
-        distances = edit_distances(texts, reference) if texts else np.array([distance])
+        if not texts:
+            break
+        distances = edit_distances(texts, reference)
         least = int(distances.min())
         if least >= distance:
             break

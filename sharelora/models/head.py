@@ -41,6 +41,12 @@ class Scaling:
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 
+# Fields of configurations. What is not known here is noticed: the first batch is compared with the model's own logits.
+_FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
+_MULTIPLIED_BY_SCALING = ("hyperclovax",)  # all others that have `logits_scaling` divide
+
+
 def scaling_of(config: Any) -> Scaling:
     """Read from a model's configuration what it does to the logits of its head."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -49,11 +55,12 @@ def scaling_of(config: Any) -> Scaling:
         values = (getattr(text, name, None) for name in names)
         return next((float(value) for value in values if isinstance(value, int | float)), None)
 
-    factor = number("logit_scale", "lm_head_multiplier")
-    divisor = number("logits_scaling")
+    factor, scaling = number(*_FACTORS), number("logits_scaling")
     if factor is None:
-        factor = 1.0 if not divisor else 1.0 / divisor
-    return Scaling(factor, number("final_logit_softcapping", "logits_soft_cap"))
+        factor = 1.0
+        if scaling:
+            factor = scaling if text.model_type in _MULTIPLIED_BY_SCALING else 1.0 / scaling
+    return Scaling(factor, number(*_CAPS))
 
 
 @dataclass(frozen=True)

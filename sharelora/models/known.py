@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sharelora.support.errors import UserError
 from sharelora.support.text import nearest
@@ -252,28 +253,40 @@ def meta_model_with(
     Raises:
         UserError: the model is not found, or has no such modules in any class.
     """
+    fitting: list[nn.Module] = []
+    missing: set[str] = set()
+    for model in meta_models(name_or_path, task):
+        missing = set(modules) - {path for path, _ in model.named_modules()}
+        if not missing and set(weights) <= model.state_dict().keys():
+            return model
+        fitting += [] if missing else [model]
+    if not fitting:
+        raise UserError(
+            f"{name_or_path} is another model: it has no {min(missing, default='such class')}; give the adapter's base"
+        )
+    return fitting[-1]
+
+
+def meta_models(name_or_path: str | Path, task: str | None = None) -> Iterator[nn.Module]:
+    """Build a model on the meta device in every class that an adapter of it may have been made on.
+
+    Args:
+        name_or_path: as for `model_config`.
+        task: what it was tuned for, by PEFT's name.
+
+    Raises:
+        UserError: the model is not found.
+    """
     config = model_config(name_or_path)
     builders: list[Callable[[], Any]] = [lambda: meta_model(name_or_path)]
     if task in _TASKS:
         builders.append(lambda: _meta_for_task(config, _TASKS[task]))
     if is_encoder(config):
         builders.append(lambda: meta_classifier(config))
-    fitting: list[Any] = []
-    missing: set[str] = set()
     for build in builders:
-        try:
-            model = build()
-        except (UserError, ValueError):  # no class of this type for the task
-            continue
-        missing = set(modules) - {path for path, _ in model.named_modules()}
-        if not missing and set(weights) <= model.state_dict().keys():
-            return cast("nn.Module", model)
-        fitting += [] if missing else [model]
-    if not fitting:
-        raise UserError(
-            f"{name_or_path} is another model: it has no {min(missing, default='such class')}; give the adapter's base"
-        )
-    return cast("nn.Module", fitting[-1])
+        # There may be no class of this type for the task.
+        with suppress(UserError, ValueError):
+            yield build()
 
 
 def _meta_for_task(config: PretrainedConfig, auto_class: str) -> Any:

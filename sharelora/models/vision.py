@@ -16,6 +16,7 @@ from sharelora.models.load import load_base
 from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
 from sharelora.support.text import one_line
+from sharelora.tuner.passed_by import left_out_of_all
 
 # Maps the output of the vision tower to embeddings of the language model. This is its name in LLaVA, Gemma 3, InternVL,
 # PaliGemma and most others of transformers.
@@ -71,6 +72,9 @@ def language_modules(model: Any, modules: str | Sequence[str]) -> str:
         return modules
     decoder = model.get_submodule(path)
     linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+    if isinstance(modules, str):
+        left = left_out_of_all(decoder, linear)
+        linear = [name for name in linear if name not in left]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     names = kinds if isinstance(modules, str) else modules
     unmatched = [name for name in names if not any(f".{module}".endswith(f".{name}") for module in linear)]

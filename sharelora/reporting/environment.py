@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sharelora import __version__
 from sharelora.support.errors import redacted
 
-PACKAGES = ("torch", "transformers", "peft", "sharelora", "bitsandbytes", "accelerate", "datasets")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
 def command_line() -> str:
@@ -23,7 +24,7 @@ def command_line() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that can change a result; None where one is absent."""
+    """Return the versions of Python, of this code and of the packages that can change a result; None where absent."""
 
     def version(package: str) -> str | None:
         try:
@@ -31,7 +32,8 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             return None
 
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    installed = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "sharelora": __version__, **installed}
 
 
 def _cpu_name() -> str:

@@ -13,7 +13,7 @@ from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, FlagNames
 from sharelora.memory.estimator import FACTORED, STATES, Estimate, estimate
-from sharelora.memory.machine import Machine, machine, out_of_memory
+from sharelora.memory.machine import Machine, machine, out_of_memory, ran_out
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import choose_optimizer, processes
@@ -123,7 +123,6 @@ def explained(outlook: Outlook | None, names: FlagNames) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         advice = outlook.advice() if outlook is not None else ""
-        need = f"need about {outlook.need.describe()}" if outlook is not None else "need less"
-        raise UserError(f"memory ran out ({reason}); {need}; {advice or names.general()}") from error
+        need = f"about {outlook.need.describe()}" if outlook is not None else "less"
+        raise ran_out(error, need, advice or names.general()) from error

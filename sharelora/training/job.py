@@ -153,6 +153,7 @@ class Job(Generic[A, D]):
             "optimizer": known_optimizer(args.train),
             "checkpointing": args.train["activation_checkpointing"],
             "lora_dropout": run.adapter.dropout,
+            "share_dropout_mask": run.adapter.share_dropout_mask,
             "double_quant": args.model.quantisation.get("double_quant", True),
             "extra_trainable": sum(
                 weight.numel() for name, weight in model.named_parameters() if set(self.whole) & set(name.split("."))

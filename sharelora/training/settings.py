@@ -28,7 +28,7 @@ _REPORTERS: Mapping[str, tuple[str, ...]] = {
 CHOOSING = frozenset({"do_eval", "eval_delay", "eval_steps", "eval_strategy", "max_eval_samples"})
 # Which checkpoints there are matters as well where the best one is kept.
 CHOOSING_CHECKPOINT = CHOOSING | {
-    "do_mmlu_eval", "max_mmlu_samples", "mmlu_dataset", "mmlu_source_max_len", "mmlu_split",
+    "bos", "do_mmlu_eval", "max_mmlu_samples", "mmlu_dataset", "mmlu_source_max_len", "mmlu_split",
     "save_steps", "save_strategy", "save_total_limit",
 }  # fmt: skip
 # What a run does besides training, or how fast: another value trains the same adapter.

@@ -5,73 +5,13 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
 
 from peft import PeftWarning
-from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
-from peft.utils.peft_types import PeftType
-from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-from torch import Tensor, nn
-from transformers.conversion_mapping import get_model_conversion_mapping
+from torch import Tensor
 
 from sharelora.plan.plan import SharingPlan
-from sharelora.support.errors import UserError
-
-
-def as_lora(config: Any) -> Any:
-    """Return a copy of a configuration that says it is LoRA's."""
-    config = copy.copy(config)
-    config.peft_type = PeftType.LORA
-    config.rank_pattern, config.alpha_pattern = dict(config.rank_pattern), dict(config.alpha_pattern)
-    return config
-
-
-def refuse_passed_by(config: Any, model: nn.Module, name: str) -> None:
-    """Refuse a module whose weight its model reads past the module, so that an adapter would have no effect.
-
-    Args:
-        config: of the adapter.
-        model: the base model.
-        name: the last part of the module's path.
-
-    Raises:
-        UserError: such a module, e.g. Mamba's `out_proj`.
-    """
-    try:
-        _check_lora_target_modules_mamba(as_lora(config), model, name)
-    except ValueError as error:
-        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        raise UserError(
-            f"{name} of a {kind} model cannot be adapted: its kernel reads the weight of {name} and passes an adapter "
-            "by; name other modules with target_modules"
-        ) from error
-
-
-def warn_of_experts(config: Any, model: nn.Module) -> None:
-    """Warn where LoRA would adapt experts that a model keeps as parameters, which only target_parameters names.
-
-    Args:
-        config: of the adapter, before its target_modules are resolved.
-        model: the base model.
-    """
-    loaded = config.saved_plan is not None  # what it adapts is long decided
-    if loaded or config.target_modules is None or getattr(getattr(model, "config", None), "model_type", None) is None:
-        return
-    lora, base = as_lora(config), cast(Any, model)
-    try:
-        convert_peft_config_for_transformers(lora, model=model, conversions=get_model_conversion_mapping(base))
-        experts = sorted(set(lora.target_parameters or ()) - set(config.target_parameters or ()))
-    except ValueError:  # LoRA would refuse half of a fused parameter
-        experts = ["some experts"]
-    if experts:
-        warnings.warn(
-            f"{', '.join(experts)} of this model are parameters, not layers: LoRA would adapt them, ShareLoRA leaves "
-            "them as they are; name the layers alone with target_modules to silence this",
-            stacklevel=2,
-        )
 
 
 def warn_of_shards(tensors: Mapping[str, Tensor], plan: SharingPlan, prefix: str, adapter: str) -> None:

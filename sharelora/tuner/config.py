@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from sharelora import __version__
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
@@ -57,9 +58,12 @@ class FilledText(str):
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide how an adapter is read."""
-    names = ("sharelora", "peft", "transformers", "torch")
-    return {name: importlib.metadata.version(name) for name in names}
+    """Return the versions of the libraries that decide how an adapter is read: of this code, and of what is installed.
+
+    The metadata of an installed package would say nothing of a source tree, which may be used beside another version.
+    """
+    installed = {name: importlib.metadata.version(name) for name in ("peft", "transformers", "torch")}
+    return {"sharelora": __version__, **installed}
 
 
 @dataclass
@@ -77,6 +81,8 @@ class ShareLoraConfig(LoraConfig):
             fields above.
         enable_lora: for fused modules, which of their parts are adapted: of q, k and v, or gate
             and up, wherever the model's class has them in the outputs (`sharelora.tuner.layouts`).
+        share_dropout_mask: modules that read the same input, such as q, k and v, drop the same of its numbers, which
+            takes less memory; LoRA draws a mask for each.
         plan: the plan in full, filled in when the adapter is made; one from a file has to fit the model.
         trained_on: precision of the base that it was made on: `fp32`, `bf16`, `fp16`, `int8`, `nf4` or `fp4`.
         base_model_type: of the model that it was made on, in transformers' words, such as `llama`.
@@ -93,6 +99,7 @@ class ShareLoraConfig(LoraConfig):
     share_groups: list[list[int]] | str | None = field(default=None)
     share_plan: dict[str, Any] | str | None = field(default=None)
     enable_lora: dict[str, list[bool]] | None = field(default=None)
+    share_dropout_mask: bool = field(default=False)
     plan: dict[str, Any] | None = field(default=None)
     trained_on: str | None = field(default=None)
     base_model_type: str | None = field(default=None)
@@ -221,6 +228,9 @@ class ShareLoraConfig(LoraConfig):
         # As PeftConfigMixin.save_pretrained, which does not write atomically: a set as a list, keys in order.
         data = self.to_dict()
         data["auto_mapping"] = kwargs.get("auto_mapping_dict") or data["auto_mapping"]
+        # A field younger than the format is left out at its default, so that adapters without it are written as before.
+        if not self.share_dropout_mask:
+            del data["share_dropout_mask"]
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
         write_json(Path(save_directory) / CONFIG_FILE, ordered)
 

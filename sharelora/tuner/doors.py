@@ -1,14 +1,14 @@
 """What stands before functions of PEFT that know the matrices of LoRA alone.
 
-They are no methods of the tuner, so it cannot override them. PEFT looks each of them up at every call, so it does not
-matter who has imported what before; whatever is not ShareLoRA's goes on to PEFT unchanged.
+They are no methods of the tuner, so it cannot override them. Whatever is not ShareLoRA's goes on to PEFT unchanged.
+Those of which only PEFT has the name are replaced there, those that users import in every module that has them.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from functools import update_wrapper, wraps
-from types import FunctionType
+from functools import wraps
 from typing import Any
 
 from peft import PEFT_TYPE_TO_MIXED_MODEL_MAPPING, PeftConfig, PeftModel, mixed_model, peft_model
@@ -36,7 +36,9 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
         model_cls: ShareLoraModel.
         bank: its attribute that holds the matrices.
     """
-    hotswap.CONFIG_KEYS_TO_CHECK[peft_type()] = hotswap.CONFIG_KEYS_TO_CHECK[PeftType.LORA]
+    # Two adapters may scale their layers differently: `swap` gives each layer its own.
+    checked = [key for key in hotswap.CONFIG_KEYS_TO_CHECK[PeftType.LORA] if key != "alpha_pattern"]
+    hotswap.CONFIG_KEYS_TO_CHECK[peft_type()] = checked
 
     # So that one that is read from a file comes to `mix`, too.
     PEFT_TYPE_TO_MIXED_MODEL_MAPPING[peft_type()] = MixedModel
@@ -144,9 +146,17 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
             state = present_names(model.base_model, state, adapter_name)
         return original(model, state, adapter_name=adapter_name, **options)
 
+    def tags(original: Callable[..., list[str]], model: Any) -> list[str]:
+        found = original(model)
+        if isinstance(model.active_peft_config, config_cls):
+            # Next to the tag of the method, as PEFT writes for LoRA alone.
+            found += ["lora", peft_type().lower()]
+        return found
+
     # What `replace_lora_weights_loftq` opens first.
     _stand_before(loftq_utils._SafetensorLoader, "__init__", fit)
     _stand_before(PeftModel, "save_pretrained", save_pretrained)
+    _stand_before(PeftModel, "_get_peft_specific_model_tags", tags)
     _stand_before(peft_model, "set_peft_model_state_dict", load)
     _stand_before(hotswap, "hotswap_adapter_from_state_dict", swap_in)
     _stand_before(hotswap, "_pad_lora_weights", pad)
@@ -154,8 +164,8 @@ def open_doors(config_cls: type, model_cls: type, bank: str) -> None:
     _stand_before(riemannian, "_collect_lora_pairs", lora_pairs)
     _stand_before(mixed_model, "_check_config_compatible", mix)
     _stand_before(xlora_model, "_load_adapter_into_lora_model", route)
-    _stand_inside(intruders.reduce_intruder_dimension, reduce)
-    _stand_inside(loraplus.create_loraplus_optimizer, lora_plus)
+    _stand_everywhere(intruders.reduce_intruder_dimension, reduce)
+    _stand_everywhere(loraplus.create_loraplus_optimizer, lora_plus)
 
 
 class _AsLora:
@@ -176,26 +186,21 @@ class _AsLora:
 
 def _stand_before(owner: Any, name: str, function: Callable[..., Any]) -> None:
     """Let a function be called with the one that it stands before, and then the arguments."""
-    original = getattr(owner, name)
+    setattr(owner, name, _standing(getattr(owner, name), function))
 
+
+def _stand_everywhere(original: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """As `_stand_before`, in every module that has imported a function, under whatever name."""
+    standing = _standing(original, function)
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", {})
+        for name in [name for name, value in list(names.items()) if value is original]:
+            names[name] = standing
+
+
+def _standing(original: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def standing(*args: Any, **kwargs: Any) -> Any:
         return function(original, *args, **kwargs)
 
-    setattr(owner, name, standing)
-
-
-def _stand_inside(found: Any, function: Callable[..., Any]) -> None:
-    """As `_stand_before`, for a function that users import by its name: what they have got is this very object."""
-    original = FunctionType(found.__code__, found.__globals__, found.__name__, found.__defaults__, found.__closure__)
-    original.__kwdefaults__ = found.__kwdefaults__
-    update_wrapper(original, found)
-
-    def standing(*args: Any, **kwargs: Any) -> Any:
-        return __sharelora__(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
-
-    key = f"__sharelora_{found.__name__}"
-    found.__globals__[key] = lambda *args, **kwargs: function(original, *args, **kwargs)
-    found.__code__ = standing.__code__.replace(co_names=(key,))
-    found.__defaults__ = found.__kwdefaults__ = None
-    found.__wrapped__ = original
+    return standing

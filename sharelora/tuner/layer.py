@@ -42,16 +42,19 @@ class _Pending:
 
 @dataclass(eq=False)
 class Siblings:
-    """Layers that seem to read the same input: where they do, their A-projections are one GEMM with one dropout mask.
+    """Layers that seem to read the same input: where they do, their A-projections are one GEMM.
 
     So is the GEMM of the gradients of their As. That they belong together is a guess from their names; it is made good
     at each call, and a member that reads another tensor computes its own.
 
     Attributes:
         members: the layers, in model order.
+        one_mask: names of the adapters whose members drop the same numbers of their input. Members of other adapters
+            draw a mask each, as in LoRA, and so have no projection in common while they drop any.
     """
 
     members: list[ShareLayer] = field(default_factory=list)
+    one_mask: set[str] = field(default_factory=set)
     _pending: dict[str, _Pending] = field(default_factory=dict, repr=False)
 
     def project(self, x: Tensor, original_x: Tensor, adapter: str, layer: ShareLayer) -> Tensor:
@@ -82,7 +85,7 @@ class Siblings:
             # It has had its own: this is another call, even if a sibling has never fetched what was computed for it.
             or layer not in pending.waiting
         ):
-            members = [member for member in self.members if adapter in member.lora_A]
+            members = [m for m in self.members if adapter in m.lora_A and m.together(adapter)]
             # Members that share an A share its projection, and so its gradient is one GEMM as well.
             views = {_matrix_key(view): view for view in (member.view_a(adapter) for member in members)}
             projected = fused.down(x, [view.weight.to(x) for view in views.values()], layer.draw_mask(x, adapter))
@@ -97,7 +100,7 @@ class Siblings:
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles of a model start without pending projections.
-        return {"members": self.members, "_pending": {}}
+        return {"members": self.members, "one_mask": self.one_mask, "_pending": {}}
 
 
 def _matrix_key(view: MatrixView) -> MatrixKey:
@@ -215,7 +218,7 @@ class ShareLayer(_LoraLayer):
         if base is None:
             y = self.base_layer(x)
             return fused.add(y, self._project(x.to(y), original_x, adapter), b.to(y), scale)
-        if self.siblings is None:
+        if self.together(adapter) is None:
             a = self.view_a(adapter).weight.to(x)
             return fused.adapted(x, base, a, b.to(x), scale, self.draw_mask(x, adapter))
         return fused.up(x, base, self._project(x, original_x, adapter), b.to(x), scale)
@@ -245,9 +248,16 @@ class ShareLayer(_LoraLayer):
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def _project(self, x: Tensor, original_x: Tensor, adapter: str) -> Tensor:
-        if self.siblings is not None:
-            return self.siblings.project(x, original_x, adapter, self)
+        siblings = self.together(adapter)
+        if siblings is not None:
+            return siblings.project(x, original_x, adapter, self)
         return fused.down(x, [self.view_a(adapter).weight.to(x)], self.draw_mask(x, adapter))[0]
+
+    def together(self, adapter: str) -> Siblings | None:
+        """Return the siblings with which this layer has a projection in common now, or None."""
+        if self.siblings is None or (self.drop_probability(adapter) and adapter not in self.siblings.one_mask):
+            return None
+        return self.siblings
 
     def drop_probability(self, adapter: str) -> float:
         """Return the rate at which inputs are dropped now: 0 outside of training."""
@@ -322,11 +332,12 @@ def dispatch_share(target: nn.Module, adapter_name: str, config: LoraConfig, **k
     return layer_class(target, adapter_name, config=config, **kwargs)
 
 
-def group_siblings(layers: dict[str, nn.Module]) -> None:
+def group_siblings(layers: dict[str, nn.Module], one_mask: set[str]) -> None:
     """Let the layers that by name and width seem to read the same input know each other.
 
     Args:
         layers: module path -> adapted layer.
+        one_mask: names of the adapters whose siblings share a dropout mask.
     """
     groups: dict[tuple[str, ...], list[ShareLayer]] = {}
     for path, layer in layers.items():
@@ -335,6 +346,6 @@ def group_siblings(layers: dict[str, nn.Module]) -> None:
             groups.setdefault(input_of(path, cast(int, layer.in_features)), []).append(layer)
     for members in groups.values():
         if len(members) > 1:
-            group = Siblings(members)
+            group = Siblings(members, one_mask)
             for member in members:
                 member.siblings = group

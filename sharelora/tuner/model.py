@@ -23,20 +23,22 @@ from sharelora.plan.renamed import on_model
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.site import owner
 from sharelora.support.errors import UserError
-from sharelora.tuner.as_lora import refuse_passed_by, warn_of_experts, warn_of_shards
+from sharelora.tuner.as_lora import warn_of_shards
 from sharelora.tuner.bank import BlockView, MatrixView, deposit, matrices_of
 from sharelora.tuner.combine import combine
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.doors import open_doors
+from sharelora.tuner.experts import named_experts
 from sharelora.tuner.layer import dispatch_share, group_siblings
+from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
 from sharelora.tuner.sites import (
     OUT_PROJ,
-    adaptable,
-    own_modules,
+    adaptable_paths,
     parameter_sites,
     refuse_unmatched,
     sites_of,
@@ -82,25 +84,33 @@ class ShareLoraModel(LoraModel):
         protect_4bit(model)
         # The caller's own object: PEFT goes on to write into that which the caller has given it.
         config: Any = self.peft_config[adapter_name]
-        warn_of_experts(config, model)
-        # A copy, so that a refused configuration is as it was.
-        self._refuse_tied_matrices(model, copy.deepcopy(config))
-        plan, now_at = self._plan(model, copy.copy(config))
+        # Copies, so that a refused configuration is as it was.
+        wanted, changed = copy.copy(config), named_experts(self, model, config)
+        targets = _targets(config, model)
+        if targets is not config.target_modules:
+            changed["target_modules"] = targets
+        vars(wanted).update(changed)
+        self._refuse_tied_matrices(model, copy.deepcopy(wanted))
+        plan, now_at = self._plan(model, copy.copy(wanted))
         config.check(plan)
+        vars(config).update(changed)
         if any(old != new for old, new in now_at.items()):
             # What PEFT adapts, and what will be saved, are the modules of this model.
-            config.plan = plan.to_json()
-            config.target_modules = {plan.owner(path) for path in plan.by_path}
+            for name, value in present_settings(vars(config), plan, now_at).items():
+                setattr(config, name, set(value) if name == "target_modules" else value)
         self.plans[adapter_name], self.now_at[adapter_name] = plan, now_at
         self._describe(config, adapter_name)
         was_trained = [(matrix, matrix.requires_grad) for matrix in self.lora_bank.parameters()]
         self.lora_bank[adapter_name] = nn.ParameterDict()
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        with _parameters_counted(config, plan):
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
         # PEFT freezes other adapters while it injects one and restores those within the model; the banks are outside.
         for matrix, requires_grad in was_trained:
             matrix.requires_grad_(requires_grad)
         paths = {path for plan in self.plans.values() for path in plan.by_path}
-        group_siblings({path: module for path, module in model.named_modules() if path in paths})
+        layers = {path: module for path, module in model.named_modules() if path in paths}
+        configs: dict[str, Any] = self.peft_config
+        group_siblings(layers, {name for name in self.plans if configs[name].share_dropout_mask})
 
     def _refuse_tied_matrices(self, model: nn.Module, config: Any) -> None:
         """Refuse to tie the adapter of a head to that of the embeddings; whole copies and trained tokens can be tied.
@@ -139,8 +149,8 @@ class ShareLoraModel(LoraModel):
         parameters = parameter_sites(model, config.target_parameters or (), config.layers_pattern, alone)
         if paths or not parameters:
             refuse_unmatched(model, config.target_modules or (), paths, filters)
-        for path in paths:
-            refuse_passed_by(config, model, path.rpartition(".")[2])
+        if saved is None:  # what it adapts is long decided
+            refuse_passed_by(model, paths)
         equally = () if saved is None else _cut_equally(saved, paths)
         sites = sites_of(model, paths, config.enable_lora, config.layers_pattern, equally) + parameters
         if config.use_bdlora:
@@ -366,17 +376,37 @@ class ShareLoraModel(LoraModel):
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
+@contextmanager
+def _parameters_counted(config: Any, plan: SharingPlan) -> Iterator[None]:
+    """Keep PEFT from warning of patterns that are for parameters alone: it looks for their modules only."""
+    keys = [*config.rank_pattern, *config.alpha_pattern]
+    parameters = set(config.target_parameters or ())
+    used = {get_pattern_key(keys, path) for path in plan.by_path} if parameters else set()
+    with warnings.catch_warnings():
+        if used.issuperset(keys):
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+        yield
+
+
 def _under_other_names(model: nn.Module, config: Any, saved: SharingPlan) -> tuple[SharingPlan, dict[str, str]] | None:
     """Put a saved plan on a model of which its configuration names no module: by whole paths, of before.
 
     Returns:
         See `on_model`; None if the model does not have the modules under any names.
     """
-    paths = [path for path, module in own_modules(model) if adaptable(module)]
     try:
-        return on_model(saved, sites_of(model, paths, None, config.layers_pattern))
+        return on_model(saved, sites_of(model, adaptable_paths(model), config.enable_lora, config.layers_pattern))
     except UserError:
         return None
+
+
+def _targets(config: Any, model: nn.Module) -> Any:
+    """Return what is to be adapted: for `all-linear`, where some are left out, the paths of the others."""
+    expanded: Any = _maybe_include_all_linear_layers(copy.copy(config), model)
+    if expanded.target_modules is config.target_modules:
+        return config.target_modules
+    left = left_out_of_all(model, expanded.target_modules)
+    return expanded.target_modules - left if left else config.target_modules
 
 
 def _cut_equally(saved: SharingPlan, paths: list[str]) -> list[str]:

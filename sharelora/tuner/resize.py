@@ -33,12 +33,28 @@ def resized(plan: SharingPlan, rank: Callable[[Entry], int]) -> tuple[SharingPla
     return SharingPlan(tuple(entries)), names
 
 
-def padded(matrix: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a matrix with zeros below it and to its right.
+def groups_of(plan: SharingPlan, name: str) -> int:
+    """Return into how many groups the rank of a matrix is cut, so that a higher one makes each of them longer.
+
+    Raises:
+        UserError: convolutions of several numbers of groups share it.
+    """
+    groups = sorted({site.groups for site in plan.users[name]})
+    if len(groups) > 1:
+        raise UserError(
+            f"{name} is of convolutions with {' and '.join(map(str, groups))} groups, so its rank cannot change; "
+            "take adapters of one rank"
+        )
+    return groups[0]
+
+
+def padded(matrix: Tensor, shape: Sequence[int], groups: int = 1) -> Tensor:
+    """Return a matrix with zeros below each group of its rows and to its right.
 
     Args:
         matrix: two dimensions, or those of `shape`, of which all but the first two are alike.
         shape: what it is to have.
+        groups: of equally many rows.
 
     Raises:
         UserError: the matrix is larger.
@@ -50,7 +66,8 @@ def padded(matrix: Tensor, shape: Sequence[int]) -> Tensor:
             f"a matrix of shape {tuple(matrix.shape)} has no place in one of {tuple(shape)}: a hand-written plan "
             "leaves room for its own rank alone; take an adapter without share_plan first"
         )
-    return F.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).reshape(tuple(shape))
+    below = rows // groups - matrix.shape[0] // groups
+    return F.pad(matrix.unflatten(0, (groups, -1)), (0, columns - matrix.shape[1], 0, below)).reshape(tuple(shape))
 
 
 def differences(config: Any, plan: SharingPlan, tensors: Mapping[str, Tensor], bank: str) -> dict[str, Tensor]:

@@ -7,22 +7,23 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft import NoMatchingPeftModuleError
-from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.layers import Layers
-from sharelora.plan.site import ALL_LINEAR, Site
+from sharelora.plan.site import ALL_LINEAR, Site, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
+from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Besides linear layers, what PEFT has a LoRA for.
 OTHER_SITES = (nn.Embedding, *CONVOLUTIONS, nn.MultiheadAttention)
 OUT_PROJ = "out_proj"  # the name of the last linear map of a MultiheadAttention
 _OWN = ("forward", "_conv_forward")
+
+# Imports inside functions load PEFT, which takes longer than the model of a plan: counting needs none of it.
 
 
 def find_sites(
@@ -35,27 +36,32 @@ def find_sites(
     Args:
         model: the base model.
         target_modules: names (suffixes of module paths), a regular expression, or `all-linear` (every linear layer
-            but the output head).
+            but the output head and those on which an adapter has no effect).
         enable_lora: see `sites_of`.
 
     Raises:
-        UserError: names that match nothing.
+        UserError: names that match nothing, or a module on which an adapter has no effect.
     """
     modules = {path: module for path, module in model.named_modules() if path}
     if target_modules == ALL_LINEAR:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        paths = [path for path, module in modules.items() if _is_linear(base_of(module)) and module is not head]
+        linear = linear_paths(model)
+        left = left_out_of_all(model, linear)
+        paths = [path for path in linear if path not in left]
     elif isinstance(target_modules, str):
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
     else:
         paths = [path for path in modules if any(f".{path}".endswith(f".{name}") for name in target_modules)]
     refuse_unmatched(model, target_modules, paths)
+    refuse_passed_by(model, paths)
     return sites_of(model, paths, enable_lora)
 
 
-class NoModulesError(UserError, NoMatchingPeftModuleError):
-    """Names that select no module; also the error of PEFT that callers may wait for."""
+def linear_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all linear layers but the output head."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    named = ((path, module) for path, module in model.named_modules() if path and module is not head)
+    return [path for path, module in named if _is_linear(base_of(module))]
 
 
 def refuse_unmatched(
@@ -83,20 +89,23 @@ def refuse_unmatched(
         names = sorted(target_modules)
         unmatched = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in modules)]
         matched = len(unmatched) < len(names)
-    if unmatched or not (paths or matched):
+    if paths and not unmatched:
+        return
+    from sharelora.tuner.refusals import NoModulesError
+
+    if unmatched or not matched:
         kinds = sorted({path.rpartition(".")[2] for path, module in modules.items() if adaptable(module)})
         listed = ", ".join(unmatched or names)
         words = f"Target modules {listed} not found in the base model"
         if not paths:
             words += ", No modules were targeted for adaptation"
         raise NoModulesError(f"modules {listed} match nothing in the model; it has {', '.join(kinds)} (peft: {words})")
-    if not paths:
-        given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
-        raise NoModulesError(
-            f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
-            f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
-            "excluded, No modules were targeted for adaptation)"
-        )
+    given = [f"{name} {_listed(value)}" for name, value in (filters or {}).items() if value not in (None, [], "")]
+    raise NoModulesError(
+        f"target_modules {', '.join(names)} match modules of the model, but all of these are taken out again by "
+        f"{' and '.join(given) or 'PEFT'}; name others, or take out fewer (peft: All modules were "
+        "excluded, No modules were targeted for adaptation. This might be caused by a combination of both)"
+    )
 
 
 def _listed(value: Any) -> str:
@@ -198,12 +207,16 @@ def parameter_sites(
     Raises:
         UserError: a parameter that is no matrix and no stack of matrices, or none that is so named.
     """
+    from peft.tuners.lora import LoraLayer
+
+    from sharelora.tuner.refusals import NoModulesError
+
     names = list(names)
     # Another adapter may have wrapped the module that holds a parameter; in it are matrices of adapters as well.
     inside = tuple(f"{path}.lora_" for path, module in model.named_modules() if isinstance(module, LoraLayer))
     found: dict[str, dict[str, Any]] = {}
     for module_path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in _parameters_of(module):
             path = f"{module_path}.{name}".replace(".base_layer", "")
             if not f"{module_path}.{name}".startswith(inside) and any(f".{path}".endswith(f".{n}") for n in names):
                 found[path] = _stacked(path, parameter, getattr(module, "is_transposed", False))
@@ -223,7 +236,15 @@ def parameter_sites(
     ]
 
 
-def _stacked(path: str, parameter: nn.Parameter, transposed: bool) -> dict[str, int]:
+def _parameters_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of a module by name, also those that are computed from others at each use."""
+    yield from module.named_parameters(recurse=False)
+    if parametrize.is_parametrized(module):
+        computed: Any = module.parametrizations
+        yield from ((name, getattr(module, name)) for name in computed)
+
+
+def _stacked(path: str, parameter: Tensor, transposed: bool) -> dict[str, int]:
     """Return what `Site` says of a matrix, (D_out, D_in), or a stack, (experts, D_out, D_in), or transposed."""
     if parameter.ndim == 2:
         return {"d_in": parameter.shape[1], "d_out": parameter.shape[0]}
@@ -286,6 +307,13 @@ def adaptable(module: nn.Module) -> bool:
     return _is_linear(base_of(module)) or isinstance(base_of(module), OTHER_SITES)
 
 
+def adaptable_paths(model: nn.Module) -> list[str]:
+    """Return the paths of all modules that can be sites; an attention has its own output projection inside."""
+    kinds = {path: base_of(module) for path, module in own_modules(model) if adaptable(module)}
+    whole = {path for path, base in kinds.items() if isinstance(base, nn.MultiheadAttention)}
+    return [path for path in kinds if owner(path, whole) == path]
+
+
 def _refuse_what_peft_computes_otherwise(path: str, base: Any) -> None:
     """Refuse modules for which PEFT has no LoRA, or one that is not the change of a weight.
 
@@ -341,10 +369,15 @@ def layer_at(model: nn.Module, path: str) -> Any:
 
     Args:
         model: an adapted model.
-        path: of the site; that of an attention's own output projection is inside of the adapted attention.
+        path: of the site; that of an attention's own output projection is inside of the adapted attention, and a
+            parameter has a layer around the module that holds it, one in the other where there are several.
     """
     parent, _, name = path.rpartition(".")
     outer: Any = model.get_submodule(parent)
+    while hasattr(outer, "parameter_name"):
+        if outer.parameter_name == name:
+            return outer
+        outer = outer.base_layer
     if name == OUT_PROJ and hasattr(outer, "get_base_layer"):
         outer = outer.get_base_layer()
     return getattr(outer, name)

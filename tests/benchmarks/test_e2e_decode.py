@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.harness import machine
-from benchmarks.speed import decoded, e2e_decode
+from benchmarks.speed import ctranslate2_beam, decoded, e2e_decode
 from benchmarks.speed.upstream_beam import upstream_search
 from sharelora import UserError
 from sharelora.evaluation.beam.decoding import decode
@@ -109,7 +110,49 @@ def test_the_report_of_a_whole_comparison(
     assert ways["distinct"]["measured_whole"] and not ways["upstream"]["measured_whole"]
     assert all(row["same"] == row["inputs"] for row in result["texts"])
     text = capsys.readouterr().out
-    assert "6 rows, 3 distinct inputs" in text and "(extrapolated)" in text and "faster than upstream's way" in text
+    assert (
+        "6 rows, 3 distinct inputs" in text
+        and "(extrapolated)" in text
+        and "x as fast as upstream (at least 100)" in text
+    )
+
+
+def test_the_rival_finds_our_texts_where_none_ends_early(model: Any) -> None:
+    library = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    settings = BeamSettings(ENDS, beam=3, eval_len=6, min_length=6, length_penalty=0.8, no_repeat_ngram_size=2)
+    ours = decode(model, prompts(4), settings, 0).best
+    with ctranslate2_beam.generator(library, model, 3, 1) as opened:
+        for stop in (ctranslate2_beam.NO_STOP, ctranslate2_beam.OWN_STOP):
+            theirs = ctranslate2_beam.search(opened, prompts(4), settings, stop)
+            assert [text.ids for text in theirs] == [text.ids for text in ours]
+            assert [text.score for text in theirs] == pytest.approx([text.score for text in ours], abs=1e-4)
+
+
+def test_the_rival_is_given_prompts_of_one_length_at_a_time(model: Any) -> None:
+    batches = []
+
+    class Opened:
+        def generate_batch(self, rows: list[list[str]], **options: Any) -> list[Any]:
+            assert len({len(row) for row in rows}) == 1 and options["max_length"] == 6
+            batches.append(len(rows))
+            found = [SimpleNamespace(sequences_ids=[[len(row), int(row[0])]], scores=[-1.0]) for row in rows]
+            return [SimpleNamespace(result=lambda one=one: one) for one in found]
+
+    rows = [[9, 9], [8], *[[index, 0] for index in range(20)], [7]]
+    found = ctranslate2_beam.search(Opened(), rows, BeamSettings(ENDS, beam=2, eval_len=6), 1.0)
+    assert batches == [2, 8, 8, 5] and [text.ids for text in found] == [(len(row), row[0]) for row in rows]
+
+
+def test_the_rival_is_given_the_inputs_whose_length_is_the_most_common() -> None:
+    assert e2e_decode._alike([0, 1, 2, 3, 4], [[1], [1, 2], [3], [1, 2, 3], [4, 5]]) == [0, 2, 1, 4, 3]
+
+
+def test_goals_are_those_of_the_ways_that_were_run() -> None:
+    ways = {"upstream": 50.0, "batched": 1.0, "distinct": 0.5}
+    seconds = {name: {"seconds_per_row": value} for name, value in ways.items()}
+    assert e2e_decode._goals(seconds) == ["- met: 100x as fast as upstream (at least 100)"]
+    seconds["ctranslate2"] = {"seconds_per_row": 0.4}
+    assert e2e_decode._goals(seconds)[1] == "- MISSED: 0.8x as fast as ctranslate2 (at least 1)"
 
 
 def test_random_weights_have_prompts_of_the_real_lengths(tmp_path: Path) -> None:

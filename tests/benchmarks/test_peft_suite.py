@@ -76,6 +76,9 @@ def test_every_variant_that_is_refused_is_a_refusal_by_name(name: str) -> None:
     assert (verdict.kind, verdict.label) == (NAMED, name)
 
 
+GROUPS = "rank 1 for conv2d, a convolution of 2 groups that each take an equal part of it; choose a multiple"
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message", "kind"),
     [
@@ -87,6 +90,11 @@ def test_every_variant_that_is_refused_is_a_refusal_by_name(name: str) -> None:
         ("T::test_something_else", "UserError", "the adapter was made for another model", FAILED),
         ("T::t", "NoModulesError", "modules x match nothing in the model; it has y", NAMED),
         ("T::t", "AssertionError", "modules x match nothing in the model; it has y", FAILED),
+        ("T::test_error_raised_if_rank_not_divisible_by_groups[a b]", "UserError", GROUPS, NAMED),
+        ("T::test_prepare_for_swap_rank_not_divisible_raises", "UserError", GROUPS, NAMED),
+        ("T::test_that_merges", "UserError", GROUPS, FAILED),
+        ("TestDisableInputDtypeCasting::t", "Failed", "DID NOT RAISE RuntimeError", NATURE),
+        ("TestOther::t", "Failed", "DID NOT RAISE RuntimeError", FAILED),
     ],
 )
 def test_reasons_for_single_tests_are_for_these_alone(name: str, error: str, message: str, kind: str) -> None:

@@ -203,8 +203,8 @@ def measured(to_floor: float, speedup: float, **numbers: Any) -> dict[str, Any]:
         (0.0, 1.12, 1.4, True),
         (0.0, 1.13, 1.5, False),
         (0.0, 1.10, 1.39, False),
-        (0.1, 1.5, 1.6, True),
-        (0.1, 1.51, 1.7, False),
+        (0.1, 1.25, 1.6, True),
+        (0.1, 1.26, 1.7, False),
     ],
 )
 def test_goals_are_checked(dropout: float, to_floor: float, speedup: float, met: bool) -> None:

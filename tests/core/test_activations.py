@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,8 @@ CASES = [
     (llama, ALL, torch.float32, 0.0),
     (llama, ALL, torch.bfloat16, 0.0),
     (llama, ALL, torch.bfloat16, 0.1),
+    (llama, ALL, torch.bfloat16, 0.1, True),
+    (llama, ALL, torch.float32, 0.1),
     (llama, ["q_proj", "v_proj"], torch.bfloat16, 0.1),
     (gpt2, ["c_attn"], torch.float32, 0.1),
     (lambda: gpt2(0.1), ["c_attn", "c_fc", "mlp.c_proj"], torch.float32, 0.0),
@@ -100,15 +103,14 @@ def saved_bytes(model: nn.Module, labels: torch.Tensor) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
-@pytest.mark.parametrize(("make", "targets", "dtype", "dropout"), CASES)
-def test_the_formula_counts_what_autograd_saves(
-    make: object, targets: object, dtype: torch.dtype, dropout: float
-) -> None:
-    base = make().to(dtype)  # type: ignore[operator]
-    shape = shape_of(base)
-    config = ShareLoraConfig(r=8, share="a", target_modules=targets, lora_dropout=dropout)
+@pytest.mark.parametrize("case", CASES)
+def test_the_formula_counts_what_autograd_saves(case: tuple[Any, ...]) -> None:
+    make, targets, dtype, dropout, *one_mask = case
+    base = make().to(dtype)
+    shape, one_mask = shape_of(base), bool(one_mask)
+    config = ShareLoraConfig(r=8, target_modules=targets, lora_dropout=dropout, share_dropout_mask=one_mask)
     model = get_peft_model(base, config).train()
-    load = Workload(B, T, dtype.itemsize, dropout)
+    load = Workload(B, T, dtype.itemsize, dropout, one_mask)
     plan = model.base_model.plans["default"]
     layers = [[entry for entry in plan.entries if entry.site.layer == layer] for layer in range(L)]
     formula = sum(base_layer(shape, load) + adapter_layer(entries, shape, load) for entries in layers)

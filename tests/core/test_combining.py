@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils.hotswap import prepare_model_for_compiled_hotswap
 from torch import nn
 from toy_models import QV, adapted, bank, gpt2, language_batch, llama, logits, shake, train
 
@@ -238,5 +237,3 @@ def test_groups_of_convolutions_are_refused() -> None:
     model.add_adapter("second", ShareLoraConfig(**settings))
     with pytest.raises(UserError, match="conv works in groups, whose adapters cannot be combined"):
         model.add_weighted_adapter(["default", "second"], [1.0, 1.0], "mix", combination_type="cat")
-    with pytest.raises(UserError, match="fused or grouped modules"):
-        prepare_model_for_compiled_hotswap(model, target_rank=8)

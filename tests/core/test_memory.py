@@ -151,9 +151,18 @@ def test_an_estimate_is_compared_with_free_memory_and_disk() -> None:
     assert not need.fits(replace(cpu, disk_free=GB))
     assert not replace(need, allowance=Item("freed blocks", 1, "z")).fits(cpu)
     gpu = replace(cpu, gpus=(Gpu("one", 8 * GB, 4 * GB), Gpu("two", 8 * GB, 3 * GB)))
-    assert (gpu.device, gpu.free, cpu.device, cpu.free) == ("cuda", 7 * GB, "cpu", 6 * GB)
-    assert need.fits(replace(gpu, ram_free=0))
-    assert "does NOT fit" in need.verdict(replace(gpu, gpus=gpu.gpus[:1]))
+    assert (gpu.device, gpu.free("cuda"), gpu.free("cpu")) == ("cuda", 7 * GB, 6 * GB)
+    assert (cpu.device, cpu.free("cuda"), cpu.free("cpu")) == ("cpu", 0, 6 * GB)
+    there = replace(need, device="cuda")
+    assert there.fits(replace(gpu, ram_free=0)) and not there.fits(cpu)
+    assert "does NOT fit" in there.verdict(replace(gpu, gpus=gpu.gpus[:1]))
+    # A run with --use_cpu beside GPUs takes nothing of theirs.
+    assert need.fits(replace(gpu, gpus=gpu.gpus[:1])) and not need.fits(replace(gpu, ram_free=0))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_estimate_knows_whose_memory_it_counts(model: nn.Module, plan: SharingPlan, device: str) -> None:
+    assert estimate(model, plan, device=device).device == device
 
 
 def test_the_table_names_every_part_and_the_files(model: nn.Module, plan: SharingPlan) -> None:

@@ -24,7 +24,7 @@ BATCH, TOKENS = 2, 192
 def allocated_peak(step: Any) -> int:
     """The most bytes of tensors that a call allocates beyond those that are there already."""
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
         step()
     changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = most = 0

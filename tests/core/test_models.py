@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -287,11 +285,3 @@ def test_bad_adapter_folders(folder: Path, adapter: Path, tmp_path: Path) -> Non
 
 def test_the_guard_counts_layers(folder: Path) -> None:
     assert quantization.protect_4bit(load_base(str(folder))) == 0
-
-
-@pytest.mark.parametrize("module", ["models.known", "memory.estimator", "tuner.files", "plan.budget"])
-def test_what_parsers_read_loads_no_torch(module: str) -> None:
-    heavy = "('torch', 'peft', 'transformers', 'huggingface_hub')"
-    code = f"import sys, sharelora.{module}; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
+import re
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from families import FAMILIES
+from huggingface_hub import ModelCard
 from peft import (
     LoraConfig,
     NoMatchingPeftModuleError,
@@ -25,20 +32,18 @@ from peft import (
 )
 from peft.helpers import MontecloraTrainerMixin
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, create_riemannian_optimizer
+from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 from safetensors.torch import load_file
+from torch import nn
 from toy_models import QV, adapted, bank, language_batch, llama, logits, roberta, shake, tokens, train
-from transformers import (
-    MambaConfig,
-    MambaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
+from transformers import MambaConfig, MambaForCausalLM
 
 from sharelora import ShareLoraConfig, UserError
+from sharelora.tuner import doors
+from sharelora.tuner.passed_by import BY_KERNELS, OF_MODELS, PASSED_BY
+from sharelora.tuner.sites import find_sites
 
 # (file, function that asks) -> what becomes of it.
 PLACES = {
@@ -49,7 +54,7 @@ PLACES = {
     ("peft/mapping_func.py", "get_peft_model"): "isinstance holds; it warns of EVA, which the config refuses",
     ("peft/optimizers/lorafa.py", "LoraFAOptimizer.step"): "it needs pairs of A and B: refused by name (doors)",
     ("peft/peft_model.py", "PeftModel.save_pretrained"): "the initial config is reset by the tuner",
-    ("peft/peft_model.py", "PeftModel._get_peft_specific_model_tags"): "left: no other tool loads it as LoRA",
+    ("peft/peft_model.py", "PeftModel._get_peft_specific_model_tags"): "the same tag, and one of its own (doors)",
     ("peft/tuners/lora/__init__.py", ""): "the registration of LoRA itself",
     ("peft/tuners/lora/config.py", "LoraConfig.__post_init__"): "the config sets its own type afterwards",
     ("peft/tuners/lora/conversion.py", "convert_to_lora"): "a warning that it is LoRA already; ShareLoRA is converted",
@@ -61,16 +66,19 @@ PLACES = {
     ("peft/tuners/mixed/model.py", ""): "refused by name (doors): a bank does not mix",
     ("peft/tuners/mixed/model.py", "MixedModel._create_and_replace"): "not reached: refused before",
     ("peft/tuners/mixed/model.py", "MixedModel._create_new_module"): "not reached: refused before",
-    ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "called as for LoRA (as_lora)",
+    ("peft/tuners/tuners_utils.py", "_check_lora_target_modules_mamba"): "its data (passed_by.OF_MODELS)",
     ("peft/utils/hotswap.py", ""): "the same fields have to agree (doors)",
     ("peft/utils/hotswap.py", "hotswap_adapter_from_state_dict"): "the bank is swapped (doors, swap)",
     ("peft/utils/peft_types.py", "PeftType"): "the name of LoRA itself",
     ("peft/utils/save_and_load.py", "get_peft_model_state_dict"): "shards are warned of by the plan (as_lora)",
-    ("peft/utils/transformers_weight_conversion.py", "convert_peft_config_for_transformers"): "a warning (as_lora)",
+    (
+        "peft/utils/transformers_weight_conversion.py",
+        "convert_peft_config_for_transformers",
+    ): "done as for LoRA (experts)",
     (
         "peft/utils/transformers_weight_conversion.py",
         "convert_peft_adapter_state_dict_for_transformers",
-    ): "left: no file of ours has experts, and a plan knows its model",
+    ): "left: no older file of ours has experts, and a plan knows its model",
     ("transformers/integrations/peft.py", "PeftAdapterMixin.load_adapter"): "not reached: it injects without a bank",
 }
 # Methods of their own, whose type no adapter of ours has.
@@ -140,41 +148,51 @@ def test_a_new_place_would_be_found(line: str) -> None:
 def test_what_a_model_passes_by_is_refused_as_for_lora() -> None:
     base = MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2))
     before = logits(base)
-    for targets in (["in_proj", "out_proj"], "all-linear", r".*\.(in_proj|out_proj)"):
-        with pytest.raises(UserError, match="out_proj of a mamba model cannot be adapted"):
-            adapted(base, target_modules=targets)
-        assert torch.equal(logits(base), before)
+    for targets, name in ((["in_proj", "out_proj"], "out_proj"), (r".*\.(in_proj|dt_proj)", "dt_proj")):
+        for adapt in (lambda t: adapted(base, target_modules=t), lambda t: find_sites(base, t)):
+            with pytest.raises(UserError, match=f"{name} of a mamba model cannot be adapted") as error:
+                adapt(targets)
+            assert "\n" not in str(error.value) and torch.equal(logits(base), before)
     adapted(base, target_modules=["in_proj", "x_proj"])
 
 
-SIZES = {"vocab_size": 48, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
-EXPERTS = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-NOT_ADAPTED = r"down_proj, .*gate_up_proj of this model are parameters, not layers: LoRA would adapt them"
+MIXERS = {
+    "mamba": (lambda: MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2)), {"in_proj"}),
+    "jamba": (FAMILIES["jamba"], {"dt_proj"}),
+}
 
 
-def test_experts_that_lora_would_adapt_are_said_to_be_left(tmp_path: Path) -> None:
-    def moe() -> Any:
-        torch.manual_seed(0)
-        return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **EXPERTS, **SPECIAL, num_experts=4, mlp_only_layers=[0]))
+@pytest.mark.parametrize("family", MIXERS)
+def test_all_leaves_out_what_a_model_passes_by_and_every_other_module_learns(family: str) -> None:
+    make, names = MIXERS[family]
+    torch.manual_seed(0)
+    base: Any = make()
+    with pytest.warns(PeftWarning, match="all linear layers but .*dt_proj.* are adapted"):
+        model = shake(adapted(base, target_modules="all-linear", share="none"))
+    found = {path.rpartition(".")[2] for path in model.base_model.plans["default"].by_path}
+    assert found == names if family == "mamba" else not found & names and "in_proj" in found
+    with pytest.warns(PeftWarning, match="all linear layers but"):
+        assert {site.path for site in find_sites(make())} == set(model.base_model.plans["default"].by_path)
+    if family == "mamba":  # of experts, some may have no token
+        ids = torch.arange(12).view(2, 6)
+        model(input_ids=ids, labels=ids).loss.backward()
+        assert all(matrix.grad is not None and matrix.grad.any() for matrix in bank(model).values())
 
-    mlp = ["gate_proj", "up_proj", "down_proj"]
-    for targets in (["q_proj", *mlp], "all-linear", r".*\.(q_proj|gate_proj|up_proj|down_proj)"):
-        with pytest.warns(UserWarning, match=NOT_ADAPTED):
-            model = get_peft_model(moe(), ShareLoraConfig(r=2, share="none", target_modules=targets))
-        paths = model.base_model.plans["default"].by_path
-        assert "model.layers.0.mlp.up_proj" in paths and not any("experts" in path for path in paths)
-    # What it adapts is decided when it is loaded.
-    model.save_pretrained(tmp_path)
-    PeftModel.from_pretrained(moe(), tmp_path)
-    pattern = {"q_proj": 3}
-    get_peft_model(moe(), ShareLoraConfig(r=2, target_modules=QV, rank_pattern=pattern))
-    assert pattern == {"q_proj": 3}
-    mixtral = MixtralForCausalLM(MixtralConfig(**SIZES, **SPECIAL, num_attention_heads=4, num_key_value_heads=2))
-    with pytest.warns(UserWarning, match=NOT_ADAPTED), pytest.raises(UserError, match="w1, w2, w3 match nothing"):
-        get_peft_model(mixtral, ShareLoraConfig(r=2, target_modules=["q_proj", "w1", "w2", "w3"]))
-    with pytest.warns(UserWarning, match="some experts of this model"), pytest.raises(UserError, match="w1 match no"):
-        get_peft_model(mixtral, ShareLoraConfig(r=2, target_modules=["q_proj", "w1"]))
+
+def test_modules_that_are_passed_by_are_as_the_models_have_them() -> None:
+    """Every class of the tables is one of transformers' and makes modules of these names."""
+    text = {file: file.read_text() for file in (Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")}
+    for holder, held in [*PASSED_BY.items(), *BY_KERNELS.items()]:
+        source = next((content for content in text.values() if f"class {holder}(" in content), "")
+        body = source.partition(f"class {holder}(")[2].partition("\nclass ")[0]
+        assert all(f"self.{name} = nn." in body and f"self.{name}.weight" in body for name in held), holder
+
+
+def test_models_in_which_peft_refuses_modules_are_known() -> None:
+    rule = inspect.getsource(tuners_utils._check_lora_target_modules_mamba)
+    for name, found in (("mamba_model_types", set(OF_MODELS)), ("incompatible_modules", set(*set(OF_MODELS.values())))):
+        (text,) = re.findall(rf"{name} = (\{{.*\}})", rule)
+        assert ast.literal_eval(text) == found
 
 
 def test_shards_that_nobody_gathered_are_warned_of(tmp_path: Path) -> None:
@@ -408,8 +426,28 @@ def test_the_loss_of_monteclora_is_none(tmp_path: Path) -> None:
     assert torch.equal(Trainer().compute_loss(model, language_batch()), model(**language_batch()).loss)
 
 
-def test_the_card_does_not_say_lora(tmp_path: Path) -> None:
-    adapted(llama(), share="a").save_pretrained(tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert "- lora" not in card.splitlines()
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "SHARELORA"
+@pytest.mark.parametrize("base", [llama, nn.Sequential])
+def test_the_card_has_the_tags_of_lora_and_its_own(tmp_path: Path, base: Any) -> None:
+    def tags(config: LoraConfig) -> list[str]:
+        made = base() if base is llama else base(nn.Linear(4, 4), nn.Linear(4, 4))
+        get_peft_model(made, config).save_pretrained(tmp_path / type(config).__name__)
+        found: list[str] = ModelCard.load(tmp_path / type(config).__name__ / "README.md").data.tags
+        return found
+
+    theirs = tags(LoraConfig(target_modules="all-linear"))
+    assert tags(ShareLoraConfig(target_modules="all-linear", share="none")) == sorted([*theirs, "sharelora"])
+    config = json.loads((tmp_path / "ShareLoraConfig" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "SHARELORA"
+
+
+def test_functions_that_users_import_by_name_are_replaced_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def original(x: int) -> int:
+        """Its words."""
+        return x + 1
+
+    earlier = ModuleType("earlier")
+    earlier.one, earlier.other, earlier.different = original, original, len  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "earlier", earlier)
+    doors._stand_everywhere(original, lambda found, x: 10 * found(x))
+    assert earlier.one(1) == earlier.other(1) == 20 and earlier.different is len and original(1) == 2
+    assert earlier.one.__doc__ == "Its words."

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import nn
-from toy_models import adapted, bank, llama, shake
+from toy_models import adapted, bank, llama, logits, shake
 
 from sharelora import UserError
+from sharelora.convert import export_lora, export_loralib, merge
 from sharelora.plan.renamed import nearest_paths, rename
 from sharelora.tuner.config import ShareLoraConfig
 
@@ -152,6 +156,67 @@ def test_a_plan_made_when_layers_were_counted_otherwise_is_used_as_it_is() -> No
 
     model = get_peft_model(nn.ModuleDict({"models": nn.ModuleList([llama()])}), config)
     assert model.base_model.plans["default"].to_json()["sites"] == rows
+
+
+def test_settings_of_single_modules_go_along(tmp_path: Path) -> None:
+    patterns = {"alpha_pattern": {f"{OLD[1]}.1.q_proj": 32, "v_proj": 2}, "rank_pattern": {f"{OLD[1]}.2.v_proj": 2}}
+    model = trained(**patterns)
+    model.save_pretrained(tmp_path / "old")
+    loaded = PeftModel.from_pretrained(Both(*NEW), tmp_path / "old").eval()
+    torch.testing.assert_close(loaded(X), model(X), rtol=0, atol=0)
+    loaded.save_pretrained(tmp_path / "new")
+    again = PeftModel.from_pretrained(Both(*NEW), tmp_path / "new").eval()
+    torch.testing.assert_close(again(X), model(X), rtol=0, atol=0)
+
+
+LLAVA = "model.language_model.layers", "language_model.model.layers"
+
+
+def old_llava(folder: Path, **settings: Any) -> torch.Tensor:
+    """Save a LLaVA and an adapter of it under the names that both had before; return the logits of the two."""
+    base: Any = FAMILIES["llava"]()
+    base.save_pretrained(folder / "base")
+    model = shake(adapted(base, **{"share": "a", "target_modules": r".*language_model.*\.(q|v)_proj", **settings}))
+    model.save_pretrained(folder / "adapter")
+    file = folder / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text().replace(LLAVA[0], LLAVA[1]))
+    del config["weights_sha256"]
+    file.write_text(json.dumps(config))
+    weights = {
+        name.replace(LLAVA[0], LLAVA[1]).replace("model.lm_head", "model.language_model.lm_head"): tensor
+        for name, tensor in load_file(folder / "adapter" / "adapter_model.safetensors").items()
+    }
+    save_file(weights, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    return logits(model.eval())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"alpha_pattern": {f"{LLAVA[0]}.1.self_attn.q_proj": 32}},
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"], "share": "ab"},
+    ],
+    ids=str,
+)
+def test_merges_and_exports_rename_as_loading_does(tmp_path: Path, settings: dict[str, Any]) -> None:
+    before = old_llava(tmp_path, **settings)
+    make: Any = type(FAMILIES["llava"]())
+    loaded = PeftModel.from_pretrained(make.from_pretrained(tmp_path / "base"), tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(loaded), before, rtol=0, atol=0)
+    merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    torch.testing.assert_close(logits(make.from_pretrained(tmp_path / "merged").eval()), before, rtol=1e-5, atol=1e-5)
+    export_lora(tmp_path / "adapter", tmp_path / "plain", tmp_path / "base")
+    assert LLAVA[1] not in (tmp_path / "plain" / "adapter_config.json").read_text()
+    plain = PeftModel.from_pretrained(make.from_pretrained(tmp_path / "base"), tmp_path / "plain").eval()
+    torch.testing.assert_close(logits(plain), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_flat_file_has_the_names_of_today(tmp_path: Path) -> None:
+    old_llava(tmp_path)
+    export_loralib(tmp_path / "adapter", tmp_path / "flat.safetensors", tmp_path / "base")
+    assert all(name.startswith(LLAVA[0]) for name in load_file(tmp_path / "flat.safetensors"))
 
 
 def test_nearest_paths_and_names() -> None:

@@ -10,12 +10,15 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy_models import QKV, adapted, bank, gradients, language_batch, llama, shake
 
 from sharelora.memory.activations import Shape as TransformerShape
 from sharelora.memory.activations import Workload, adapter_layer
+from sharelora.tuner.kernels import reference
+from sharelora.tuner.kernels.fused import keep_mask
 from sharelora.tuner.layer import ShareLayer, Siblings
 
 MODES: list[dict[str, Any]] = [
@@ -103,7 +106,7 @@ def test_together_or_apart_is_the_same(settings: dict[str, Any], same: int) -> N
 
 
 def test_one_gemm_and_one_mask_serve_all() -> None:
-    together = model(lora_dropout=0.5, share_across="modules").train()
+    together = model(lora_dropout=0.5, share_dropout_mask=True, share_across="modules").train()
     layer = together.base_model.model.layers[0]["attn"]
     x = torch.randn(3, 16)
     projections = [m.siblings.project(x, x, "default", m) for m in (layer.q_proj, layer.k_proj, layer.v_proj)]
@@ -111,6 +114,111 @@ def test_one_gemm_and_one_mask_serve_all() -> None:
     assert projections[0].grad_fn is projections[1].grad_fn and in_flight(together) == 0
     again = layer.q_proj.siblings.project(x, x, "default", layer.q_proj)
     assert not torch.equal(again, projections[0])
+
+
+def seen_masks(adapter: Any) -> list[Tensor]:
+    """Which numbers of their input q, k and v of a layer keep, each of 16 numbers in a row of its own."""
+    layer, x = adapter.base_model.model.layers[0]["attn"], torch.eye(16)
+    ys = [member(x) - member.base_layer(x) for member in members(layer)]
+    return [y.abs().sum(1) > 0 for y in ys]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_module_draws_its_own_mask_unless_told_otherwise(shared: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = seen_masks(model(lora_dropout=0.5, share_dropout_mask=shared).train())
+    assert 0 < q.sum() < 16
+    assert (torch.equal(q, k) and torch.equal(k, v)) is shared
+    assert torch.equal(q, k) is shared
+
+
+def test_own_masks_are_independent() -> None:
+    adapter = model(lora_dropout=0.25).train()
+    torch.manual_seed(0)
+    masks = torch.stack([torch.stack(seen_masks(adapter)) for _ in range(300)]).double()  # (300, q k v, D_in)
+    flat = masks.permute(1, 0, 2).flatten(1)
+    # 4,800 draws: the standard error of a rate is 0.006, that of a correlation 0.014.
+    torch.testing.assert_close(flat.mean(1), torch.full((3,), 0.75, dtype=torch.double), rtol=0, atol=0.025)
+    correlations = torch.corrcoef(flat)[[0, 0, 1], [1, 2, 2]]
+    assert correlations.abs().max() < 0.06
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropped_siblings_equal_the_formula_with_their_masks(
+    shared: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = model(lora_dropout=0.5, share_dropout_mask=shared).train().to(dtype)
+    masks: list[Tensor] = []
+
+    def recorded(x: Tensor, p: float) -> Tensor:
+        masks.append(keep_mask(x, p))
+        return masks[-1]
+
+    monkeypatch.setattr("sharelora.tuner.layer.keep_mask", recorded)
+    layer = members(adapter.base_model.model.layers[0]["attn"])
+    x = torch.randn(7, 16, dtype=dtype, requires_grad=True)
+    leaves = [x, *dict.fromkeys(p for p in adapter.parameters() if p.requires_grad)]
+    ys = [member(x) for member in layer]
+    weights = [torch.randn_like(y) for y in ys]
+    found = torch.autograd.grad(
+        sum((y * w).sum() for y, w in zip(ys, weights, strict=True)), leaves, materialize_grads=True
+    )
+    assert len(masks) == (1 if shared else 3)
+    exact = [
+        reference.lora_linear(
+            x, member.base_layer.weight, member.base_layer.bias, member.lora_A["default"].weight.to(dtype),
+            member.lora_B["default"].weight.to(dtype), member.scaling["default"], mask, 0.5,
+        )
+        for member, mask in zip(layer, masks * 3 if shared else masks, strict=True)
+    ]  # fmt: skip
+    expected = torch.autograd.grad(
+        sum((y * w).sum() for y, w in zip(exact, weights, strict=True)), leaves, materialize_grads=True
+    )
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 0.05, "atol": 0.1}
+    for y, other in zip((*ys, *found), (*exact, *expected), strict=True):
+        torch.testing.assert_close(y, other, **tolerance)
+
+
+def test_the_mean_and_the_variance_of_an_output_are_those_of_peft() -> None:
+    settings = {"r": 4, "target_modules": QKV, "lora_dropout": 0.25}
+    ours = model(share="none", lora_dropout=0.25).train()
+    theirs = get_peft_model(Model(), LoraConfig(**settings)).train()
+    shake(theirs)
+    same = zip(members(ours), [m for m in theirs.modules() if isinstance(m, PeftLinear)], strict=True)
+    with torch.no_grad():
+        for one, other in same:
+            for side in ("lora_A", "lora_B"):
+                getattr(other, side)["default"].weight.copy_(getattr(one, side)["default"].weight)
+    x = torch.randn(1, 16).expand(4000, 16)  # each row is a draw
+    torch.manual_seed(0)
+    found, expected = (m.base_model.model.layers[0]["attn"](x).detach().double() for m in (ours, theirs))
+    spread = expected.std(0)
+    assert ((found.mean(0) - expected.mean(0)).abs() < 5 * spread * (2 / 4000) ** 0.5).all()
+    # Siblings too: an entry of the correlation has a standard error of at most (2 / 4000) ** 0.5 = 0.022.
+    torch.testing.assert_close(torch.corrcoef(found.T), torch.corrcoef(expected.T), rtol=0, atol=0.12)
+    torch.testing.assert_close(found.std(0) / spread, torch.ones(32).double(), rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_nothing_is_dropped_outside_of_training(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharelora.tuner.layer.keep_mask", lambda x, p: pytest.fail("drew a mask"))
+    x = torch.randn(5, 16)
+    dropping, plain = model(lora_dropout=0.5, share_dropout_mask=shared).eval(), model().eval()
+    assert_same(result(dropping, x), result(plain, x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_compiled_modules_draw_their_own_masks(shared: bool) -> None:
+    torch.compiler.reset()
+    layer = model(lora_dropout=0.5, share_dropout_mask=shared).train().base_model.model.layers[0]["attn"]
+    compiled, x = torch.compile(layer, backend="eager"), torch.eye(16)
+    torch.manual_seed(0)
+    y = compiled(x) - torch.cat([member.base_layer(x) for member in members(layer)], -1)
+    q, k, v = (part.abs().sum(1) > 0 for part in y.detach().split((16, 8, 8), -1))
+    # The compiler sees one module at a time, with the flag too.
+    assert 0 < q.sum() < 16 and not torch.equal(q, k) and not torch.equal(k, v)
 
 
 def test_dropout_scales_as_that_of_torch() -> None:
@@ -186,11 +294,12 @@ def test_siblings_in_different_precisions() -> None:
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_siblings(settings: dict[str, Any], dropout: float, reentrant: bool) -> None:
+def test_checkpointed_siblings(settings: dict[str, Any], dropout: float, shared: bool, reentrant: bool) -> None:
     """The recomputation gets the very tensor that the forward got."""
-    adapter = model(lora_dropout=dropout, **settings).train()
+    adapter = model(lora_dropout=dropout, share_dropout_mask=shared, **settings).train()
     x = torch.randn(2, 5, 16)
     torch.manual_seed(4)
     expected = result(adapter, x)
@@ -384,8 +493,9 @@ def test_an_input_that_begins_to_need_a_gradient_gets_one() -> None:
     torch.testing.assert_close(x.grad, expected + layer.k_proj.scaling["default"] * (torch.ones(3, 8) @ view))
 
 
-def test_members_may_differ_in_precision_in_dropout_and_in_mode() -> None:
-    together, other = (model(lora_dropout=0.5).train() for _ in range(2))
+@pytest.mark.parametrize("shared", [False, True])
+def test_members_may_differ_in_precision_in_dropout_and_in_mode(shared: bool) -> None:
+    together, other = (model(lora_dropout=0.5, share_dropout_mask=shared).train() for _ in range(2))
     x = torch.randn(3, 16)
     ys = []
     for trained in (together, apart(other)):

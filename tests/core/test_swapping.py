@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotswap
 from safetensors.torch import load_file
+from torch import nn
 from toy_models import QKV, adapted, bank, gpt2, language_batch, llama, logits, shake, tokens, train
 
 from sharelora import UserError
@@ -88,6 +89,80 @@ def test_ranks_that_differ_are_raised_to_one(tmp_path: Path) -> None:
         prepare_model_for_compiled_hotswap(mixed, target_rank=4)
 
 
+@pytest.mark.parametrize("share", ["none", "a", "ab"])
+def test_an_adapter_of_higher_rank_and_fewer_modules_is_swapped_in_and_out(tmp_path: Path, share: str) -> None:
+    own, before = saved(tmp_path / "own", 1, share=share, target_modules=QKV)
+    other, after = saved(tmp_path / "other", 2, share=share, target_modules=["k_proj"], r=6, lora_alpha=3)
+    model = PeftModel.from_pretrained(llama(), own, is_trainable=True)
+    for folder, expected in ((other, after), (own, before), (other, after)):
+        hotswap_adapter(model, folder, adapter_name="default", torch_device="cpu")
+        torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-6)
+        ranks = {e.site.path.rpartition(".")[2]: e.r for e in model.base_model.plans["default"].entries}
+        assert ranks == {"q_proj": 4, "k_proj": 6, "v_proj": 4}
+        model.save_pretrained(tmp_path / "again")
+        again = PeftModel.from_pretrained(llama(), tmp_path / "again")
+        torch.testing.assert_close(logits(again), expected, rtol=1e-5, atol=1e-6)
+    # What the other one leaves out stays off.
+    off = [m for name, m in bank(model).items() if "k_proj" not in name]
+    assert len(train(model, language_batch(), 2)) == 2 and not any(m.any() for m in off)
+
+
+def test_a_rank_that_layers_share_rises_for_all_of_them(tmp_path: Path) -> None:
+    own, _ = saved(tmp_path / "own", 1, share="a")
+    other, expected = saved(tmp_path / "other", 2, share="a", layers_to_transform=[0, 2], r=6)
+    model = PeftModel.from_pretrained(llama(), own)
+    hotswap_adapter(model, other, adapter_name="default", torch_device="cpu")
+    torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-6)
+    assert {entry.r for entry in model.base_model.plans["default"].entries} == {6}
+
+
+def test_a_bias_stays_where_a_rank_rises() -> None:
+    model = shake(adapted(llama(attention_bias=True), share="a", lora_bias=True))
+    before = logits(model)
+    prepare_model_for_compiled_hotswap(model, target_rank=6)
+    torch.testing.assert_close(logits(model), before, rtol=1e-5, atol=1e-6)
+
+
+class Grouped(nn.Module):
+    """A convolution of two groups, and one of one group after it, whose A has the same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.two, self.one = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(self.two(x))
+
+
+IMAGE = torch.linspace(-1, 1, 4 * 25).reshape(1, 4, 5, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*Merging is not supported")
+def test_each_group_of_a_convolution_gets_the_higher_rank(tmp_path: Path) -> None:
+    settings = {"share": "none", "target_modules": ["two"]}
+    other = shake(adapted(Grouped(), **settings, r=6), 1)
+    other.save_pretrained(tmp_path)
+    model = shake(adapted(Grouped(), **settings))
+    before = model(IMAGE)
+    prepare_model_for_compiled_hotswap(model, target_rank=8)
+    torch.testing.assert_close(model(IMAGE), before)
+    hotswap_adapter(model, str(tmp_path), adapter_name="default", torch_device="cpu")
+    torch.testing.assert_close(model(IMAGE), other(IMAGE))
+    with pytest.raises(UserError, match="rank 9 for two, a convolution of 2 groups"):
+        prepare_model_for_compiled_hotswap(model, target_rank=9)
+
+
+@pytest.mark.filterwarnings("ignore:.*Merging is not supported")
+def test_a_matrix_of_convolutions_with_different_groups_keeps_its_rank() -> None:
+    rows = [{"path": "*", "a": "all", "b": "{kind}"}]
+    model = shake(adapted(Grouped(), share_plan={"sites": rows}, target_modules=["one", "two"]))
+    before = model(IMAGE)
+    with pytest.raises(UserError, match="is of convolutions with 1 and 2 groups, so its rank cannot change"):
+        prepare_model_for_compiled_hotswap(model, target_rank=8)
+    assert torch.equal(model(IMAGE), before)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_is_not_compiled_again(tmp_path: Path) -> None:
     folder, expected = saved(tmp_path, 1, share="a", r=6, lora_alpha=3)
@@ -105,8 +180,12 @@ def test_a_compiled_model_is_not_compiled_again(tmp_path: Path) -> None:
     [
         ({"share": "a"}, {"share": "none"}, "has its own matrices for layers that share one here"),
         ({"share": "none"}, {"share": "a"}, "between layers that have their own here"),
-        ({"share": "a"}, {"share": "a", "target_modules": QKV}, "only one of the two adapters has .*k_proj"),
-        ({"share": "a"}, {"share": "a", "r": 5}, r"room for 4; call peft's prepare_model_for_compiled_hotswap"),
+        (
+            {"share": "a"},
+            {"share": "a", "target_modules": QKV},
+            "the other adapter has .*k_proj, which this one leaves",
+        ),
+        ({"share": "ab"}, {"share": "ab", "layers_to_transform": [0, 1]}, r"leaves out .*\.2\..* that it has"),
     ],
 )
 def test_adapters_that_share_differently_are_refused(
@@ -120,11 +199,12 @@ def test_adapters_that_share_differently_are_refused(
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no bias")
 def test_what_is_more_than_matrices_is_refused(tmp_path: Path) -> None:
-    for settings in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}):
+    for settings in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"lora_bias": True}):
         folder, _ = saved(tmp_path / next(iter(settings)), 1, share="a", **settings)
         model = adapted(llama(), share="a", **settings)
-        with pytest.raises(UserError, match="heads, embeddings or DoRA's magnitudes cannot be swapped in"):
+        with pytest.raises(UserError, match="heads, embeddings, biases or DoRA's magnitudes cannot be"):
             hotswap_adapter(model, folder, adapter_name="default", torch_device="cpu")
     folder, _ = saved(tmp_path / "merged", 1, share="a")
     model = adapted(llama(), share="a")
@@ -137,5 +217,5 @@ def test_there_is_no_room_below_the_own_rank_or_in_fused_modules() -> None:
     with pytest.raises(UserError, match="has rank 4; give a target_rank of 4 or more"):
         prepare_model_for_compiled_hotswap(adapted(llama(), share="a"), target_rank=3)
     fused = adapted(gpt2(), share="a", target_modules=["c_attn"], enable_lora={"c_attn": [True, False, True]})
-    with pytest.raises(UserError, match="has fused or grouped modules"):
+    with pytest.raises(UserError, match=r"has fused modules, .* which cannot be raised to rank 8"):
         prepare_model_for_compiled_hotswap(fused, target_rank=8)

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from peft import BdLoraConfig, LoraConfig, PeftModel, get_peft_model
+from peft.utils.hotswap import hotswap_adapter
 from torch import Tensor, nn
 from toy_models import adapted, bank, llama
 
 from sharelora import ShareLoraConfig, SharingPlan, UserError
+from sharelora.tuner import swap
 
 NAMES = ["experts.up", "experts.down"]
 
@@ -49,13 +51,13 @@ class Mixture(nn.Module):
         return x
 
 
-def mixture(share: str = "none", **settings: Any) -> PeftModel:
+def mixture(share: str = "none", model: nn.Module | None = None, **settings: Any) -> PeftModel:
     common: dict[str, Any] = {"r": 2, "target_modules": ["q_proj"], "target_parameters": NAMES, **settings}
-    model = get_peft_model(Mixture(), ShareLoraConfig(share=share, **common))
+    made = get_peft_model(model or Mixture(), ShareLoraConfig(share=share, **common))
     torch.manual_seed(1)
-    for matrix in bank(model).values():
+    for matrix in bank(made).values():
         matrix.data.normal_()
-    return model
+    return made
 
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
@@ -121,6 +123,49 @@ def test_a_second_adapter_goes_on_the_same_parameters() -> None:
 def test_parameters_that_the_model_lacks_are_refused() -> None:
     with pytest.raises(UserError, match=r"target_parameters experts\.gate match no parameter of the model; .* has$"):
         mixture(target_parameters=["experts.gate"])
+
+
+def test_values_are_swapped_at_one_rank_and_not_combined(tmp_path: Path) -> None:
+    for rank in (2, 3):
+        mixture("a", r=rank).save_pretrained(str(tmp_path / str(rank)))
+    other = PeftModel.from_pretrained(Mixture(), tmp_path / "2")(X)
+    model = mixture("a", lora_alpha=3)
+    for matrix in bank(model).values():
+        matrix.data.mul_(2)
+    hotswap_adapter(model, str(tmp_path / "2"), adapter_name="default", torch_device="cpu")
+    torch.testing.assert_close(model(X), other)
+    with pytest.raises(UserError, match=r"experts\.up is a stack of matrices, of rank 2 here and 3 there"):
+        hotswap_adapter(model, str(tmp_path / "3"), adapter_name="default", torch_device="cpu")
+    with pytest.raises(UserError, match=r"experts, .* cannot be raised to rank 4"):
+        swap.pad(model.base_model, 4)
+    with pytest.raises(ValueError, match="does not support targeting"):
+        model.add_weighted_adapter(["default"], [1.0], "half", combination_type="cat")
+    torch.testing.assert_close(model(X), other)
+    assert list(model.peft_config) == ["default"]
+
+
+class PlusOne(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + 1
+
+
+@pytest.mark.parametrize("share", ["none", "a"])
+def test_a_parameter_that_is_computed_is_adapted_as_peft_does(share: str) -> None:
+    def base() -> Mixture:
+        model = Mixture()
+        for layer in model.layers:
+            nn.utils.parametrize.register_parametrization(layer.q_proj, "weight", PlusOne())
+        return model
+
+    names = ["layers.0.q_proj.weight", "layers.1.q_proj.weight"]
+    model = mixture(share, model=base(), target_modules=[], target_parameters=names)
+    theirs = get_peft_model(base(), LoraConfig(r=2, target_modules=[], target_parameters=names))
+    for entry in plans(model).entries:
+        layer: Any = theirs.base_model.model.get_submodule(entry.site.path.rpartition(".")[0])
+        layer.lora_A["default"].weight.data = bank(model)[entry.a].data.clone()
+        layer.lora_B["default"].weight.data = bank(model)[entry.b].data.clone()
+    torch.testing.assert_close(model(X), theirs(X))
+    assert (model(X) - base()(X)).abs().max() > 1e-2
 
 
 def test_only_sites_that_are_so_have_experts_or_blocks() -> None:

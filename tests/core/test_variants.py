@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from peft import BdLoraConfig, KasaConfig, LoraConfig, MontecloraConfig, PeftMod
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from toy_models import (
+    QV,
     adapted,
     bank,
     class_batch,
@@ -25,7 +27,7 @@ from toy_models import (
     train,
 )
 
-from sharelora import UserError
+from sharelora import ShareLoraConfig, UserError
 from sharelora.convert.exporting import export_lora
 
 FITTED = ["pissa", "pissa_niter_4", "olora", "orthogonal", "mica"]
@@ -239,3 +241,39 @@ def test_adapters_of_tied_embeddings_are_not_tied(targets: Any) -> None:
     with pytest.warns(UserWarning, match="no tied modules were found"):
         model = adapted(llama(), share="none", **settings)
     assert "model.embed_tokens" in model.base_model.plans["default"].by_path
+
+
+def test_mica_trains_the_a_of_the_active_adapter_alone() -> None:
+    model = adapted(llama(), share="none", init_lora_weights="mica", target_modules=["q_proj"])
+    model.add_adapter("other", ShareLoraConfig(r=4, share="none", init_lora_weights="mica", target_modules=QV))
+    for name in ("other", "default", "other"):
+        model.set_adapter(name)
+        trained = {n for n, matrix in model.named_parameters() if matrix.requires_grad}
+        assert trained == {f"base_model.lora_bank.{name}.{n}" for n in bank(model, name) if n.startswith("lora_A")}
+    model.set_adapter("default")
+    model.delete_adapter("other")
+    model.add_adapter("other", ShareLoraConfig(r=4, share="none", target_modules=QV))
+    model.set_adapter("other")
+    assert all(matrix.requires_grad for matrix in bank(model, "other").values())
+
+
+def test_weights_in_another_type_are_taken_in_that_of_the_input() -> None:
+    def cast(dtype: torch.dtype) -> Any:
+        def hook(module: nn.Module, *_: Any) -> None:
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(dtype)
+
+        return hook
+
+    torch.manual_seed(0)
+    model = adapted(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), share="none", target_modules=["0"])
+    shake(model).half()
+    x = torch.randn(3, 8)
+    expected = copy.deepcopy(model).float()(x)
+    # Weights that are kept in half precision and widened for each use.
+    for module in [module for module in model.modules() if isinstance(module, nn.Linear)]:
+        module.register_forward_pre_hook(cast(torch.float32))
+        module.register_forward_hook(cast(torch.float16))
+    found = model(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)

@@ -60,6 +60,8 @@ def together(
 
 def went_well(ended: Sequence[Ended]) -> None:
     assert [end.code for end in ended] == [0] * len(ended), ended[0].log[-2500:] + ended[-1].log[-2500:]
+    # Whatever wraps the model, its head is found.
+    assert not any("made from all logits" in end.log for end in ended)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

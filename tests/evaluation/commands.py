@@ -35,3 +35,12 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
     """Write a file of JSON lines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def full(*args: Any, **options: Any) -> None:
+    """Stands for a function that loads, where memory runs out."""
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore")
+
+
+# What a command then says.
+FULL = r"^memory ran out \(DefaultCPUAllocator: can't allocate[^\n]*9 bytes\.\); need more to load [^\n]*; use --{}, "

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import FULL, full
 from peft import LoraConfig, get_peft_model
 from toy import make_model, make_tokenizer
 
@@ -340,3 +341,9 @@ def test_progress_has_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
         "beam search [####....] 3/6  50 tokens/s  0:00:06 left",
         "beam search [########] 6/6  50 tokens/s  0:00:00 left",
     ]
+
+
+def test_a_model_that_does_not_fit_into_memory_is_one_line(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharelora.evaluation.beam.inputs.load_base", full)
+    with pytest.raises(UserError, match=FULL.format("dtype bf16")):
+        go()

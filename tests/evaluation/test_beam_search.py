@@ -12,10 +12,11 @@ from peft import get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessorList
 
 from sharelora import ShareLoraConfig
-from sharelora.evaluation.beam import decoding, search
+from sharelora.evaluation.beam import decoding, search, tree
 from sharelora.evaluation.beam.decoding import decode
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings, MinLength, NoRepeatedNgram, RepetitionPenalty, processors
+from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.evaluation.reference import reference_search
 from sharelora.support.errors import UserError
 
@@ -155,17 +156,30 @@ def test_every_batch_size_gives_the_texts_of_batch_1(model: Any, size: int | str
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.8, 2.0, -1.0])
-def test_stopping_early_saves_steps_and_changes_no_text(
+def test_dropping_beams_that_cannot_win_changes_no_text(
     model: Any, penalty: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, settings = make_prompts(12, seed=3), given(beam=3, length_penalty=penalty)
     early = decode(model, prompts, settings, PAD)
-    monkeypatch.setattr(search._Search, "_bound", lambda run: torch.full_like(run.scores[:, 0], torch.inf))
+    monkeypatch.setattr(search._Search, "_can_win", lambda run, scores, length: scores > -torch.inf)
     whole = decode(model, prompts, settings, PAD)
-    assert whole.beam_tokens == 12 * 3 * 9
-    # A high penalty lets the longest texts win, so nothing can be stopped.
-    assert early.beam_tokens < whole.beam_tokens or penalty > 1
+    # A high penalty lets the longest texts win, so nothing can be dropped but texts that have ended.
+    assert early.beam_tokens < whole.beam_tokens < 12 * 3 * 9 or penalty > 1
     agree(early.best, whole.best)
+
+
+@pytest.mark.parametrize("case", [{"beam": 6, "length_penalty": 0.8, "eval_len": 20}, {"beam": 1}], ids=str)
+def test_beams_in_rows_of_their_own_have_the_texts_of_the_tree(
+    model: Any, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, settings = make_prompts(9, seed=4), given(**case)
+    assert tree.can_read_tree(PromptReader(model), prompts[0][:1] * 4)
+    found = decode(model, prompts, settings, PAD)
+    monkeypatch.setattr(decoding, "can_read_tree", lambda reader, ids: False)
+    rows = decode(model, prompts, settings, PAD)
+    # Rows of their own are kept for beams that have ended, too.
+    assert found.beam_tokens < rows.beam_tokens or case["beam"] == 1
+    agree(found.best, rows.best)
 
 
 def test_the_mode_the_gradients_and_chance_stay_as_they_were(model: Any) -> None:
@@ -182,6 +196,21 @@ def test_half_precision_sums_in_full(model: Any) -> None:
 
 
 # What is done to the logits
+
+
+@pytest.mark.parametrize("vocabulary", [40, 640, 64 * 12, 1000])
+def test_the_likeliest_tokens_are_those_of_the_whole_vocabulary(
+    vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_CACHED", 3000)
+    logits = torch.randn(7, vocabulary, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # The likeliest side by side, at the end, and few that are allowed at all.
+    logits[0, 5:8], logits[1, -2:], logits[2, 2:] = 9.0 + torch.arange(3), 8.0 + torch.arange(2), -torch.inf
+    log_p, tokens = search._likeliest(logits, 3)
+    expected = logits.log_softmax(-1).topk(3)
+    assert torch.allclose(log_p, expected.values)
+    finite = expected.values.isfinite()
+    assert torch.equal(tokens[finite], expected.indices[finite])
 
 
 def test_a_repeated_token_is_penalised_once_and_the_prompts_words_are_not() -> None:

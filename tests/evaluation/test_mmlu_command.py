@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Score, load_command, read_output, write_rows
+from commands import FULL, Score, full, load_command, read_output, write_rows
 from peft import LoraConfig, get_peft_model
 from toy import WORDS, make_model, make_tokenizer
 
@@ -18,6 +18,7 @@ from sharelora.data.questions import Question
 from sharelora.evaluation.exam_report import examine
 from sharelora.evaluation.exams import PreparedExam, choose, prepare
 from sharelora.evaluation.reference import score_one_by_one
+from sharelora.evaluation.subject import Subject
 from sharelora.support.errors import UserError, run_main
 
 main = load_command("mmlu").main
@@ -250,3 +251,9 @@ def test_real_questions(shared_data: Path, shared_models: Path) -> None:
     assert len(encode_items(tokenizer, items)) == 20
     found, expected = examine(loaded, exam).scored, score_one_by_one(loaded, tokenizer, items)
     assert [choice.prediction for choice in found.choices] == [choice.prediction for choice in expected.choices]
+
+
+def test_a_model_that_does_not_fit_into_memory_is_one_line(score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Subject.load, "__defaults__", (full,))
+    with pytest.raises(UserError, match=FULL.format("bits 4")):
+        score()

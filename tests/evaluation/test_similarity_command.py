@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from commands import FULL, full
 from peft.utils.integrations import dequantize_module_weight
 from toy import make_model, make_tokenizer
 
@@ -139,3 +140,11 @@ def test_bad_input_is_one_line(folder: Path, texts: Path, tmp_path: Path, flags:
 def test_a_dry_run_loads_and_writes_nothing(folder: Path, texts: Path, tmp_path: Path) -> None:
     main(f"similarity --model {folder} --sample {texts} --output {tmp_path / 'out'} --dry_run".split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_does_not_fit_into_memory_is_one_line(
+    folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharelora.layer_groups.measure.load_base", full)
+    with pytest.raises(UserError, match=FULL.format("bits 4")):
+        main(f"similarity --model {folder} --sample {texts} --output {tmp_path / 'out'}".split())

@@ -57,7 +57,7 @@ def test_a_script_says_how_it_is_used_and_holds_only_what_differs(scripts: Path,
     assert len(lines) <= 12
 
 
-@pytest.mark.parametrize("path", [*PATHS, "quickstart.sh", "test.sh", "audit.sh", "../.ci/run"])
+@pytest.mark.parametrize("path", [*PATHS, "quickstart.sh", "test.sh", "audit.sh", "lowest.sh", "../.ci/run"])
 def test_a_script_is_executable(scripts: Path, path: str) -> None:
     assert os.access(scripts / path, os.X_OK)
 

@@ -106,3 +106,19 @@ def test_examples_are_left_out_of_long_prompts_aloud(
 def test_no_questions_are_refused(job: Job, questions: Path) -> None:
     with pytest.raises(UserError, match="max_mmlu_samples 0; need at least 1"):
         job("--do_mmlu_eval", "--max_mmlu_samples", "0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "as rows do when this project tunes such an adapter"),
+        (["--bos", "never"], "--bos never"),
+        (["--do_train", "false", "--adapter", "none"], "as the tokenizer writes texts"),
+    ],
+    ids=str,
+)
+def test_the_result_says_what_prompts_begin_with(job: Job, questions: Path, flags: list[str], reason: str) -> None:
+    said = metrics(job("--do_mmlu_eval", "--max_mmlu_samples", "2", "--do_eval", *flags))["prompts_begin"]
+    assert said["reason"] in (reason, "the tokenizer has no begin token")
+    assert (said["ids"] == []) is (flags == ["--bos", "never"] or said["token"] is None)

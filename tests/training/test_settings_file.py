@@ -72,6 +72,9 @@ REFUSED = {
     "lora_r: 8\nbf16: true\nlora_r: 16": "run.yaml: found lora_r twice, in lines 1 and 3; need every setting once",
     "lora_r: 8\naccelerator_config: {a: 1, a: 2}": "found a twice, in lines 2 and 2",
     "gradient_checkpointing: on\nactivation-checkpointing: off": "which are one flag; need it once",
+    "evaluation_strategy: steps\neval_strategy: epoch": "run.yaml: found evaluation_strategy and eval_strategy, which",
+    "optim: adamw_torch\nadafactor: true": "found optim and adafactor, which are one flag",
+    "adam8bit: true\nadafactor: true": "found adam8bit and adafactor, which are one flag",
     "stage: sft\ntemplate: llama3\nlora_r: 8": "unknown flag stage; .*; unknown too: template",
     "config: other.yaml": "found config, another file",
     "learning_rate: [1e-4, 2e-4]": r"found learning_rate \['1e-4', '2e-4'\]; need one value",
@@ -155,6 +158,13 @@ def test_a_mapping_may_be_written_once_and_merged(tmp_path: Path) -> None:
 def test_settings_of_a_program_are_words_too() -> None:
     words = setting_words({"lora_r": 4, "bf16": True, "learning_rate": 1e-5, "run_name": None}, build_parser())
     assert words == ["--lora_r", "4", "--bf16", "True", "--learning_rate", "1e-05"]
+
+
+def test_an_old_flag_that_changes_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
+    values = parse(
+        ["--config", written(tmp_path, "adafactor: false\noptim: sgd\nevaluation_strategy:\neval_steps: 4")]
+    ).values
+    assert (values["optim"], values["eval_steps"]) == ("sgd", 4)
 
 
 @pytest.mark.parametrize("word", ["no", "off", "False"])

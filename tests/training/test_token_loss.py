@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate.hooks import attach_align_device_hook
 from peft import get_peft_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -190,6 +191,32 @@ def test_an_adapted_or_trained_head(
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+def _in_four_bits(model: Any) -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    head = bnb.nn.Linear4bit(32, 120, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    head.load_state_dict({"weight": model.lm_head.weight.data})
+    model.lm_head = head.to("cpu")
+
+
+def _offloaded(model: Any) -> None:
+    weights = {"weight": model.lm_head.weight.data.clone()}
+    attach_align_device_hook(model.lm_head, execution_device="cpu", offload=True, weights_map=weights)
+    assert model.lm_head.weight.device.type == "meta"
+
+
+def test_a_quantised_head(tmp_path: Path) -> None:
+    adapted = _adapted(_small("Llama"), ["q_proj"])
+    _in_four_bits(adapted.get_base_model())
+    _compare(_trainer(adapted, tmp_path))
+
+
+def test_an_offloaded_head(tmp_path: Path) -> None:
+    adapted = _adapted(_small("Llama"), ["q_proj"])
+    trainer = _trainer(adapted, tmp_path)  # which moves the model to its device
+    _offloaded(adapted.get_base_model())
+    _compare(trainer)
+
+
 @pytest.mark.parametrize("count", [None, 50])
 def test_smoothing_and_means(count: int | None, tmp_path: Path) -> None:
     _compare(_trainer(_adapted(_small("Llama"), ["q_proj"]), tmp_path, label_smoothing_factor=0.2), count=count)
@@ -315,4 +342,5 @@ def test_what_a_model_does_to_its_logits_is_read_from_its_configuration() -> Non
     assert scaling_of(transformers.GraniteConfig(logits_scaling=8.0)) == Scaling(0.125)
     assert scaling_of(transformers.CohereConfig(logit_scale=0.0625)) == Scaling(0.0625)
     assert scaling_of(transformers.Gemma2Config()) == Scaling(1.0, 30.0)
+    assert scaling_of(transformers.HyperCLOVAXConfig(logits_scaling=0.25)) == Scaling(0.25)
     assert scaling_of(transformers.LlamaConfig()) == Scaling()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from small_vision import row, write_rows
 
 from sharelora.data.vision import IMAGE, read_conversations, require_images
 from sharelora.data.vision.images import open_image
 from sharelora.support.errors import UserError
+from sharelora.training.vision.data import load_records
+from sharelora.training.vision.options import VisionOptions
 
 ASKED = f"{IMAGE}\nWhat is it?"
 
@@ -45,6 +48,46 @@ def test_an_answer_at_the_start_and_a_question_at_the_end_are_not_learnt(tmp_pat
     assert [turn.text for turn in record.turns] == [ASKED, "red"]
     asked = write_rows(tmp_path, row(ASKED))
     assert len(read_conversations(asked, need_answer=False)[0].turns) == 1
+
+
+HUB, FILES = "data/{}-00000-of-00001.parquet", "{}.jsonl"
+
+
+@pytest.mark.parametrize("layout", [HUB, FILES, None])
+def test_a_folder_is_read_as_other_data_are(tmp_path: Path, layout: str | None) -> None:
+    """In the hub's layout, with a file a split, and as `save_to_disk` leaves it."""
+    splits = {
+        "train": [row(ASKED, "red"), row("Hello", "hi", image=None)],
+        "validation": [row(ASKED, "blue", image="b.png")],
+    }
+    write_rows(tmp_path).unlink()
+    tables = datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
+    if layout is None:
+        tables.save_to_disk(str(tmp_path))
+    else:
+        (tmp_path / "data").mkdir()
+        for split, table in tables.items():
+            write = table.to_parquet if layout == HUB else table.to_json
+            write(tmp_path / layout.format(split))
+    options = VisionOptions(data_path=str(tmp_path), eval_dataset_size=1)
+    found = load_records(options, tiny=False, need_train=True, need_eval=True)
+    assert [record.turns[1].text for record in found.train] == ["red", "hi"]  # none of them is held out
+    assert [record.images for record in found.train] == [(tmp_path / "a.png",), ()]
+    assert [(record.turns[1].text, record.images) for record in found.eval] == [("blue", (tmp_path / "b.png",))]
+
+
+def test_a_folder_without_validation_holds_rows_out(tmp_path: Path) -> None:
+    write_rows(tmp_path, *(row(ASKED, word) for word in "abcd")).rename(tmp_path / "train.json")
+    found = load_records(VisionOptions(data_path=str(tmp_path), eval_dataset_size=1), False, True, True)
+    assert len(found.train) == 3 and len(found.eval) == 1
+
+
+def test_images_inside_of_a_table_are_refused_in_a_short_line(tmp_path: Path) -> None:
+    inside = row(ASKED, "red", image={"bytes": b"x" * 10_000, "path": "a.png"})
+    datasets.Dataset.from_list([inside]).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"has the image .*need a file's name or a list of them") as error:
+        read_conversations(tmp_path)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize(

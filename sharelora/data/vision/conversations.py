@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.data.chat import ROLES
-from sharelora.data.rows import Row, place, read_rows
+from sharelora.data.folders import read_table
+from sharelora.data.rows import Row, place, summary
 from sharelora.support.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -53,21 +54,24 @@ class Conversation:
 
 
 def read_conversations(
-    file: str | Path, image_folder: str | Path | None = None, need_answer: bool = True
+    source: str | Path, image_folder: str | Path | None = None, need_answer: bool = True, split: str = "train"
 ) -> list[Conversation]:
-    """Read every row of a file.
+    """Read every row of a file, or of a folder's split.
 
     Args:
-        file: LLaVA's json; JSON Lines is read too.
-        image_folder: what the images' names are relative to; by default the file's own folder.
+        source: what `read_table` takes, with rows as in LLaVA's json.
+        image_folder: what the images' names are relative to; by default the folder, or the file's own.
         need_answer: leave out a last question without an answer; otherwise it is kept, to be answered.
+        split: of a folder.
 
     Raises:
-        UserError: the first malformed row, or the first with more or fewer places for images than images.
+        UserError: see `read_table`; the first malformed row, or the first with more or fewer places for images than
+            images.
     """
-    path = Path(file).expanduser()
-    folder = path.parent if image_folder is None else Path(image_folder).expanduser()
-    rows = read_rows(path)
+    path = Path(source).expanduser()
+    own_folder = path if path.is_dir() else path.parent
+    folder = own_folder if image_folder is None else Path(image_folder).expanduser()
+    rows = read_table(path, split)
     unused = Counter(column for row in rows for column, value in row.items() if column not in COLUMNS and value)
     if unused:
         columns = ", ".join(f"{column} ({count:,} of {len(rows):,} rows)" for column, count in unused.items())
@@ -94,7 +98,9 @@ def _conversation(row: Row, where: str, folder: Path, need_answer: bool) -> Conv
 def _images(value: Any, name: str) -> list[str]:
     images = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(image, str) and image for image in images):
-        raise UserError(f"{name} has the image {value!r}; need a file's name or a list of them; correct the row")
+        raise UserError(
+            f"{name} has the image {summary(repr(value))}; need a file's name or a list of them; correct the row"
+        )
     return images
 
 

@@ -23,12 +23,14 @@ from sharelora.evaluation.batching import (
 )
 from sharelora.evaluation.beam.search import Hypothesis, SearchResult, beam_search
 from sharelora.evaluation.beam.settings import BeamSettings, processors
+from sharelora.evaluation.beam.tree import can_read_tree
 from sharelora.evaluation.generation.decoding import can_continue
 from sharelora.evaluation.key_value_cache import PromptReader
+from sharelora.evaluation.packed import packed
 from sharelora.support.errors import UserError
 
 # Beams of all prompts of a batch together; more are not faster.
-MOST_BEAMS = {"cpu": 320, "cuda": 5120}
+MOST_BEAMS = {"cpu": 640, "cuda": 5120}
 # Copies of the logits that exist at once.
 _LOGITS = 3
 
@@ -78,7 +80,7 @@ def decode(
     """
     settings.require_vocabulary(model.config.get_text_config().vocab_size)
     require_room(prompts, settings, context_length(model.config))
-    reader, whole = PromptReader(model), False
+    reader, whole, tree = PromptReader(model), False, False
     tokens = max(map(len, prompts), default=1) + settings.eval_len
     beams = most_rows(model.config, model.dtype, reader.device, tokens, _LOGITS * torch.float32.itemsize, MOST_BEAMS)
     size = BatchSize(batch_size, max(1, beams // settings.beam))
@@ -87,12 +89,14 @@ def decode(
     )
 
     def step(batch: list[int]) -> None:
-        result = search_batch(reader, [prompts[index] for index in batch], settings, pad_id, whole)
+        result = search_batch(reader, [prompts[index] for index in batch], settings, pad_id, whole, tree)
         read = sum(len(prompts[index]) for index in batch) + result.tokens
         runner.add(dict(zip(batch, result.best, strict=True)), read)
 
-    with evaluating(model):
-        whole = bool(prompts) and not can_continue(reader, max(prompts, key=len), shared=False)
+    with evaluating(model), packed(model, size.most * settings.beam):
+        sample = (tuple(max(prompts, key=len, default=())[-6:]) * 6)[:6]
+        whole = bool(sample) and not can_continue(reader, sample, shared=False)
+        tree = bool(sample) and not whole and can_read_tree(reader, sample)
         runner.run(range(len(prompts)), step)
     best = tuple(runner.results[index] for index in range(len(prompts)))
     prompt_tokens = sum(map(len, prompts))
@@ -126,6 +130,7 @@ def search_batch(
     settings: BeamSettings,
     pad_id: int,
     whole: bool = False,
+    tree: bool = False,
 ) -> SearchResult:
     """Search the best text for every prompt of one batch, through transformers' `generate`.
 
@@ -133,6 +138,7 @@ def search_batch(
         reader: the model.
         prompts, settings, pad_id: see `decode`.
         whole: read all of every beam again for every token, as the model cannot continue from a cache.
+        tree: see `beam_search`.
     """
     columns = max(map(len, prompts))
     model, device = reader.model, reader.device
@@ -157,5 +163,6 @@ def search_batch(
         logits_processor=processors(settings, columns),
         custom_generate=beam_search,
         search=settings,
+        tree=tree,
     )
     return result

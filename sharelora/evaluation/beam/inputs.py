@@ -18,6 +18,7 @@ from sharelora.data.nlg.tokens import Ids, cut_prompts
 from sharelora.evaluation.beam.arguments import BeamOptions
 from sharelora.evaluation.subject import Subject
 from sharelora.flags.parser import NO_ADAPTER
+from sharelora.memory.machine import room_for
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter
 from sharelora.models.known import MODEL_CARDS
 from sharelora.models.load import load_base, resolve_model
@@ -87,13 +88,14 @@ def load(subject: Subject, dtype: str) -> Any:
         dtype: as `--dtype`.
 
     Raises:
-        UserError: see `load_base` and `load_adapter`.
+        UserError: see `load_base` and `load_adapter`; or memory ran out.
     """
     devices = "auto" if torch.cuda.is_available() else None
-    model: Any = load_base(subject.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
-    if subject.adapter is not None:
-        model = load_adapter(model, subject.adapter)
-    return model.double() if dtype == "fp64" else model
+    with room_for(subject, "--dtype bf16"):
+        model: Any = load_base(subject.base, dtype="fp32" if dtype == "fp64" else dtype, device_map=devices)
+        if subject.adapter is not None:
+            model = load_adapter(model, subject.adapter)
+        return model.double() if dtype == "fp64" else model
 
 
 @dataclass(frozen=True)

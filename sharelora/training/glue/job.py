@@ -166,6 +166,7 @@ class GlueJob(Job[GlueArguments, TaskData]):
             "optimizer": known_optimizer(train),
             "checkpointing": train["activation_checkpointing"],
             "lora_dropout": run.adapter.dropout,
+            "share_dropout_mask": run.adapter.share_dropout_mask,
             "device": "cuda" if on_gpu(train["use_cpu"]) else "cpu",
         }
         row = {"max_seq_length": args.data.max_seq_length}

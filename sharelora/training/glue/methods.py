@@ -192,7 +192,8 @@ OTHER_SHARING = _shared("share", "what the sharing flags say")
 SHARING_FLAGS = ("share", "share_modules", "share_across", "share_groups", "share_plan")
 LOW_RANK_FLAGS = (
     *SHARING_FLAGS, *grouping.FLAGS,
-    "lora_modules", "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "enable_lora",
+    "lora_modules", "lora_r", "lora_alpha", "lora_dropout", "share_dropout_mask", "use_rslora", "use_dora",
+    "enable_lora",
 )  # fmt: skip
 
 

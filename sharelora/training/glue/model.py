@@ -12,6 +12,7 @@ from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from sharelora.convert.adapter_file import load_tensors
+from sharelora.flags.adapter import AdapterSettings
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.training.glue.base import Base
@@ -93,7 +94,7 @@ def start_from(base: Base, start: Start, settings: BuildSettings, new_head: bool
     keeps_head = _keeps_head(base, start, need, stored, new_head, training)
     weights = {name: value for name, value in stored.items() if keeps_head or not is_head(plain(name), base.head)}
     if low_rank:
-        return _attach(base, start, settings.adapter.dropout, weights)
+        return _attach(base, start, settings.adapter, weights)
     recorded = start.record.settings if start.record else {}
     model = build(base, start.method, replace(settings, **recorded))
     fresh = {name: value for name, value in trained_weights(model).items() if is_head(plain(name), base.head)}
@@ -140,11 +141,11 @@ def _check_sites(model: Any, plan: SharingPlan, source: str) -> None:
             )
 
 
-def _attach(base: Base, start: Start, dropout: float, weights: Mapping[str, Tensor]) -> Any:
+def _attach(base: Base, start: Start, adapter: AdapterSettings, weights: Mapping[str, Tensor]) -> Any:
     """Put a low-rank adapter on, and prove that every weight that is given found its place."""
     config: Any = PeftConfig.from_pretrained(str(start.folder))
     config.base_model_name_or_path, config.inference_mode = None, False
-    config.lora_dropout = dropout
+    config.lora_dropout, config.share_dropout_mask = adapter.dropout, adapter.share_dropout_mask
     if config.plan is not None:
         _check_sites(base.model, SharingPlan.from_json(config.plan), start.source)
     model = adapted(base.model, base.head, config)

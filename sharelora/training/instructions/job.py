@@ -11,9 +11,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from sharelora.data import DataModule, build_data, check_isolation, load_splits
+from sharelora.data.begin import Beginning
 from sharelora.data.mmlu import load_mmlu
 from sharelora.flags.program import start
 from sharelora.memory.advice import FlagNames
+from sharelora.models.adapter import tuned_with_begin
 from sharelora.models.context import context_of
 from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
@@ -109,10 +111,18 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
         )
         mmlu = None
         if args.mmlu.do_mmlu_eval:
+            begin = Beginning.choose(tokenizer, args.mmlu.bos, _tuned_with_begin(run))
+            logger.info("MMLU: %s", begin.line().strip())
             exam = mmlu_exam(
-                args.mmlu, tokenizer, run.base, args.data.data_seed, run.data_root, args.model.trust_remote_code
+                args.mmlu,
+                tokenizer,
+                run.base,
+                args.data.data_seed,
+                run.data_root,
+                args.model.trust_remote_code,
+                begin.ids,
             )
-            mmlu = MmluEval(exam, args.mmlu.mmlu_split)
+            mmlu = MmluEval(exam, args.mmlu.mmlu_split, begin)
         return InstructionData(
             tokenizer, module.train, module.eval, module.train_collator, module.splits.origin, module.report.to_json(),
             module, mmlu,
@@ -153,6 +163,14 @@ class InstructionJob(Job[InstructionArguments, InstructionData]):
     def files(self, session: InstructionSession) -> dict[str, Any]:
         """Return the files that a result describes."""
         return {**super().files(session), "predictions": session.run.folder / PREDICTIONS}
+
+
+def _tuned_with_begin(run: Run[InstructionArguments]) -> bool | None:
+    """Whether the rows that a run's model is tuned on, or was, begin with the begin token; None if nobody knows."""
+    if run.training:
+        return True
+    # A whole model has no file that says who tuned it.
+    return None if run.trained is None or run.args.full else tuned_with_begin(run.trained)
 
 
 JOB = InstructionJob()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
+from sharelora.data.begin import Beginning
 from sharelora.evaluation.exam_report import ExamReport, examine
 from sharelora.evaluation.exams import MMLU, PreparedExam, load_exam
 from sharelora.models.context import context_of
@@ -23,7 +24,13 @@ BEST = "eval_mmlu_accuracy"  # what --metric_for_best_model mmlu_accuracy means
 
 
 def mmlu_exam(
-    flags: MmluArguments, tokenizer: Any, base: str, seed: int, data_root: Path | None, trust_remote_code: bool = False
+    flags: MmluArguments,
+    tokenizer: Any,
+    base: str,
+    seed: int,
+    data_root: Path | None,
+    trust_remote_code: bool = False,
+    begin: Sequence[int] | None = None,
 ) -> PreparedExam:
     """Write the questions of the split that the flags name.
 
@@ -34,6 +41,7 @@ def mmlu_exam(
         seed: of the choice of questions.
         data_root: folder of local data.
         trust_remote_code: read a configuration that comes with code.
+        begin: what prompts begin with; by default the begin token, as in training.
 
     Raises:
         UserError: MMLU's data is missing, or no question fits into --mmlu_source_max_len.
@@ -50,6 +58,7 @@ def mmlu_exam(
         root=data_root,
         # A few questions that do not fit are no reason not to train.
         leave_out=True,
+        begin=begin,
     )
     rows = (prompt.ids + prompt.answers for prompt in exam.encoded)
     context.require_embeddings(tokenizer, rows, f"{len(exam.encoded):,} questions")
@@ -62,13 +71,14 @@ class MmluEval(TrainerCallback):
     Args:
         exam: the questions.
         split: its name in the metrics.
+        begin: what its prompts begin with.
 
     Attributes:
         log: takes the summary; to be set to the Trainer's `log`.
     """
 
-    def __init__(self, exam: PreparedExam, split: str) -> None:
-        self.exam, self.split = exam, split
+    def __init__(self, exam: PreparedExam, split: str, begin: Beginning) -> None:
+        self.exam, self.split, self.begin = exam, split, begin
         self.log: Callable[[dict[str, float]], None] = lambda logs: None
 
     def on_evaluate(
@@ -83,7 +93,7 @@ class MmluEval(TrainerCallback):
         """Add the accuracies to the evaluation's metrics."""
         accuracies = named(_examine_together(model, self.exam), self.split)
         if metrics is not None:
-            metrics.update(accuracies)
+            metrics.update(accuracies, prompts_begin=self.begin.to_json())
             if self.split != "test":
                 metrics[BEST] = accuracies[ACCURACY.format(self.split)]
         self.log(

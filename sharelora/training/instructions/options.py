@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sharelora.data import begin
 from sharelora.data.arguments import DataArguments
 from sharelora.flags.fields import help_field
 from sharelora.support.errors import UserError
@@ -27,6 +28,11 @@ class MmluArguments:
     mmlu_dataset: Literal["mmlu-fs", "mmlu", "mmlu-zs"] = help_field("mmlu-fs", "five-shot (fs) or zero-shot (zs)")
     max_mmlu_samples: int | None = help_field(None, "answer at most this many questions, the same at every evaluation")
     mmlu_source_max_len: int = help_field(2048, "most tokens of a question with its examples")
+    bos: Literal["auto", "always", "never"] = help_field(
+        begin.AUTO,
+        "begin token before questions of exams: always, never, or auto: as the model is tuned, else as the tokenizer "
+        "writes texts",
+    )
 
     @property
     def split(self) -> str:

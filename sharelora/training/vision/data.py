@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sharelora.data import padding_id
 from sharelora.data.context import Context
+from sharelora.data.folders import folder_splits
 from sharelora.data.vision import (
     Conversation,
     ConversationWriter,
@@ -57,11 +58,13 @@ def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval
     """
     path = data_path(options, tiny)
     records = read_conversations(path, options.image_folder)
-    held = set() if options.eval_data_path else _held_out(records, options, path)
+    own_split = path if path.is_dir() and "eval" in folder_splits(path) else None
+    eval_path = options.eval_data_path or own_split
+    held = set() if eval_path else _held_out(records, options, path)
     train = [record for index, record in enumerate(records) if index not in held]
     evaluated = [record for index, record in enumerate(records) if index in held]
-    if options.eval_data_path and need_eval:
-        evaluated = read_conversations(options.eval_data_path, options.image_folder)
+    if eval_path and need_eval:
+        evaluated = read_conversations(eval_path, options.image_folder, split="eval")
     if need_eval and not evaluated:
         raise UserError("found no rows to evaluate on; pass --eval_data_path or --eval_dataset_size, or evaluate never")
     chosen = VisionRecords(_drawn(train, options) if need_train else (), evaluated if need_eval else (), str(path))
@@ -70,7 +73,7 @@ def load_records(options: VisionOptions, tiny: bool, need_train: bool, need_eval
 
 
 def data_path(options: VisionOptions, tiny: bool) -> Path:
-    """Return the file of rows; the project's own in a tiny run that names none."""
+    """Return the file or folder of rows; the project's own in a tiny run that names none."""
     if options.data_path is None and tiny:
         from sharelora.tiny import tiny_vision_data
 

@@ -18,9 +18,11 @@ from sharelora.training.options import ModelArguments
 class VisionOptions:
     """Image-instruction data and how it is read."""
 
-    data_path: str | None = help_field(None, "image-instruction rows in LLaVA's json")
+    data_path: str | None = help_field(None, "image-instruction rows as in LLaVA's json: a file, or a folder of splits")
     image_folder: str | None = help_field(None, "what images are relative to; by default the folder of the rows")
-    eval_data_path: str | None = help_field(None, "rows to evaluate on; by default eval_dataset_size of data_path")
+    eval_data_path: str | None = help_field(
+        None, "rows to evaluate on; by default the folder's own, else eval_dataset_size of data_path"
+    )
     eval_dataset_size: int = help_field(512, "rows held out of data_path for evaluation, chosen by data_seed")
     max_train_samples: int | None = help_field(None, "train on at most this many rows, drawn with data_seed")
     model_max_length: int = help_field(2048, "most tokens of a row, those of its images included")
@@ -93,7 +95,9 @@ def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[
     """Decide what flags mean together."""
     adapter_evaluates(flags, given, notices)
     if flags.data_path is None and not flags.tiny:
-        raise UserError("found no --data_path; need rows in LLaVA's json; pass --data_path FILE, or add --tiny")
+        raise UserError(
+            "found no --data_path; need rows as in LLaVA's json; pass --data_path FILE (or a folder), or add --tiny"
+        )
     return {}
 
 

@@ -2,12 +2,12 @@
 
 What this saves over autograd on the formula: the adapter's output is added into the base's output in place, the two
 gradients of the input meet in one buffer, activations stay in the base's dtype, and sites that read the same input
-share one projection, one dropout mask and one GEMM for the gradient of their As. A dropout mask costs less than the
-matrix product that it is for.
+with the same dropout mask, or none, share one projection and one GEMM for the gradient of their As. A dropout mask
+costs less than the matrix product that it is for. Of a dropped input the input and the mask are kept: the input once
+for all sites that read it, each with a mask of its own.
 
-Backward is differentiable in turn. What forward computes and backward needs, the dropped input and h, are outputs of
-the functions that only backward uses: so torch knows how they depend on the inputs, and nothing is kept or computed
-twice.
+Backward is differentiable in turn. What forward computes and backward needs, h, is an output of the functions that
+only backward uses: so torch knows how it depends on the inputs, and it is not computed twice.
 
 Shapes: x (N, D_in) with N = B * T tokens, weight (D_out, D_in) or transposed, a (r, D_in), b (D_out, r), h (N, r).
 """
@@ -58,12 +58,8 @@ def _base_backward(dy: Tensor, weight: Tensor, transposed: bool) -> Tensor:
     return dy @ (weight.t() if transposed else weight)
 
 
-def _drop(x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the dropped input, and the same as an output of a function: None where it is the input itself."""
-    if keep is None:
-        return x, None
-    dropped = x * keep
-    return dropped, dropped
+def _drop(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep
 
 
 def _add(grad: Tensor, other: Grad) -> Tensor:
@@ -94,21 +90,20 @@ class _Adapted(Function):
         b: Tensor,
         scale: float,
         keep: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         y = base_forward(x, weight, bias, transposed)
-        dropped, output = _drop(x, keep)
-        h = dropped @ a.t()
+        h = _drop(x, keep) @ a.t()
         y.addmm_(h, b.t(), alpha=scale)
-        ctx.save_for_backward(dropped, weight, a, b, h, keep)
+        ctx.save_for_backward(x, weight, a, b, h, keep)
         ctx.scale, ctx.transposed = scale, transposed
         ctx.set_materialize_grads(False)
-        return y, h, output
+        return y, h
 
     @staticmethod
-    def backward(ctx: Any, dy: Grad, dh: Grad, dd: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
-        dropped, weight, a, b, h, keep = ctx.saved_tensors
-        if dy is None:  # only h and the dropped input were differentiated, of a backward
-            dy = dropped.new_zeros(dropped.shape[0], b.shape[0])
+    def backward(ctx: Any, dy: Grad, dh: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
+        x, weight, a, b, h, keep = ctx.saved_tensors
+        if dy is None:  # only h was differentiated, of a backward
+            dy = x.new_zeros(x.shape[0], b.shape[0])
         gh = _add((dy @ b).mul_(ctx.scale), dh)
         dx = None
         if ctx.needs_input_grad[0]:
@@ -116,36 +111,35 @@ class _Adapted(Function):
             if keep is None:
                 dx.addmm_(gh, a)
             else:
-                dx.addcmul_(_add(gh @ a, dd), keep)
-        return dx, None, None, None, gh.t() @ dropped, _grad_b(dy, h, ctx.scale), None, None
+                dx.addcmul_(gh @ a, keep)
+        return dx, None, None, None, gh.t() @ _drop(x, keep), _grad_b(dy, h, ctx.scale), None, None
 
 
 class _Down(Function):
-    """Sites that read the same input: all their h = A drop(x) in one GEMM, all their dA in one GEMM."""
+    """Sites that read the same input with one mask: all their h = A drop(x) in one GEMM, all their dA in one GEMM."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *matrices: Tensor) -> tuple[Tensor, ...]:
         ranks = [a.shape[0] for a in matrices]
-        dropped, output = _drop(x, keep)
-        ctx.save_for_backward(dropped, keep, *matrices)
+        ctx.save_for_backward(x, keep, *matrices)
         # A site that was not called has no gradient, rather than one of zeros.
         ctx.set_materialize_grads(False)
-        return (output, *(dropped @ _stacked(matrices).t()).split(ranks, dim=1))
+        return (_drop(x, keep) @ _stacked(matrices).t()).split(ranks, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, dd: Grad, *grads: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
-        dropped, keep, *matrices = ctx.saved_tensors
-        if dd is None and all(grad is None for grad in grads):
+    def backward(ctx: Any, *grads: Grad) -> tuple[Grad, ...]:  # type: ignore[override]
+        x, keep, *matrices = ctx.saved_tensors
+        if all(grad is None for grad in grads):
             return (None,) * (2 + len(grads))
         pairs = zip(grads, matrices, strict=True)
-        given = [dropped.new_zeros(dropped.shape[0], a.shape[0]) if g is None else g for g, a in pairs]
+        given = [x.new_zeros(x.shape[0], a.shape[0]) if g is None else g for g, a in pairs]
         gh = given[0] if len(given) == 1 else torch.cat(given, dim=1)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = _add(gh @ _stacked(matrices), dd)
+            dx = gh @ _stacked(matrices)
             if keep is not None:
                 dx.mul_(keep)
-        da = (gh.t() @ dropped).split([a.shape[0] for a in matrices])
+        da = (gh.t() @ _drop(x, keep)).split([a.shape[0] for a in matrices])
         return (dx, None, *(None if grad is None else part for grad, part in zip(grads, da, strict=True)))
 
 
@@ -201,7 +195,7 @@ def down(x: Tensor, matrices: list[Tensor], keep: Tensor | None = None) -> tuple
     Returns:
         One h of shape (N, r_i) per matrix.
     """
-    return _Down.apply(_flat(x), None if keep is None else _flat(keep), *matrices)[1:]
+    return _Down.apply(_flat(x), None if keep is None else _flat(keep), *matrices)
 
 
 def up(x: Tensor, base: Base, h: Tensor, b: Tensor, scale: float) -> Tensor:
