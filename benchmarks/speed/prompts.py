@@ -96,7 +96,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for precision in precisions:
         for size in sizes:
             if args.model:
-                base: Any = load_base(args.model, dtype=precision).to(device)
+                loaded: Any = load_base(args.model, dtype=precision)
+                base = loaded.to(device)
             else:
                 base = build_base(stack_config(args.hidden, args.layers, size), device, dtypes[precision])
             vocab = base.config.get_text_config().vocab_size
