@@ -38,7 +38,7 @@ NAMES, CLASSES = "names of parameters, which are the bank's", "names of classes"
 WORDS = "other words of the same refusal"
 TYPES, PATTERN = "an error of types that cannot occur", "layers_pattern alone, which has a meaning of its own"
 REASONS = (
-    Reason(NAMED, r"(\w+) does not go with ShareLoRA"),
+    Reason(NAMED, r"([\w-]+) does not go with ShareLoRA"),
     Reason(NAMED, r"(init_lora_weights='\w+') is not supported"),
     Reason(NAMED, r"(LoRA-FA) needs an A and a B of its own"),
     Reason(NAMED, r"(reduce_intruder_dimension) does not go with"),

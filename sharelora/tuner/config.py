@@ -228,9 +228,6 @@ class ShareLoraConfig(LoraConfig):
         # As PeftConfigMixin.save_pretrained, which does not write atomically: a set as a list, keys in order.
         data = self.to_dict()
         data["auto_mapping"] = kwargs.get("auto_mapping_dict") or data["auto_mapping"]
-        # A field younger than the format is left out at its default, so that adapters without it are written as before.
-        if not self.share_dropout_mask:
-            del data["share_dropout_mask"]
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
         write_json(Path(save_directory) / CONFIG_FILE, ordered)
 
