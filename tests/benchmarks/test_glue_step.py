@@ -96,6 +96,7 @@ def test_the_default_is_roberta_base() -> None:
     assert (quick.hidden, quick.layers) == (128, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_a_measurement_has_all_its_fields() -> None:
     result = glue_step.measure(given())

@@ -105,6 +105,7 @@ def test_what_does_not_fit_into_the_time_is_skipped_and_named(context: Context) 
     assert gpu_memory.memory(context, Deadline.after(0), nf4=False)["skipped"] == ["peft", "none", "a", "ab"]
 
 
+@pytest.mark.slow
 def test_the_most_important_loads_come_first_within_the_time(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([5.0, 5.0, 0.0])
     monkeypatch.setattr(Deadline, "left", property(lambda self: next(moments)))

@@ -61,6 +61,7 @@ def test_the_watch_measures_updates_alone_and_goes_on(tmp_path: Path, monkeypatc
     assert again.windows == [first]
 
 
+@pytest.mark.slow
 def test_the_document_has_a_column_for_each_eighth(tmp_path: Path) -> None:
     found = windows([5e8] * 16)
     text = compose({**report.facts("soak", {}), "windows": found}, "--tiny")

@@ -228,6 +228,7 @@ def test_the_default_is_the_configuration_of_the_goal() -> None:
     assert (quick.hidden, quick.layers, quick.memory) == (256, 3, False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_a_measurement_has_all_its_fields() -> None:
     result = train_step.measure(given("--dtype", "fp32,bf16", "--dropout", "0.1", "--no-memory"))

@@ -46,6 +46,7 @@ def test_every_exported_module_has_one_a_and_one_b_of_one_rank(tmp_path: Path) -
     assert sum(shape.numel() for shape in shapes.values()) == done.elements
 
 
+@pytest.mark.slow
 def test_a_process_without_this_library_reads_the_export(tmp_path: Path) -> None:
     base, adapter, expected = saved(tmp_path, "thirds")
     export_lora(adapter, tmp_path / "plain")

@@ -111,6 +111,7 @@ print(type(model.base_model).__name__, "loaded by", type(sys.modules["peft"].__s
     assert "gemm_4bit" not in out or imports.startswith("import peft")
 
 
+@pytest.mark.slow
 def test_peft_knows_the_adapters_if_transformers_imports_it(adapter: Path) -> None:
     program = f"""
 import sys
@@ -230,6 +231,7 @@ def test_an_old_package_has_the_modules_that_kept_their_names() -> None:
         importlib.import_module("sharelora.nothing")
 
 
+@pytest.mark.slow
 def test_names_of_modules_that_are_packages_now() -> None:
     lines = """
 import sharelora.cli.commands, sharelora.convert.compression, sharelora.memory.estimator

@@ -167,6 +167,7 @@ def test_without_matplotlib_it_is_said(
 # What is gone on from
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_goes_on_and_comes_to_the_same(
     finished: Path, model: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

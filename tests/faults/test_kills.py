@@ -57,6 +57,7 @@ def kill_often(worker: Worker, words: list[str], whole: Path, tmp_path: Path, se
         runs += 1
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_nothing(worker: Worker, words: list[str], whole: Path, tmp_path: Path) -> None:
     kill_often(worker, words, whole, tmp_path, seed=1, kills=10)
 

@@ -14,6 +14,7 @@ from faulty import KILLED, Worker, last_step, nothing_damaged, same_end
 STEP, EVALUATION = "on_step_begin", "on_prediction_step"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "where", "count", "step"),
     [

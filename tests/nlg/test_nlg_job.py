@@ -91,6 +91,7 @@ def test_a_finished_run_is_evaluated_not_trained_again(job: Job) -> None:
         job("--lr", "0.1")
 
 
+@pytest.mark.slow
 def test_an_adapter_can_be_evaluated_and_trained_on(job: Job, tmp_path: Path) -> None:
     args, first = job()
     place = ("--adapter", str(args.output_dir), "--work_dir")
@@ -107,6 +108,7 @@ def test_rank_zero_tunes_every_weight(job: Job) -> None:
     assert (args.output_dir / "model" / "model.safetensors").is_file() and result(args)["plan"] == {}
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing(job: Job, tmp_path: Path) -> None:
     """Unlike in LoRA's script, where warm-up and schedule count batches: here they count updates."""
     fixed = "--lora_dropout 0 --train_sampling_strategy sequential --max_step 6 --lr 1e-3".split()
@@ -159,6 +161,7 @@ def test_the_schedule_is_on_the_optimizer_that_the_engine_gives(job: Job, monkey
     assert schedules[0].lr_lambdas[0](1) == 0.5
 
 
+@pytest.mark.slow
 def test_files_of_ids_train_as_their_text_does(job: Job, rows_file: Path, tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "vocab")
     encode(tokenizer, rows_file, tmp_path / "ids.jsonl", add_bos=True, add_eos=True)
@@ -173,6 +176,7 @@ def test_files_of_ids_train_as_their_text_does(job: Job, rows_file: Path, tmp_pa
         job("--train_data", str(tmp_path / "bad.jsonl"), "--work_dir", str(tmp_path / "bad"))
 
 
+@pytest.mark.slow
 def test_the_loss_can_be_on_the_inputs_too(job: Job, tmp_path: Path) -> None:
     _, text = job()
     _, both = job("--obj", "jlm", "--work_dir", str(tmp_path / "jlm"))

@@ -13,6 +13,7 @@ MORE = ("--max_train_samples", "48", "--num_train_epochs", "2", "--reg_loss_wgt"
 FILES = {"share_ab": "adapter_model.safetensors", "houlsby": "trained.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "where"),
     [("share_ab", "on_step_begin"), ("share_ab", "on_prediction_step"), ("houlsby", "on_step_begin")],

@@ -98,6 +98,7 @@ def test_the_epochs_of_a_result_are_named_for_what_they_are(job: Run, tmp_path: 
     assert files["eval_matthews_correlation"] == dev[found["selected_epoch"]] and files["weights"] == "selected"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "pick"), [("loss", min), slow("matthews_correlation", max)])
 def test_the_kept_weights_are_those_of_the_chosen_epoch(job: Run, tmp_path: Path, metric: str, pick: Any) -> None:
     rising = ("--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "28", "--learning_rate", "1")
@@ -124,6 +125,7 @@ def test_mnli_is_evaluated_and_predicted_in_two_halves(job: Run, tmp_path: Path)
     assert lines[0] == "index\tprediction" and lines[1].split("\t")[1] in ("entailment", "neutral", "contradiction")
 
 
+@pytest.mark.slow
 def test_scores_are_learned_and_written_as_scores(job: Run, tmp_path: Path) -> None:
     found = job("--task_name", "stsb", "--do_train", "--do_predict", "--num_train_epochs", "5", "--method", "full")
     assert found["dev_pearson_selected"] > 0.5 and found["dev_loss_last"] < found["course"][0]["dev_loss"]
@@ -133,6 +135,7 @@ def test_scores_are_learned_and_written_as_scores(job: Run, tmp_path: Path) -> N
     assert all(0 <= float(line.split("\t")[1]) <= 5 and len(line.split(".")[1]) == 3 for line in lines)
 
 
+@pytest.mark.slow
 def test_predictions_are_in_the_order_of_the_rows(job: Run, sessions: list[Any], tmp_path: Path) -> None:
     """Rows are evaluated from long to short; each prediction is that of its row alone."""
     job("--method", "full", "--task_name", "sst2", "--num_train_epochs", "8", "--learning_rate", "3e-3", "--do_predict",
@@ -191,6 +194,7 @@ def test_other_encoders_train_their_query_and_value_and_their_head(job: Run, tmp
     assert again["dev_loss"] == pytest.approx(found["dev_loss_selected"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_another(job: Run, tmp_path: Path) -> None:
     out = [tmp_path / name for name in "abc"]
     for folder, seed in zip(out, "112", strict=True):
@@ -237,6 +241,7 @@ def test_a_finished_run_is_evaluated_and_not_trained_again(job: Run, tmp_path: P
             job(*more, "--max_seq_length", "16")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_any_method_can_be_evaluated(job: Run, tmp_path: Path) -> None:
     for method in ("share_a", "bitfit", "full"):
         out = tmp_path / method
@@ -256,6 +261,7 @@ def test_without_checkpoints_and_held_out_rows_the_last_epoch_is_kept(job: Run, 
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_changes_nothing(job: Run, tmp_path: Path) -> None:
     """transformers' classifiers and its Trainer together make gradients larger with accumulation; here two halves of a
     batch, also of unequal size, are the whole."""

@@ -94,6 +94,7 @@ def test_saving_after_an_evaluation_and_loading_gives_the_same_logits(
     assert (encoder / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["share_a", "bitfit"])
 def test_a_head_of_another_shape_is_left_out_with_consent_and_a_word(
     job: Run, sessions: list[GlueSession], tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str

@@ -47,6 +47,7 @@ def train_and_evaluate(variant: str, precision: str, folder: Path) -> dict[str, 
     return {path.name: json.loads((path / "result.json").read_text()) for path in (train, score)}
 
 
+@pytest.mark.slow
 def test_share_trains_and_is_scored_by_the_scripts_alone(tmp_path: Path) -> None:
     results = train_and_evaluate("share", "full", tmp_path)
     plan = results["share"]["plan"]

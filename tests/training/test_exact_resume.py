@@ -93,6 +93,7 @@ def test_a_damaged_best_checkpoint_is_said_before_anything_is_trained(job: Job) 
     assert (out / "completed").exists()
 
 
+@pytest.mark.slow
 def test_patience_is_counted_over_interruptions(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that stops early stops at the same update, and stays stopped."""
     own = runner.open_session

@@ -20,6 +20,7 @@ from sharelora.training.trainer import ShareTrainer
 ADAPTER = "adapter_model/adapter_model.safetensors"
 
 
+@pytest.mark.slow
 def test_stopped_in_every_update_it_is_the_same_run(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"max_steps": "3", "eval_strategy": "steps", "eval_steps": "2", "lora_dropout": "0.1"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
