@@ -126,7 +126,7 @@ def test_another_base_is_refused_for_a_merge(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made for another model: for model.layers.0.self_attn.q_proj .*\(32, 32\)"):
         merge(tmp_path / "other", adapter, tmp_path / "merged")
     llama(layers=2).save_pretrained(tmp_path / "shallow")
-    with pytest.raises(UserError, match=r"this one lacks, of its plan \w+, model.layers.2.self_attn.q_proj \(32 to 32\); "):
+    with pytest.raises(UserError, match=r"this one lacks, .* model.layers.2.self_attn.q_proj \(32 to 32\); "):
         merge(tmp_path / "shallow", adapter, tmp_path / "merged")
 
 
