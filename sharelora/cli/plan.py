@@ -10,6 +10,7 @@ from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.parser import Parser
 from sharelora.flags.sharing import adapter_settings, add_share_flags
 from sharelora.models.known import meta_model
+from sharelora.models.outlines import outlined_sites
 from sharelora.plan.budget import RULES, Budget, fits, module_sets, recommend, render
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
@@ -65,12 +66,19 @@ def run_plan(args: argparse.Namespace) -> None:
     budget = Budget(args.max_params, args.max_file) if args.max_params or args.max_file else None
     if budget is not None and args.share_plan:
         raise UserError("found --share_plan and a budget; a plan has its ranks already; drop one of them")
-    settings, model = named_model(args)
+    settings = adapter_settings(args)
+    # Only what a whole model alone can tell is asked of one.
+    plain = settings.enabled is None and settings.measured is None
+    sites = outlined_sites(args.model, settings.modules) if plain else None
+    if sites is None:
+        settings, model = named_model(args)
+        settings.check(model)
+        sites = settings.sites(model)
     if budget is None:
-        plan = settings.plan(model)
+        plan = settings.plan_of(sites)
         print(plan.table())
     else:
-        text, plan = plans_within(args, settings, model, budget)
+        text, plan = plans_within(args, settings, sites, budget)
         print(text)
     if args.json:
         write_json(args.json, plan.to_json())
@@ -88,14 +96,14 @@ def named_model(args: argparse.Namespace) -> tuple[AdapterSettings, nn.Module]:
 
 
 def plans_within(
-    args: argparse.Namespace, settings: AdapterSettings, model: nn.Module, budget: Budget
+    args: argparse.Namespace, settings: AdapterSettings, sites: list[Site], budget: Budget
 ) -> tuple[str, SharingPlan]:
     """Find the plans that fit; sharing, modules and rank given on the command line are not varied.
 
     Args:
         args: the command line.
         settings: the adapter that it describes.
-        model: on the meta device.
+        sites: of the model.
         budget: the most parameters and bytes.
 
     Returns:
@@ -106,7 +114,6 @@ def plans_within(
     """
     defaults = Parser()
     add_share_flags(defaults)
-    sites = settings.sites(model)
     modules_are_fixed = args.lora_modules != defaults.get_default("lora_modules")
     sets: dict[str, list[Site]] = {args.lora_modules: sites} if modules_are_fixed else module_sets(sites)
     rules = _rules(args, settings)

@@ -92,9 +92,24 @@ class AdapterSettings:
         Raises:
             UserError: settings that do not fit the model, or groups that are still to be measured.
         """
+        self.check(model)
+        return self.plan_of(self.sites(model))
+
+    def check(self, model: nn.Module) -> None:
+        """Make sure that the measured groups, if any, are of this model.
+
+        Raises:
+            UserError: they are of another.
+        """
         if self.measured is not None:
             self.measured.check(getattr(model, "config", None))
-        sites = self.sites(model)
+
+    def plan_of(self, sites: list[Site]) -> SharingPlan:
+        """Return the plan of sites.
+
+        Raises:
+            UserError: settings that do not fit them, or groups that are still to be measured.
+        """
         if isinstance(self.sharing, SharingRule):
             return SharingPlan.build(sites, self.sharing, self.rank)
         return plan_from_rows(self.sharing, sites, self.r)
