@@ -124,13 +124,15 @@ def _rival(
     """Run CTranslate2 with both of its stops; the conversion is not timed."""
     import torch
 
-    from benchmarks.speed import ctranslate2_beam as rival
+    from benchmarks.speed.ctranslate2_beam import make_importable
+    from sharelora.evaluation.beam import ctranslate2 as rival
 
-    library, prompts = rival.load_library(Path(args.packages) / "ctranslate2"), [subject.prompts[i] for i in inputs]
-    with rival.generator(library, subject.model, subject.settings.eos_ids[0], torch.get_num_threads()) as opened:
+    make_importable(Path(args.packages) / "ctranslate2")
+    prompts = [subject.prompts[i] for i in inputs]
+    with rival.opened(subject.model, subject.settings.eos_ids[0], torch.get_num_threads()) as generator:
 
         def run(patience: float) -> Callable[[], list[Any]]:
-            return lambda: rival.search(opened, prompts, subject.settings, patience)
+            return lambda: rival.search(generator, prompts, subject.settings, patience)
 
         stops = {"ctranslate2": rival.NO_STOP, "ctranslate2, stops early": rival.OWN_STOP}
         return {name: _timed(name, inputs, run(stop), rows(inputs), subject.count) for name, stop in stops.items()}

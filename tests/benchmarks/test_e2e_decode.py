@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.harness import machine
-from benchmarks.speed import ctranslate2_beam, decoded, e2e_decode
+from benchmarks.speed import decoded, e2e_decode
 from benchmarks.speed.upstream_beam import upstream_search
 from sharelora import UserError
 from sharelora.evaluation.beam.decoding import decode
@@ -115,32 +114,6 @@ def test_the_report_of_a_whole_comparison(
         and "(extrapolated)" in text
         and "x as fast as upstream (at least 100)" in text
     )
-
-
-def test_the_rival_finds_our_texts_where_none_ends_early(model: Any) -> None:
-    library = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
-    settings = BeamSettings(ENDS, beam=3, eval_len=6, min_length=6, length_penalty=0.8, no_repeat_ngram_size=2)
-    ours = decode(model, prompts(4), settings, 0).best
-    with ctranslate2_beam.generator(library, model, 3, 1) as opened:
-        for stop in (ctranslate2_beam.NO_STOP, ctranslate2_beam.OWN_STOP):
-            theirs = ctranslate2_beam.search(opened, prompts(4), settings, stop)
-            assert [text.ids for text in theirs] == [text.ids for text in ours]
-            assert [text.score for text in theirs] == pytest.approx([text.score for text in ours], abs=1e-4)
-
-
-def test_the_rival_is_given_prompts_of_one_length_at_a_time(model: Any) -> None:
-    batches = []
-
-    class Opened:
-        def generate_batch(self, rows: list[list[str]], **options: Any) -> list[Any]:
-            assert len({len(row) for row in rows}) == 1 and options["max_length"] == 6
-            batches.append(len(rows))
-            found = [SimpleNamespace(sequences_ids=[[len(row), int(row[0])]], scores=[-1.0]) for row in rows]
-            return [SimpleNamespace(result=lambda one=one: one) for one in found]
-
-    rows = [[9, 9], [8], *[[index, 0] for index in range(20)], [7]]
-    found = ctranslate2_beam.search(Opened(), rows, BeamSettings(ENDS, beam=2, eval_len=6), 1.0)
-    assert batches == [2, 8, 8, 5] and [text.ids for text in found] == [(len(row), row[0]) for row in rows]
 
 
 def test_the_rival_is_given_the_inputs_whose_length_is_the_most_common() -> None:

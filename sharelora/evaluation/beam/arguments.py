@@ -19,6 +19,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("platform", "local_rank", "rank", "device", "world_size"), dropped(_PROCESSES)),
     "random_seed": dropped("beam search is not random"),
 }
+# The engine of the project, whose texts are upstream's.
+OWN = "own"
 # Other names of flags.
 ALIASES = {
     "model_name_or_path": ("model",),
@@ -44,6 +46,11 @@ class ModelOptions:
 class SearchOptions:
     """The flags of the beam search."""
 
+    engine: str = help_field(
+        OWN,
+        "own finds upstream's texts; ctranslate2, for GPT-2 on a CPU, may stop before it has",
+        choices=(OWN, "ctranslate2"),
+    )
     beam: int = help_field(1, "texts kept per input and step")
     seq_len: int = help_field(512, "most tokens of input and text together")
     eval_len: int = help_field(256, "most tokens of a text")

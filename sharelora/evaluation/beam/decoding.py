@@ -45,13 +45,13 @@ class Decoded:
     Args:
         best: in the order of the prompts.
         prompt_tokens: tokens of all prompts; each was read once.
-        beam_tokens: tokens of beams that the model has read.
+        beam_tokens: tokens of beams that the model has read; None where an engine does not count them.
         batch_size: the largest batch.
     """
 
     best: tuple[Hypothesis, ...]
     prompt_tokens: int
-    beam_tokens: int
+    beam_tokens: int | None
     batch_size: int
 
 

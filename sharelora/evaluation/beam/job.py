@@ -12,13 +12,15 @@ from typing import Any
 
 from sharelora.data.nlg.token_files import text_of
 from sharelora.data.tokenise import padding_id
-from sharelora.evaluation.beam.arguments import BeamOptions
+from sharelora.evaluation.beam import ctranslate2
+from sharelora.evaluation.beam.arguments import OWN, BeamOptions
 from sharelora.evaluation.beam.decoding import Decoded, decode, require_room
 from sharelora.evaluation.beam.inputs import Prompts, end_tokens, load, load_prompts, locate
 from sharelora.evaluation.beam.search import Hypothesis
 from sharelora.evaluation.beam.settings import BeamSettings
 from sharelora.evaluation.store import Store
 from sharelora.evaluation.subject import Subject, data_root
+from sharelora.models.known import model_config
 from sharelora.models.load import load_tokenizer
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.progress import Progress
@@ -77,7 +79,9 @@ class DecodingJob:
         """Return everything that decides the texts; the batch size does not."""
         options = self.options
         facts = {**self.subject.fingerprint(), **self.prompts.fingerprint()}
-        return {**facts, "seq_len": options.seq_len, "dtype": options.dtype, **self.settings.data()}
+        # Files of before engines could be chosen stay valid.
+        other = {} if options.engine == OWN else {"engine": options.engine}
+        return {**facts, "seq_len": options.seq_len, "dtype": options.dtype, **self.settings.data(), **other}
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,19 @@ class DecodingResult:
         }
         if self.decoded is None:
             return metrics
-        seconds = max(self.seconds, 1e-9)
+        seconds, read = max(self.seconds, 1e-9), self.decoded.beam_tokens
+        counted = (
+            {}
+            if read is None
+            else {
+                "beam_tokens": read,
+                "tokens_per_second": (self.decoded.prompt_tokens + read) / seconds,
+            }
+        )
         return {
             **metrics,
+            **counted,
             "prompt_tokens": self.decoded.prompt_tokens,
-            "beam_tokens": self.decoded.beam_tokens,
-            "tokens_per_second": (self.decoded.prompt_tokens + self.decoded.beam_tokens) / seconds,
             "inputs_per_second": len(self.decoded.best) / seconds,
             "batch_size": self.decoded.batch_size,
             "peak_memory_bytes": peak_memory(),
@@ -180,6 +191,8 @@ def prepare(options: BeamOptions) -> DecodingJob:
     )
     settings.require_vocabulary(len(tokenizer))
     assert options.data is not None, "`parse` sees to it"
+    if options.engine != OWN:
+        ctranslate2.require(model_config(subject.base).model_type, settings, options.dtype)
     root = data_root(options.data_root, options.tiny)
     prompts = load_prompts(tokenizer, options.data, options.split, options.seq_len, options.eval_len, root)
     rows = sum(map(len, prompts.rows))
@@ -201,15 +214,17 @@ def search_missing(job: DecodingJob, store: HypothesisStore) -> DecodingResult:
         logger.info("%s of %s inputs are done", f"{known:,}", f"{count:,}")
         model = load(job.subject, job.options.dtype)
         began, plan = time.perf_counter(), plan_facts(model)
-        decoded = decode(
-            model,
-            [job.prompts.ids[index] for index in missing],
-            job.settings,
-            padding_id(job.tokenizer, job.subject.reads()),
-            job.options.batch_size,
-            keep=lambda new: store.add({missing[index]: text for index, text in new.items()}),
-            listener=Progress("beam search", bar=24),
-        )
+        prompts = [job.prompts.ids[index] for index in missing]
+
+        def keep(new: Mapping[int, Hypothesis]) -> None:
+            store.add({missing[index]: text for index, text in new.items()})
+
+        listener = Progress("beam search", bar=24)
+        if job.options.engine == OWN:
+            pad_id = padding_id(job.tokenizer, job.subject.reads())
+            decoded = decode(model, prompts, job.settings, pad_id, job.options.batch_size, keep, listener)
+        else:
+            decoded = ctranslate2.decode(model, prompts, job.settings, keep, listener)
         seconds = time.perf_counter() - began
     else:
         logger.info("all %s texts are there already: %s", f"{count:,}", store.path)
