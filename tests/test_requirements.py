@@ -17,7 +17,7 @@ PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
 EVALUATE_MODULES = ROOT / "sharelora" / "metrics" / "modules"
 
 # Large, and used by one benchmark, engine or flag alone: whoever wants that installs it.
-NOT_INSTALLED = {"deepspeed", "lm-eval", "torchvision", "vllm"}
+NOT_INSTALLED = {"ctranslate2", "deepspeed", "lm-eval", "torchvision", "vllm"}
 
 
 def pins(name: str) -> dict[str, str]:
