@@ -59,16 +59,17 @@ def on_own_base(adapter: Adapter, name: str | Path | None) -> Adapter:
         UserError: a base that is named and not there.
     """
     source = name or adapter.config.get("base_model_name_or_path")
+    others: list[tuple[nn.Module, set[str]]] = []
     try:
-        models = list(meta_models(str(source), adapter.config.get("task_type"))) if source else []
+        for model in meta_models(str(source), adapter.config.get("task_type")) if source else ():
+            own = {path for path, _ in model.named_modules()}
+            if adapter.plan.by_path.keys() <= own:
+                return adapter  # before the model is built in further classes
+            others.append((model, own))
     except UserError:
         if name:
             raise
-        models = []
-    paths = [{path for path, _ in model.named_modules()} for model in models]
-    if any(adapter.plan.by_path.keys() <= own for own in paths):
-        return adapter
-    for model, own in zip(models, paths, strict=True):
+    for model, own in others:
         with suppress(UserError):  # reading the export back says what is wrong with the base
             return on_base(adapter, model, own)
     return adapter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,24 @@ def ran_out(error: BaseException, need: str, advice: str) -> UserError:
 
 
 @contextmanager
+def memory_errors(words: Callable[[], tuple[str, str]]) -> Iterator[None]:
+    """Turn an error of the block that says that memory ran out into one line.
+
+    Args:
+        words: what is needed and what to do, asked for only then; see `ran_out`.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ran_out(error, *words()) from error
+
+
+@contextmanager
 def room_for(name: object, flag: str) -> Iterator[None]:
     """Turn an error of a block that loads a model into one line, if it says that memory ran out.
 
@@ -50,13 +68,9 @@ def room_for(name: object, flag: str) -> Iterator[None]:
     Raises:
         UserError: memory ran out.
     """
-    try:
+    advice = f"use {flag}, a smaller model, or a device with more memory"
+    with memory_errors(lambda: (f"more to load {name}", advice)):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        advice = f"use {flag}, a smaller model, or a device with more memory"
-        raise ran_out(error, f"more to load {name}", advice) from error
 
 
 @dataclass(frozen=True)

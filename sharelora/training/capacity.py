@@ -13,7 +13,7 @@ from sharelora.flags.adapter import AdapterSettings
 from sharelora.memory import advice as remedies
 from sharelora.memory.advice import Change, FlagNames
 from sharelora.memory.estimator import FACTORED, STATES, Estimate, estimate
-from sharelora.memory.machine import Machine, machine, out_of_memory, ran_out
+from sharelora.memory.machine import Machine, machine, memory_errors
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.trainer.devices import choose_optimizer, processes
@@ -118,11 +118,11 @@ def explained(outlook: Outlook | None, names: FlagNames) -> Iterator[None]:
     Raises:
         UserError: memory ran out.
     """
-    try:
+
+    def words() -> tuple[str, str]:
+        if outlook is None:
+            return "less", names.general()
+        return f"about {outlook.need.describe()}", outlook.advice() or names.general()
+
+    with memory_errors(words):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        advice = outlook.advice() if outlook is not None else ""
-        need = f"about {outlook.need.describe()}" if outlook is not None else "less"
-        raise ran_out(error, need, advice or names.general()) from error

@@ -159,13 +159,10 @@ def refuse_experts(model: nn.Module, target_modules: str | Iterable[str]) -> Non
         if stacks:
             _warn_of(stacks)
         return
+    pattern = target_modules if isinstance(target_modules, str) else None
     for stack in stacks:
         for path in stack.layers:
-            if (
-                re.fullmatch(target_modules, path)
-                if isinstance(target_modules, str)
-                else any(_means(name, [path]) for name in target_modules)
-            ):
+            if re.fullmatch(pattern, path) if pattern else any(_means(name, [path]) for name in target_modules):
                 raise UserError(
                     f"found {path.rpartition('.')[2]}, which means experts of this model: {stack.path} is a parameter; "
                     "need layers; name others, whole paths, or re:PATTERN that no expert has, or all"
