@@ -173,7 +173,7 @@ def _run_once(source: str, test: str | None, limits: Limits, mode: Mode) -> Verd
             return Verdict(None, str(error))
         verdict = Supervisor(process, limits).watch()
         if verdict.status == "killed" and group.out_of_memory():
-            return Verdict("memory", "all of its processes and files together took more memory than allowed")
+            return Verdict("memory", "all of its processes and files together took more than allowed")
         return verdict
 
 

@@ -76,18 +76,20 @@ class Program:
         try:
             if "value" in reply:
                 return decode(reply["value"])
-            if "raised" in reply:
-                kinds, text, line, arguments = reply["raised"]
-                where = "" if line is None else f" (line {int(line)} of the program)"
-                kind = str(kinds[0]).rpartition(".")[2]
-                self.blame = STATUS.get(kind, "error"), f"{kind}: {text}{where}"
-                self.raised = _as_exception([str(kind) for kind in kinds], decode(arguments), str(text))
-            else:
-                self.lost = Lost("unjudged", f"the program returned {reply['unsent']}")
+            if "unsent" in reply:
+                raise Lost("unjudged", f"the program returned {reply['unsent']}")
+            kinds, text, line, arguments = reply["raised"]
+            where = "" if line is None else f" (line {int(line)} of the program)"
+            kind = str(kinds[0]).rpartition(".")[2]
+            self.blame = STATUS.get(kind, "error"), f"{kind}: {text}{where}"
+            self.raised = _as_exception([str(kind) for kind in kinds], decode(arguments), str(text))
+        except Lost as lost:
+            self.lost = lost
+            raise
         except Exception as error:
             self.lost = _refused(error)
             raise self.lost from None
-        raise self.lost or self.raised
+        raise self.raised
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """Have the program do something; see `worker.ANSWERS`."""

@@ -34,6 +34,7 @@ FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "Ellipsis": (type(...), lambda value: None, lambda parts: ...),
     "NotImplemented": (type(NotImplemented), lambda value: None, lambda parts: NotImplemented),
 }
+DATE, TIME = ("year", "month", "day"), ("hour", "minute", "second", "microsecond", "tzinfo")
 # Classes of the standard library's modules, which are loaded only if the program has loaded them: the class -> its
 # module, and the arguments, without and with names, that make a value again. A class comes before those it is derived
 # from.
@@ -49,7 +50,6 @@ CLASSES: dict[str, tuple[str, Callable[[Any], tuple[list[Any], dict[str, Any]]]]
     "UUID": ("uuid", lambda value: ([value.hex], {})),
     "array": ("array", lambda value: ([value.typecode, value.tolist()], {})),
 }
-DATE, TIME = ("year", "month", "day"), ("hour", "minute", "second", "microsecond", "tzinfo")
 
 
 class CannotBeSent(TypeError):
