@@ -6,12 +6,14 @@ import argparse
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sharelora.flags.paths import expand_home
 from sharelora.support.errors import UserError
+from sharelora.support.secrets import keep_words
 from sharelora.support.text import nearest
 
 TRUE = ("true", "yes", "1", "on")
@@ -168,7 +170,11 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.nargs in ("+", "*")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read the flags that this parser knows; in those that name files, `~` is the home folder."""
+        """Read the flags that this parser knows; in those that name files, `~` is the home folder.
+
+        Secrets among the words are hidden from now on.
+        """
+        keep_words(sys.argv[1:] if args is None else args)
         values, rest = super().parse_known_args(args, namespace)
         expand_home(values)
         return values, rest
