@@ -91,7 +91,7 @@ class RunArguments:
     )
     resume_anyway: bool = help_field(
         False,
-        "continue from a checkpoint, or evaluate what was trained, although settings that decide the result changed",
+        "continue from a checkpoint, or evaluate what was trained, although settings, base, tokenizer or rows changed",
     )
     on_nan: Literal["stop", "skip"] = help_field(
         "stop", "what to do where a loss or gradient is NaN or infinite: stop, or skip the update and count it"
