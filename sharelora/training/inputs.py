@@ -104,7 +104,7 @@ def require_same_inputs(checkpoint: Path, now: dict[str, str], anyway: bool) -> 
     if not anyway:
         raise UserError(
             f"{checkpoint} was trained with other inputs of the same name: {words}; need the same; put them back, "
-            "choose another --output_dir, --overwrite_output_dir to start again, or --resume_anyway to continue with the "
+            "choose another --output_dir, --overwrite_output_dir to start again, or --resume_anyway to go on with the "
             "new ones"
         )
     logger.warning("continuing with other inputs than %s has: %s", checkpoint, words)
