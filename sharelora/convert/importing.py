@@ -20,6 +20,7 @@ from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
+from sharelora.support.finite import require_finite
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import WEIGHTS_FILE
 
@@ -221,7 +222,11 @@ def write_adapter(
         bank: matrix name -> tensor.
         heads: other trained weights, under their names in the file.
         config: with its plan.
+
+    Raises:
+        UserError: a tensor has NaN or infinite numbers.
     """
-    tensors = {BANK_PREFIX + name: matrix for name, matrix in bank.items()}
-    save_file({**tensors, **heads}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    tensors = {**{BANK_PREFIX + name: matrix for name, matrix in bank.items()}, **heads}
+    require_finite(tensors, "what was made of it", "nothing is written; train or convert the source again")
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(folder))

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sharelora.flags.parser import Parser, positive
+from sharelora.flags.parser import Parser, number, positive
 from sharelora.layer_groups.grouping import EXPANSIONS, NONE, Grouping
 from sharelora.layer_groups.settings import METHODS, GroupingSettings
 from sharelora.layer_groups.similarity import FILE, MEASURES, Similarity, read_similarity
@@ -37,7 +37,7 @@ def add_choice_flags(group: Any) -> None:
         help=f"of grouping: {', '.join(METHODS)}",
     )
     add(
-        "--similarity_threshold", type=float, default=plain.threshold, metavar="S",
+        "--similarity_threshold", type=number, default=plain.threshold, metavar="S",
         help="least similarity of the layers in a group",
     )  # fmt: skip
     add(

@@ -16,6 +16,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder, read_json, remove, sha256, write_json
 
 FILE, SCHEMA = "manifest.json", 1
+INPUTS = "inputs.json"  # fingerprints of what the run reads
 _NAME = re.compile(r"checkpoint-(\d+)")
 # Hidden names: of `support.files` for what is being written or replaced, and of what is about to be deleted here.
 _REPLACED, _GOING = "old", "gone"

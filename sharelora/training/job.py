@@ -15,7 +15,6 @@ from sharelora.memory.advice import FlagNames
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import meta_model
 from sharelora.reporting.history import CSV
-from sharelora.support.errors import hide
 from sharelora.support.files import read_json
 from sharelora.support.lazy import moved_functions
 from sharelora.trainer.devices import on_gpu
@@ -278,7 +277,7 @@ class Job(Generic[A, D]):
     def write_numbers(self, session: Session[A, D]) -> None:
         """Write every number into metrics.json, under QLoRA's names."""
         run = session.run
-        name = hide(run.args.train["run_name"] or str(run.folder))
+        name = run.args.train["run_name"] or str(run.folder)
         write_numbers(run.folder / METRICS, session.metrics, add=not run.training, run_name=name)
 
 
