@@ -19,9 +19,9 @@ from sharelora.convert.sources import EnableLora, PlainLora, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 
 @dataclass(frozen=True)
