@@ -18,6 +18,7 @@ from sharelora.convert.adapter_file import BANK_PREFIX, new_folder
 from sharelora.convert.sources import EnableLora, PlainLora, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
+from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import WEIGHTS_FILE
@@ -81,7 +82,7 @@ def ranks_of(lora: PlainLora, enable_lora: EnableLora) -> dict[str, int]:
     """
     ranks = {}
     for path, (a, _) in lora.pairs.items():
-        slices = next((sum(flags) for name, flags in enable_lora.items() if f".{path}".endswith(f".{name}")), 1)
+        slices = next((sum(flags) for name, flags in enable_lora.items() if ends_with(path, name)), 1)
         ranks[path] = a.shape[0] // slices
     return ranks
 

@@ -160,6 +160,7 @@ def adapter_settings(args: argparse.Namespace, measures: bool = False) -> Adapte
         enabled=enabled_slices(args),
         sharing=sharing,
         measured=measured,
+        expansion=args.expand_rank,
     )
 
 
