@@ -20,9 +20,9 @@ from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 
 @dataclass(frozen=True)
