@@ -9,7 +9,7 @@ import pytest
 from faulty import Worker
 from kill_points import SCENES, Server, judge, make_inputs
 
-POINTS = {True: 8, False: 10}  # of a trainer, and of another command
+POINTS = {True: 4, False: 6}  # of a trainer, and of another command
 
 
 @pytest.fixture(scope="module")
@@ -25,5 +25,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize("name", SCENES)
 def test_the_same_command_again_ends_well(server: Server, tmp_path: Path, name: str) -> None:
     rows = judge(name, server, tmp_path / "judged", POINTS[SCENES[name].trains])
-    assert len(rows) > 4 and all(row.crashed for row in rows)
+    assert len(rows) >= 4 and all(row.crashed for row in rows)
     assert [row for row in rows if row.verdict != "PASS"] == []
