@@ -30,6 +30,7 @@ STANDARD_LIBRARY_ONLY = (
     *(
         "plan",
         "support/errors.py",
+        "support/secrets.py",
         "support/files.py",
         "support/lock.py",
         "support/text.py",

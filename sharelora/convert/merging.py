@@ -24,6 +24,7 @@ from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.convert.on_base import on_base
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
+from sharelora.support.finite import require_finite
 from sharelora.support.folders import new_folder, writing
 from sharelora.support.hub import INDEX
 from sharelora.support.text import size
@@ -123,6 +124,11 @@ def _write_weights(
     for index, file in enumerate(base.shards):
         weights = _merged_shard(base, adapter, changes, file, dtype)
         weights |= new if index == 0 else {}
+        require_finite(
+            weights,
+            f"the merged weights of {base.folder / file}",
+            "look for them in the base, or give --dtype fp32 if its numbers are beyond what another holds",
+        )
         with writing(target.parent / file):
             save_file(weights, target / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(weights, file)

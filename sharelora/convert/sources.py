@@ -22,6 +22,7 @@ from sharelora.convert.adapter_file import (
     load_tensors,
     pattern_value,
     read_adapter,
+    require_numbers,
     with_kernel,
 )
 from sharelora.convert.changes import ROWS
@@ -94,8 +95,19 @@ def read_lora(source: str | Path, alpha: float | None = None, accept_shared: boo
         accept_shared: whether an adapter of this project may be the source, too.
 
     Raises:
-        UserError: it is none of these, lacks alpha, or holds something other than a LoRA.
+        UserError: it is none of these, lacks alpha, or holds something other than a LoRA of finite numbers.
     """
+    lora = _read_any(source, alpha, accept_shared)
+    pairs = {
+        f"lora_{side} of {path}": matrix
+        for path in lora.pairs
+        for side, matrix in zip("AB", lora.pairs[path], strict=True)
+    }
+    require_numbers({**pairs, **lora.others}, lora.scalings, lora.name)
+    return lora
+
+
+def _read_any(source: str | Path, alpha: float | None, accept_shared: bool) -> PlainLora:
     if Path(source).is_file():
         return _from_loralib(Path(source), alpha)
     if alpha is not None:
@@ -166,9 +178,9 @@ def _stated_alpha(file: Path) -> float | None:
     try:
         with safe_open(file, framework="pt") as handle:
             alpha = (handle.metadata() or {}).get("lora_alpha")
-    except (OSError, SafetensorError):
+        return None if alpha is None else float(alpha)
+    except (OSError, SafetensorError, ValueError):
         return None  # reading the weights says what is wrong
-    return None if alpha is None else float(alpha)
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:

@@ -1,12 +1,17 @@
-"""Names and shapes of a safetensors file, from its header: no weights are read, nothing is imported."""
+"""Names and shapes of a safetensors file, from its header, and a fingerprint of a few bytes of each tensor."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sharelora.support.errors import UserError
+
+_BLOCK = 1024  # bytes, three times of each tensor
 
 
 def _damaged(path: Path) -> UserError:
@@ -22,7 +27,11 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: the file is missing, or shorter or longer than its header says.
     """
-    path = Path(path)
+    return {name: tuple(facts["shape"]) for name, facts in _header(Path(path))[1].items()}
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the tensors' bytes begin, and what the header says of each; see `tensor_shapes`."""
     try:
         with open(path, "rb") as handle:
             prefix = handle.read(8)
@@ -38,4 +47,31 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     end = max((facts["data_offsets"][1] for facts in tensors.values()), default=0)
     if path.stat().st_size != 8 + length + end:
         raise _damaged(path)
-    return {name: tuple(facts["shape"]) for name, facts in tensors.items()}
+    return 8 + length, tensors
+
+
+def sampled_digest(paths: Iterable[Path]) -> str:
+    """Return a fingerprint of the weights in safetensors files that is cheap for any size.
+
+    It is over every tensor's name, type and shape, and over its first, middle and last bytes; not over which file it is
+    in. So it tells models apart whose training went through all of a tensor, and not every change of a single number.
+
+    Args:
+        paths: all files of a model.
+
+    Raises:
+        UserError: see `tensor_shapes`.
+    """
+    found: list[tuple[str, bytes]] = []
+    for path in paths:
+        start, tensors = _header(path)
+        with open(path, "rb", buffering=0) as handle:
+            for name, facts in tensors.items():
+                first, end = facts["data_offsets"]
+                last = max(first, end - _BLOCK)
+                digest = hashlib.sha256(f"{name} {facts['dtype']} {facts['shape']}".encode())
+                for offset in (first, (first + last) // 2, last):
+                    handle.seek(start + offset)
+                    digest.update(handle.read(min(_BLOCK, end - offset)))
+                found.append((name, digest.digest()))
+    return hashlib.sha256(b"".join(digest for _, digest in sorted(found))).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
-from sharelora.support.errors import hide
+from sharelora.support.secrets import hide
 
 _UNITS = ("kB", "MB", "GB", "TB")
 

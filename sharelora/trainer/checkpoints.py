@@ -14,6 +14,7 @@ from sharelora.support.files import read_json, sha256, write_json
 from sharelora.support.folders import atomic_folder, discard
 
 FILE, SCHEMA = "manifest.json", 1
+INPUTS = "inputs.json"  # fingerprints of what the run reads
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

@@ -16,6 +16,7 @@ from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, remove, require_writable, write_json
 from sharelora.support.folders import recover
 from sharelora.support.lock import Lock
+from sharelora.support.secrets import hidden
 from sharelora.trainer.checkpoints import damage, find
 from sharelora.trainer.devices import is_first
 from sharelora.trainer.exact_state import STATE, TRAINER_STATE
@@ -82,7 +83,7 @@ def look(folder: Path, settings: Mapping[str, Any], training: bool, anyway: bool
 
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], anyway: bool) -> None:
-    before = {"processes": 1, **before}
+    before, now = {"processes": 1, **before}, hidden(dict(now))
     # A finished run may be evaluated by any number of processes.
     evaluated = {"processes"} if (folder / COMPLETED).is_file() else set()
     dealt = set(_DEALT) if _dealt_otherwise(before, now) else set()
