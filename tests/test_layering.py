@@ -32,6 +32,7 @@ STANDARD_LIBRARY_ONLY = (
         "support/errors.py",
         "support/secrets.py",
         "support/files.py",
+        "support/lock.py",
         "support/text.py",
         "support/numbers.py",
         "reporting/results.py",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, read_json
+from sharelora.support.files import read_json
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
 from sharelora.tuner.finite import require_finite
 from sharelora.tuner.model import BANK
@@ -191,17 +190,3 @@ def require_numbers(tensors: Mapping[str, Tensor], scalings: Mapping[str, float]
     bad = next((path for path, value in scalings.items() if not math.isfinite(value)), None)
     if bad is not None:
         raise UserError(f"found the scaling {scalings[bad]} of {bad} in {where}; need a number; give another alpha")
-
-
-@contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the block succeeds; nothing that exists is replaced.
-
-    Raises:
-        UserError: there is something at `path` already, or it cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists already and is not an empty folder; need a new one; choose another name")
-    with atomic_folder(path) as temporary:
-        yield temporary
