@@ -19,8 +19,8 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json
-from sharelora.support.finite import require_finite
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
+from sharelora.tuner.finite import require_finite
 from sharelora.tuner.model import BANK
 from sharelora.tuner.register import NAME
 
@@ -39,10 +39,11 @@ def pattern_value(config: Mapping[str, Any], name: str, pattern: str, path: str)
         UserError: it is no number, or a rank below 1.
     """
     values = config.get(pattern) or {}
-    value = values.get(get_pattern_key(list(values), path), config.get(name))
-    if type(value) not in (int, float) or not math.isfinite(value) or value < _LEAST.get(name, -math.inf):
+    value: Any = values.get(get_pattern_key(list(values), path), config.get(name))
+    number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else value
+    if not math.isfinite(number) or number < _LEAST.get(name, -math.inf):
         raise UserError(f"found {name} {value} for {path} in {CONFIG_FILE}; need a number; copy the adapter again")
-    return value
+    return number
 
 
 @dataclass(frozen=True)

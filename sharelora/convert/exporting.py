@@ -21,10 +21,10 @@ from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.support.finite import require_finite
 from sharelora.support.folders import new_folder, writing
 from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
 OVERFLOW = "the scaling is beyond what the matrices can hold; train the adapter again"

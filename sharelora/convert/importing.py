@@ -20,10 +20,10 @@ from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
 from sharelora.support.folders import new_folder, writing
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 
 @dataclass(frozen=True)

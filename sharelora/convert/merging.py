@@ -24,10 +24,10 @@ from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.convert.on_base import on_base
 from sharelora.support.errors import UserError
 from sharelora.support.files import read_json, write_json
-from sharelora.support.finite import require_finite
 from sharelora.support.folders import new_folder, writing
 from sharelora.support.hub import INDEX
 from sharelora.support.text import size
+from sharelora.tuner.finite import require_finite
 from sharelora.tuner.quantization import has_bitsandbytes
 from sharelora.tuner.tied import FLAG, tying_configs
 
