@@ -27,7 +27,7 @@ _ANY_GROUPS = ((0, 1),)
 
 def _layers(text: str) -> tuple[int, ...]:
     """Read one item: a layer `5`, or a range with both ends `0-3`."""
-    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    match = re.fullmatch(r"([0-9]{1,18})\s*(?:-\s*([0-9]{1,18}))?", text.strip())
     if not match:
         raise UserError(f"share_groups: found {text.strip()!r}; need a layer or a range of layers; write {SYNTAX}")
     first, last = int(match[1]), int(match[2] or match[1])

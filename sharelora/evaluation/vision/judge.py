@@ -141,7 +141,7 @@ def points(words: str) -> tuple[float, float]:
     """Return the two numbers of the first line of a judge's words; `NO_POINTS` where it has anything else."""
     line = words.strip().split("\n")[0].replace(",", " ")
     parts = line.split()
-    if len(parts) != 2 or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part) for part in parts):
         return NO_POINTS
     first, second = map(float, parts)
     return (first, second) if 0 < first <= 10 and 0 < second <= 10 else NO_POINTS
