@@ -34,7 +34,8 @@ from benchmarks.harness.command import new_parser
 from benchmarks.scores.corpus import Tokens, digest, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import atomic_folder, read_json, require_writable
+from sharelora.support.files import atomic_folder, require_writable
+from sharelora.support.reading import read_json
 
 RESULT = "result.json"
 LEAST_VOCABULARY = 300

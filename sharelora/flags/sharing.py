@@ -13,7 +13,7 @@ from sharelora.flags.parser import Parser, boolean, positive
 from sharelora.plan.rule import ODD_EVEN, SharingRule
 from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import read_json
 
 Groups = tuple[tuple[int, ...], ...] | str
 PATTERN = "re:"  # what follows it is a regular expression of whole paths

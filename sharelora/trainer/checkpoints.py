@@ -13,7 +13,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, read_json, remove, sha256, write_json
+from sharelora.support.files import atomic_folder, remove, sha256, write_json
+from sharelora.support.reading import read_json
 
 FILE, SCHEMA = "manifest.json", 1
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -198,4 +199,7 @@ def _wrong(folder: Path, name: str, facts: Mapping[str, Any]) -> str | None:
     size = path.stat().st_size
     if not isinstance(facts, dict) or size != facts.get("bytes"):
         return f"{name} is truncated or altered ({size} bytes)"
-    return None if sha256(path) == facts.get("sha256") else f"{name} is altered (its checksum differs)"
+    try:
+        return None if sha256(path) == facts.get("sha256") else f"{name} is altered (its checksum differs)"
+    except UserError as error:
+        return str(error)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from sharelora.support.errors import UserError
+from sharelora.support.reading import NAME, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _open_locked(path: Path) -> int:
 
 def _owner(path: Path) -> str:
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        owner = read_json(path, {"pid": int, "host": NAME, "since": NAME})
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except UserError:
         return "another run"

@@ -11,7 +11,8 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, read_json, write_json
+from sharelora.support.files import atomic_folder, write_json
+from sharelora.support.reading import read_json
 from sharelora.trainer.serialization import save_weights
 from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.tuner.files import WEIGHTS_FILE

@@ -15,11 +15,10 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sharelora.data.vision.bench import PREFIX, BenchQuestion
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import misfit, parse_json, read_json
 
 # LLaVA's mark of a rating without points.
 NO_POINTS = (-1.0, -1.0)
@@ -70,7 +69,7 @@ class Judge:
     def _rule(self, category: str) -> Mapping[str, str]:
         assert self.rules is not None
         rule = self.rules.get(PREFIX + category) or self.rules.get(category)
-        if not isinstance(rule, dict) or not {"role", "prompt"} <= rule.keys():
+        if rule is None or misfit(rule, {"role": str, "prompt": str}):
             raise UserError(f"the judge's rules have no role and prompt for {PREFIX}{category}; add them")
         return rule
 
@@ -109,7 +108,7 @@ class Judge:
 
     def _words(self, body: bytes) -> str:
         try:
-            words = json.loads(body)["choices"][0]["message"]["content"]
+            words = parse_json(body.decode())["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise self._failed("an answer that is not a chat completion") from error
         if not isinstance(words, str):
@@ -131,9 +130,7 @@ def read_rules(path: str | Path | None) -> Mapping[str, Mapping[str, str]] | Non
     """
     if path is None:
         return None
-    rules: Any = read_json(path)
-    if not isinstance(rules, dict):
-        raise UserError(f"{path} holds {type(rules).__name__}; need LLaVA's rule.json; check --judge_rules")
+    rules: Mapping[str, Mapping[str, str]] = read_json(path)
     return rules
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json, write_text
+from sharelora.support.files import write_json, write_text
+from sharelora.support.reading import read_json
 from sharelora.training.ablation.grid import Grid, folder_name
 from sharelora.training.arguments import ADAPTER, setting_words
 from sharelora.training.instructions.job import JOB, InstructionArguments, build_parser, parse
@@ -118,7 +119,7 @@ def is_done(run: Run) -> bool:
     file = run.folder / ENDED
     if not file.is_file():
         return False
-    ended = read_json(file)
+    ended = read_json(file, {"train": [str], "evaluate": [[str]]})
     if ended != run.settings and not _means_the_same(ended, run):
         raise UserError(
             f"{run.folder} holds a run with other settings; the grid has changed since; choose another --output, or "
