@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Look up the versions that are installed, what requirements.txt pins and all that it brings along, among published vulnerabilities.
+# Look up the versions that are installed, which are those that requirements.txt locks, among published vulnerabilities.
 # Usage: [VENV=DIR] bash scripts/audit.sh [FLAGS OF PIP-AUDIT]      Needs the network: the package index's advisories.
 set -euo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common/environment.sh"

@@ -14,7 +14,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ WIDTH = 150
 # Folder -> what --share says, and what is tuned.
 VARIANTS = {"share": ("a", "ShareA adapters"), "lora": ("none", "LoRA adapters")}
 LLAMA_3 = ("llama3_8b", "llama3_70b")
+# What QLoRA alone tuned.
+LLAMA_LARGE = ("llama_30b", "llama_65b")
 LLAMA = ("llama_7b", "llama_13b", "llama2_7b", "llama2_13b", "llama2_70b", *LLAMA_3)
-INSTRUCTIONS = {"alpaca": LLAMA, "code": LLAMA_3, "gsm8k": LLAMA_3, "commonsense": LLAMA}
+INSTRUCTIONS = {"alpaca": (*LLAMA, *LLAMA_LARGE), "code": LLAMA_3, "gsm8k": LLAMA_3, "commonsense": LLAMA}
 # What a script's name says of the base's precision -> flags of the tuning, and what it is called.
 PRECISIONS = {
     "full": ({"bits": "16", "bf16": "true"}, "16-bit base"),
@@ -38,7 +40,7 @@ GPT2 = ("gpt2_medium", "gpt2_large")
 NLG_DATA = ("e2e", "webnlg", "dart")
 # Exam -> the models that sit it, and what each of its stages gives.
 EXAMS = {
-    "MMLU": (LLAMA, {"evaluate": "Five-shot MMLU test accuracy of"}),
+    "MMLU": ((*LLAMA, *LLAMA_LARGE), {"evaluate": "Five-shot MMLU test accuracy of"}),
     "MMLU_PRO": (LLAMA, {"evaluate": "MMLU-Pro test accuracy of"}),
     "Commonsense": (LLAMA, {"evaluate": "Accuracy on eight commonsense tasks of"}),
     "GSM8K": (
@@ -75,7 +77,7 @@ class Script:
         settings: what it tells common/run.sh in single words.
         flags: what it tells common/run.sh in flags: name of the array -> its words, a flag with its value in each.
         call: the function of common/run.sh, and the command that it runs.
-        adapters: folder -> what is tuned.
+        variants: folder -> what --share says, and what is tuned; there is no script in a folder that it lacks.
     """
 
     path: str
@@ -84,7 +86,7 @@ class Script:
     settings: Mapping[str, str]
     flags: Mapping[str, list[str]]
     call: str
-    adapters: Mapping[str, str] = field(default_factory=lambda: {name: tuned for name, (_, tuned) in VARIANTS.items()})
+    variants: Mapping[str, tuple[str, str]] = field(default_factory=lambda: VARIANTS)
 
     def text(self, variant: str) -> str:
         """Return the script as it is in one of the two folders.
@@ -93,11 +95,12 @@ class Script:
             variant: share or lora.
         """
         usage = " ".join(f"[{variable}]" for variable in self.variables)
-        settings = {"share": VARIANTS[variant][0], **self.settings}
+        share, adapters = self.variants[variant]
+        settings = {"share": share, **self.settings}
         up = "/.." * (1 + self.path.count("/"))
         lines = [
             "#!/usr/bin/env bash",
-            f"# {self.about.format(adapters=self.adapters[variant])}.",
+            f"# {self.about.format(adapters=adapters)}.",
             f"# Usage: {usage} bash scripts/{variant}/{self.path} [--tiny] [FLAGS]",
             "set -euo pipefail",
             "# Written by scripts/generate.py; --help says what it runs.",
@@ -131,6 +134,12 @@ def scripts() -> list[Script]:
             instruction(data, model, precision)
             for data, models in INSTRUCTIONS.items()
             for model in models
+            for precision in PRECISIONS
+        ),
+        *(
+            in_groups(model, which, precision)
+            for model in TASKS["groups"]["published"]
+            for which in ("groups", "groups_auto")
             for precision in PRECISIONS
         ),
         vision("llava15_7b", "full"),
@@ -169,6 +178,27 @@ def instruction(data: str, model: str, precision: str) -> Script:
     )
 
 
+def in_groups(model: str, which: str, precision: str) -> Script:
+    """A LLaMA on the commonsense tasks, whose similar layers share: in the published groups, or in measured ones."""
+    groups, (threshold, published) = TASKS["groups"], TASKS["groups"]["published"][model]
+    plain, auto = instruction("commonsense", model, precision), which == "groups_auto"
+    how = {**groups["auto"], "similarity_threshold": threshold} if auto else {"share_groups": published}
+    found = "measured when the run starts" if auto else "those of the paper"
+    name = f"commonsense_{model}_{which}_{precision}"
+    return replace(
+        plain,
+        path=f"finetune_{name}.sh",
+        about=f"Tune {MODELS[model]['label']} on {TASKS['instructions']['commonsense']['label']} with {{adapters}}, "
+        f"{found}; {PRECISIONS[precision][1]}",
+        settings={**plain.settings, "name": name},
+        flags={
+            "flags": [*plain.flags["flags"], *_words(how, groups["flags"])],
+            "tiny_flags": [*plain.flags["tiny_flags"], *_words(groups["tiny_auto" if auto else "tiny"])],
+        },
+        variants={"share": ("ab", "LoRA modules shared in groups of similar layers")},
+    )
+
+
 def vision(model: str, precision: str) -> Script:
     """A model that reads images, tuned on conversations."""
     of_precision, base = PRECISIONS[precision]
@@ -200,7 +230,7 @@ def continual(model: str, precision: str) -> Script:
             "tiny_flags": _words(_tiny(precision), task["tiny"]),
         },
         "tune_in_turn eval/continual.py",
-        {"share": "LoRA and three ways of sharing", "lora": "LoRA"},
+        {"share": ("a", "LoRA and three ways of sharing"), "lora": ("none", "LoRA")},
     )
 
 
@@ -296,7 +326,7 @@ def _words(*flags: Flags) -> list[str]:
 
 def texts() -> dict[str, str]:
     """Return every script's text by its path below scripts/."""
-    return {f"{variant}/{script.path}": script.text(variant) for variant in VARIANTS for script in scripts()}
+    return {f"{variant}/{script.path}": script.text(variant) for script in scripts() for variant in script.variants}
 
 
 def differences(folder: Path = FOLDER) -> list[str]:

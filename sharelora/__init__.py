@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sharelora.support.lazy import MovedModules, make_lazy
 from sharelora.support.old_names import OLD_NAMES
+from sharelora.tuner.hub_kernels import refuse_hub_kernels
 from sharelora.tuner.with_peft import quiet_bitsandbytes, register_with_peft
 
 if TYPE_CHECKING:
@@ -25,5 +26,6 @@ __version__ = "0.1.0"
 
 make_lazy(__name__)
 sys.meta_path.insert(0, MovedModules({f"sharelora.{old}": f"sharelora.{new}" for old, new in OLD_NAMES.items()}))
+refuse_hub_kernels()
 quiet_bitsandbytes()
 register_with_peft()

@@ -92,6 +92,7 @@ LIGHT = (
     *("reporting/environment.py", "reporting/history.py", "reporting/pictures.py", "reporting/results.py"),
     *("training/arguments.py", "training/options.py", "training/instructions/options.py", "training/nlg/options.py"),
     *("training/vision/options.py", "training/glue/options.py", "tuner/files.py", "tuner/versions.py"),
+    "tuner/hub_kernels.py",
     "tuner/with_peft.py",
 )
 HEAVY = (

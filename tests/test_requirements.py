@@ -1,14 +1,18 @@
-"""What the project imports is what it says it needs, in exact versions that pyproject.toml allows."""
+"""What the project imports is what it says it needs, locked: exact versions that pyproject.toml allows, and hashes."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("sharelora", "qlora_share", "eval", "NLU", "NLG")
@@ -21,13 +25,19 @@ NOT_INSTALLED = {"ctranslate2", "deepspeed", "lm-eval", "torchvision", "vllm"}
 
 
 def pins(name: str) -> dict[str, str]:
-    """Package -> version of a requirements file, without the files that it includes."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    found = [re.fullmatch(r"([A-Za-z0-9_.-]+)==([0-9][0-9A-Za-z.]*)", line) for line in lines if line]
-    included = [line for line in lines if line.startswith("-r ")]
-    matches = [match for match in found if match]
-    assert len(matches) + len(included) == len([line for line in lines if line]), f"{name} has more than exact versions"
-    return {match[1].lower().replace("_", "-"): match[2] for match in matches}
+    """Package -> version of a locked requirements file, which has nothing but versions, markers and hashes."""
+    first, *lines = (ROOT / name).read_text().splitlines()
+    assert first.startswith("# Written by scripts/lock.sh")
+    # A line that goes on ends with a backslash.
+    entries = re.sub(r" *\\\n *", " ", "\n".join(lines)).splitlines()
+    found = [
+        re.fullmatch(r"([a-z0-9.-]+)==([0-9][0-9a-z.]*)( ; [^#]+?)?((?: --hash=sha256:[0-9a-f]{64})+)", e)
+        for e in entries
+    ]
+    assert None not in found, [entry for entry, match in zip(entries, found, strict=True) if match is None][:3]
+    versions = {match[1]: match[2] for match in found if match}
+    assert len(versions) == len(entries), "a package is there twice"
+    return versions
 
 
 def imported() -> set[str]:
@@ -41,22 +51,46 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
     third_party = names - set(sys.stdlib_module_names) - set(FOLDERS)
-    return {PACKAGES.get(name, name).replace("_", "-") for name in third_party}
+    return {PACKAGES.get(name, name).lower().replace("_", "-") for name in third_party}
 
 
-def test_every_import_is_pinned_and_every_pin_but_the_launcher_is_imported() -> None:
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_import_is_locked_and_every_dependency_but_the_launcher_is_imported() -> None:
     assert imported() - set(pins("requirements.txt")) - NOT_INSTALLED == set()
     # `accelerate` may be used only through transformers and the scripts' launcher.
-    assert set(pins("requirements.txt")) - imported() <= {"accelerate"}
+    named = {Requirement(line).name.lower() for line in project()["project"]["dependencies"]}
+    assert named - imported() <= {"accelerate"}
+
+
+def test_all_that_the_locked_packages_need_is_locked_too() -> None:
+    locked = pins("requirements-dev.txt")
+    for name in locked:
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of other systems, or CUDA's
+            continue
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(need.name) in locked, f"{name} needs {need}"
+    assert {Requirement(line).name for line in project()["build-system"]["requires"]} <= set(pins("requirements.txt"))
+
+
+def test_what_developers_have_is_what_everybody_has_and_more() -> None:
+    everybody, developers = pins("requirements.txt"), pins("requirements-dev.txt")
+    assert everybody.items() < developers.items()
+
+
+def test_the_licence_of_every_package_is_listed() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "licences.py", "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "") and "not known yet" not in (ROOT / "docs/licences.md").read_text()
 
 
 def test_the_pins_are_among_what_pyproject_allows() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    exact = {**pins("requirements.txt"), **pins("requirements-dev.txt")}
-    allowed = [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
-    ]
+    named, exact = project()["project"], pins("requirements-dev.txt")
+    allowed = [*named["dependencies"], *(line for extra in named["optional-dependencies"].values() for line in extra)]
     assert len(allowed) > 15
     wanted_packages = [(line, Requirement(line)) for line in allowed]
     assert NOT_INSTALLED <= {wanted.name for _, wanted in wanted_packages} - set(exact)

@@ -65,6 +65,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rank", type=int, default=64, help="of the adapters, on query and value")
     add("--batch", type=int, help="rows of the full batch (4)")
     add("--tokens", type=int, help="tokens of each of them (1024)")
+    add("--checkpointing", action="store_true", help="compute the activations inside a layer again, for less memory")
     add("--ways", help=f"some of {','.join(WAYS)}; all that can be had unless given")
     add("--rows", help=f"some of {','.join(ROWS)}; all unless given")
     add("--rounds", type=int, help="measured rounds (7)")
@@ -87,7 +88,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     sizes = numbers(args.vocab, "--vocab", int, VOCABULARIES)
     rows = chosen_names(args.rows, ROWS, "kind of rows")
-    cells = [LossCell(vocab, kind, args.batch, args.tokens, args.rank) for vocab in sizes for kind in rows]
+    cells = [
+        LossCell(vocab, kind, args.batch, args.tokens, args.rank, args.checkpointing)
+        for vocab in sizes
+        for kind in rows
+    ]
     ways = present(chosen_names(args.ways, WAYS, "way"), named=bool(args.ways), device=args.device)
     result = begin_result("loss", args)
     device = torch.device(args.device)
@@ -136,7 +141,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def cell_table(cell: dict[str, Any]) -> str:
     """Return what was measured of one configuration as a Markdown table."""
-    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "loss")
+    headers = ("way", "step ms (quartiles)", "tokens/s", "of PEFT's tokens/s", "peak memory", "first loss")
     return report.table(headers, [_line(name, row) for name, row in cell["ways"].items()])
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -175,17 +175,21 @@ class LossStep(TrainStep):
     def __init__(self, base: nn.Module, name: str, cell: LossCell, batch: dict[str, Tensor]) -> None:
         torch.manual_seed(0)
         way = WAYS[name]
+        if cell.checkpointing:
+            cast(Any, base).gradient_checkpointing_enable({"use_reentrant": False})
         self.loss_of = way.loss(base)
         adapted = attach(base, way.variant, Adapter(cell.rank, 0.0, QUERY_AND_VALUE))
         super().__init__(adapted, way.variant, batch)
-        self.last = 0.0
+        self.first: float | None = None  # before any update, so that all ways can be compared
 
     def forward_backward(self) -> float:
         """Compute all gradients and return the loss."""
         loss = self.loss_of(self.model, self.batch)
         loss.backward()
-        self.last = float(loss.detach())
-        return self.last
+        value = float(loss.detach())
+        if self.first is None:
+            self.first = value
+        return value
 
 
 def compare(
@@ -219,7 +223,7 @@ def compare(
             "step": step.data(),
             "tokens_per_second": tokens / step.median,
             "faster": ratio(peft, samples[name]).data() if peft else None,
-            "loss": steps[name].last,
+            "loss": steps[name].first,
         }
         if memory and device.type == "cuda":
             rows[name]["memory"] = _peak(steps[name])

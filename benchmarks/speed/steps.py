@@ -160,13 +160,17 @@ class DecoderCell(Cell):
 
 @dataclass(frozen=True)
 class LossCell(Cell):
-    """A vocabulary and a batch: `alpaca`, eight rows of that data set, or `all`, `batch` x `tokens` all targets."""
+    """A vocabulary and a batch: `alpaca`, eight rows of that data set, or `all`, `batch` x `tokens` all targets.
+
+    With `checkpointing` the activations inside a layer are computed again in the backward pass.
+    """
 
     vocab: int
     rows: str
     batch: int
     tokens: int
     rank: int
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if min(self.vocab, self.batch, self.tokens - 1, self.rank) < 1:
@@ -178,7 +182,8 @@ class LossCell(Cell):
         batch = f"{self.batch} x {self.tokens} tokens, all of them targets"
         if self.rows == "alpaca":
             batch = f"{len(ALPACA)} rows of Alpaca: {total} tokens, {answers} of them answer"
-        return f"vocabulary {self.vocab:,}, {batch}"
+        again = ", gradient checkpointing" if self.checkpointing else ""
+        return f"vocabulary {self.vocab:,}, {batch}{again}"
 
 
 def step_parser(doc: str | None, rank: int, variants: str, rounds: int) -> argparse.ArgumentParser:

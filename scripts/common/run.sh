@@ -1,7 +1,7 @@
 # One run: puts its command together and becomes it, prints it (PRINT_COMMAND=1), or says in one screen what it is (--help).
 # Sourced by the scripts that generate.py writes, never run.
 #
-# The script sets   share          a | none
+# The script sets   share          a | ab | none
 #                   name           its results are runs/<share|lora>/NAME, or NAME_tiny after --tiny
 #                   base           the base model unless MODEL names another; --tiny makes its own
 #                   flags          what is particular to this script; wins over the recipe

@@ -12,9 +12,10 @@ new_enough_python() {
   fail "found no Python 3.11 or newer; need one; install it or set PYTHON=/path/to/python3.11"
 }
 
-# make_venv FOLDER REQUIREMENTS: an environment with pinned requirements and this project; reused while both stay the same.
+# make_venv FOLDER REQUIREMENTS: an environment with the locked requirements and this project; reused while both stay the same.
+# Every file is compared with its hash, and nothing that is not in the list is fetched.
 make_venv() {
-  local folder=$1 requirements=$2 interpreter stamp
+  local folder=$1 requirements=$2 interpreter stamp pip locked=()
   stamp=$folder/installed-$(basename "$requirements")
   interpreter=$(new_enough_python) || exit
   if [[ -x $folder/bin/python ]] && cmp -s "$stamp" <(contents_of_venv "$interpreter"); then return; fi
@@ -22,10 +23,28 @@ make_venv() {
   rm -f "$stamp"
   "$interpreter" -m venv "$folder" ||
     fail "found no way to make $folder; need Python's venv module and space on the disk; see above, then start again"
-  "$folder/bin/python" -m pip install --quiet --quiet --no-input --disable-pip-version-check \
-    -r "$requirements" -e "$root" || fail "found errors in the installation; need every package; see above, then start again"
+  pip=("$folder/bin/python" -m pip --quiet --quiet --no-input --disable-pip-version-check)
+  locked=(--no-deps --require-hashes -r "$folder/locked.txt" -c "$folder/torch.txt")
+  if ! torch_of_index "$folder" "$requirements" >"$folder/torch.txt" ||
+    ! without_cuda "$folder/torch.txt" "$requirements" >"$folder/locked.txt" ||
+    ! "${pip[@]}" install "${locked[@]}" || ! "${pip[@]}" install --no-deps --no-build-isolation -e "$root"; then
+    fail "found errors in the installation; need every package; see above, then start again"
+  fi
   # Whatever is installed includes requirements.txt.
   for stamp in "$stamp" "$folder/installed-requirements.txt"; do contents_of_venv "$interpreter" >"$stamp"; done
+}
+
+# torch_of_index FOLDER REQUIREMENTS: the build of torch that this machine's index gives, as an exact version such as 2.13.0+cpu. With
+# hashes alone pip would prefer a public build.
+torch_of_index() {
+  "$1/bin/python" -m pip --quiet --quiet --no-input --disable-pip-version-check install --dry-run --no-deps --ignore-installed \
+    --report - "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$2")" |
+    "$1/bin/python" -c 'import json, sys; print("torch==" + json.load(sys.stdin)["install"][0]["metadata"]["version"])'
+}
+
+# without_cuda TORCH REQUIREMENTS: the requirements; without CUDA's libraries, some 3 GB, where the build of torch is for CPUs alone.
+without_cuda() {
+  if ! grep -q '+cpu' "$1"; then cat "$2"; else awk '/^[a-z0-9]/ { kept = !/^(cuda|nvidia|triton)[-=]/ } kept' "$2"; fi
 }
 
 # contents_of_venv PYTHON: everything that decides what an environment holds, as one text.

@@ -6,6 +6,6 @@ set -euo pipefail
 share=none name=gsm8k_llama3_8b_4bit base=meta-llama/Meta-Llama-3-8B recipe=llama3 tiny_recipe=tiny_llama
 flags=(--bits 4 --quant_type nf4 --double_quant true --bf16 true --lora_dropout 0.1 --gradient_checkpointing false --dataset gsm8k
   --dataset_format GSM8K --source_max_len 1024 --target_max_len 512 --eval_dataset_size 500 --max_eval_samples 500 --save_total_limit 30)
-tiny_flags=(--few_shot 2)
+tiny_flags=(--few_shot 2 --keep_calculator false)
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
 tune qlora_share/qlora_share.py "$@"

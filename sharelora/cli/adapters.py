@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sharelora import convert
 from sharelora.cli.plan import MODEL_HELP
-from sharelora.flags.parser import Parser, positive
+from sharelora.flags.parser import Parser, number, positive
+from sharelora.flags.ranges import ABOVE_0
 from sharelora.flags.sharing import add_sharing_flags, enabled_slices, sharing_of
 from sharelora.memory.estimator import BYTES
 from sharelora.reporting.pictures import require_matplotlib
@@ -62,7 +63,9 @@ def add_import_flags(parser: Parser) -> None:
     parser.add_argument("source", help="folder of a plain PEFT LoRA, or a loralib file (.safetensors, .bin, .pt)")
     parser.add_argument("out", help="folder to write: a compact adapter")
     parser.add_argument("--base", metavar="MODEL", help=f"base model, where the source does not name it: {MODEL_HELP}")
-    parser.add_argument("--lora_alpha", type=float, metavar="ALPHA", help="of a loralib file, which does not record it")
+    parser.add_argument(
+        "--lora_alpha", type=ABOVE_0, metavar="ALPHA", help="of a loralib file, which does not record it"
+    )
     add_sharing_flags(parser)
 
 
@@ -82,7 +85,9 @@ def add_compress_flags(parser: Parser) -> None:
     add_import_flags(parser)
     size = parser.add_argument_group("size")
     size.add_argument("--rank", type=_rank, metavar="R", help="of shared matrices; auto takes what --energy needs")
-    size.add_argument("--energy", type=float, metavar="PART", help="of squared singular values to keep; 0.99 if absent")
+    size.add_argument(
+        "--energy", type=number, metavar="PART", help="of squared singular values to keep; 0.99 if absent"
+    )
     parser.switch("--per_site", help="print a line per site, not per kind of module")
     parser.add_argument("--plot", metavar="NAME", help="draw the singular values: NAME.svg and NAME.png")
 

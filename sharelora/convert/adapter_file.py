@@ -19,6 +19,7 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
 from sharelora.support.files import atomic_folder
+from sharelora.support.finite import require_finite
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, check_weights, read_config, verify_weights
 from sharelora.tuner.model import BANK
 from sharelora.tuner.patterns import patterns_of, require_quick
@@ -28,16 +29,21 @@ from sharelora.tuner.register import NAME
 BANK_PREFIX = f"base_model.{BANK}."
 MODEL_PREFIX = "base_model.model."
 MAGNITUDE = ".lora_magnitude_vector"
+_LEAST = {"r": 1}
 BASE_LAYER = ".base_layer."  # of what an adapted module holds inside
 
 
 def pattern_value(config: Mapping[str, Any], name: str, pattern: str, path: str) -> float:
-    """Return a setting of one module by PEFT's rule: from the pattern if a key of it matches, else the common one."""
+    """Return a setting of one module by PEFT's rule: from the pattern if a key of it matches, else the common one.
+
+    Raises:
+        UserError: it is no number, or a rank below 1.
+    """
     values = config.get(pattern) or {}
-    value = values.get(get_pattern_key(list(values), path), config.get(name))
-    if value is None:
-        raise UserError(f"the adapter's configuration has no {name}; need it for {path}; copy the folder again")
-    return float(value) if isinstance(value, float) else int(value)
+    value: Any = values.get(get_pattern_key(list(values), path), config.get(name))
+    if type(value) not in (int, float) or not math.isfinite(value) or value < _LEAST.get(name, -math.inf):
+        raise UserError(f"found {name} {value} for {path} in {CONFIG_FILE}; need a number; copy the adapter again")
+    return value
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,8 @@ def read_adapter(name_or_path: str | Path) -> Adapter:
     """Read a compact adapter and prove that it is complete: checksum, names and shapes against its plan.
 
     Raises:
-        UserError: no adapter there, one of another kind, or one that was truncated or altered; ranks or alphas that
-            contradict the matrices.
+        UserError: no adapter there, one of another kind, or one that was truncated or altered; it holds no numbers, or
+            ranks that contradict the matrices.
     """
     folder = resolve_adapter(name_or_path)
     config = read_config(folder)
@@ -157,7 +163,26 @@ def read_adapter(name_or_path: str | Path) -> Adapter:
     for path, entries in plan.by_path.items() if config.get("share_plan") is None else ():
         require_rank(folder, config, plan.owner(path), entries[0].r)
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(BANK_PREFIX)}
-    return Adapter(folder, config, plan, matrices, others)
+    adapter = Adapter(folder, config, plan, matrices, others)
+    require_numbers(tensors, {path: adapter.scaling(path) for path in plan.by_path}, folder)
+    return adapter
+
+
+def require_numbers(tensors: Mapping[str, Tensor], scalings: Mapping[str, float], where: object) -> None:
+    """Refuse to convert weights or scalings that are no finite numbers.
+
+    Args:
+        tensors: name in the file -> tensor.
+        scalings: module path -> the factor of B A.
+        where: they were read from.
+
+    Raises:
+        UserError: one is not.
+    """
+    require_finite(tensors, where, "nothing can be made of them; use an earlier checkpoint, or train again")
+    bad = next((path for path, value in scalings.items() if not math.isfinite(value)), None)
+    if bad is not None:
+        raise UserError(f"found the scaling {scalings[bad]} of {bad} in {where}; need a number; give another alpha")
 
 
 def require_rank(folder: Path, config: Mapping[str, Any], path: str, rank: int) -> None:

@@ -21,10 +21,12 @@ from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
+from sharelora.support.finite import require_finite
 from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
+OVERFLOW = "the scaling is beyond what the matrices can hold; train the adapter again"
 _TRANSPOSED = ("c_attn", "c_fc", "c_proj")
 
 
@@ -105,13 +107,15 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
         columns = F.pad(b * adapter.scaling(path), (0, padding))
         names = plain_names(adapter.plan, path)
         tensors |= {name: t.contiguous() for name, t in zip(names, with_kernel(site, rows, columns), strict=True)}
+    tensors |= adapter.others
+    require_finite(tensors, f"the export of {adapter.folder}", OVERFLOW)
     with new_folder(out_folder) as folder:
-        save_file({**tensors, **adapter.others}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         config = _plain_config(adapter, rank)
         write_json(folder / CONFIG_FILE, config)
         if build_base is not None:
             _require_readable(folder, adapter, config, build_base)
-    elements = sum(tensor.numel() for tensor in tensors.values())
+    elements = sum(tensor.numel() for name, tensor in tensors.items() if name not in adapter.others)
     return Exported(Path(out_folder), len(paths), rank, elements)
 
 
@@ -196,5 +200,6 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path, base: str |
         tensors[f"{path}.lora_A"] = a.contiguous()
         tensors[f"{path}.lora_B"] = (b if factor == 1 else b * factor).contiguous()
     heads = {name: tensor.contiguous() for name, tensor in adapter.heads().items()}
+    require_finite({**tensors, **heads}, f"the export of {adapter.folder}", OVERFLOW)
     write_bytes(file, save({**tensors, **heads}, metadata={"format": "pt", "lora_alpha": str(alpha)}))
     return ExportedLoralib(file, len(adapter.plan.by_path), len(heads), alpha)

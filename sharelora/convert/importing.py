@@ -18,7 +18,9 @@ from sharelora.convert.adapter_file import BANK_PREFIX, new_folder
 from sharelora.convert.sources import EnableLora, PlainLora, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
+from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
+from sharelora.support.finite import require_finite
 from sharelora.tuner.config import ShareLoraConfig
 from sharelora.tuner.files import WEIGHTS_FILE
 
@@ -80,7 +82,7 @@ def ranks_of(lora: PlainLora, enable_lora: EnableLora) -> dict[str, int]:
     """
     ranks = {}
     for path, (a, _) in lora.pairs.items():
-        slices = next((sum(flags) for name, flags in enable_lora.items() if f".{path}".endswith(f".{name}")), 1)
+        slices = next((sum(flags) for name, flags in enable_lora.items() if ends_with(path, name)), 1)
         ranks[path] = a.shape[0] // slices
     return ranks
 
@@ -220,7 +222,11 @@ def write_adapter(
         bank: matrix name -> tensor.
         heads: other trained weights, under their names in the file.
         config: with its plan.
+
+    Raises:
+        UserError: a tensor has NaN or infinite numbers.
     """
-    tensors = {BANK_PREFIX + name: matrix for name, matrix in bank.items()}
-    save_file({**tensors, **heads}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    tensors = {**{BANK_PREFIX + name: matrix for name, matrix in bank.items()}, **heads}
+    require_finite(tensors, "what was made of it", "nothing is written; train or convert the source again")
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(folder))

@@ -24,6 +24,7 @@ from sharelora.convert.on_base import on_base
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
+from sharelora.support.finite import require_finite
 from sharelora.support.hub import INDEX
 from sharelora.support.reading import read_json
 from sharelora.support.text import size
@@ -120,6 +121,11 @@ def _write_weights(
     for index, file in enumerate(base.shards):
         weights = _merged_shard(base, adapter, changes, file, dtype)
         weights |= new if index == 0 else {}
+        require_finite(
+            weights,
+            f"the merged weights of {base.folder / file}",
+            "look for them in the base, or give --dtype fp32 if its numbers are beyond what another holds",
+        )
         save_file(weights, target / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(weights, file)
         total += sum(weight.nbytes for weight in weights.values())

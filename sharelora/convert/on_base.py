@@ -13,6 +13,7 @@ from torch import nn
 from sharelora.convert.adapter_file import MODEL_PREFIX, Adapter
 from sharelora.models.known import meta_models
 from sharelora.plan.renamed import on_model
+from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
 from sharelora.tuner.loading import present_settings, present_state
 from sharelora.tuner.sites import adaptable_paths, sites_of
@@ -38,7 +39,7 @@ def on_base(adapter: Adapter, base: nn.Module, paths: Iterable[str]) -> Adapter:
     sites = sites_of(base, adaptable_paths(base), config.get("enable_lora"), config.get("layers_pattern"))
     plan, now_at = on_model(adapter.plan, sites)
     whole = [*(config.get("modules_to_save") or ()), *_trained_tokens(config.get("trainable_token_indices"))]
-    heads = [path for path, _ in base.named_modules() if any(f".{path}".endswith(f".{name}") for name in whole)]
+    heads = [path for path, _ in base.named_modules() if any(ends_with(path, name) for name in whole)]
     others = present_state(adapter.others, MODEL_PREFIX, now_at, heads)
     return replace(
         adapter, config={**config, **present_settings(config, plan, now_at)}, plan=plan, others=others

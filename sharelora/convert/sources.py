@@ -19,6 +19,7 @@ from sharelora.convert.adapter_file import (
     Adapter,
     pattern_value,
     read_adapter,
+    require_numbers,
     require_rank,
     with_kernel,
 )
@@ -95,8 +96,19 @@ def read_lora(source: str | Path, alpha: float | None = None, accept_shared: boo
         accept_shared: whether an adapter of this project may be the source, too.
 
     Raises:
-        UserError: it is none of these, lacks alpha, or holds something other than a LoRA.
+        UserError: it is none of these, lacks alpha, or holds something other than a LoRA of finite numbers.
     """
+    lora = _read_any(source, alpha, accept_shared)
+    pairs = {
+        f"lora_{side} of {path}": matrix
+        for path in lora.pairs
+        for side, matrix in zip("AB", lora.pairs[path], strict=True)
+    }
+    require_numbers({**pairs, **lora.others}, lora.scalings, lora.name)
+    return lora
+
+
+def _read_any(source: str | Path, alpha: float | None, accept_shared: bool) -> PlainLora:
     if Path(source).is_file():
         return _from_loralib(Path(source), alpha)
     if alpha is not None:

@@ -40,7 +40,7 @@ class DataArguments:
     )
     data_seed: int = _flag(42, "seed of every choice of rows")
     few_shot: int = _flag(8, "worked examples before each GSM8K question; 0 for none")
-    keep_calculator: bool = _flag(False, "keep GSM8K's <<a*b=c>> marks in the answers")
+    keep_calculator: bool = _flag(True, "keep GSM8K's <<a*b=c>> marks in the answers that are learnt")
 
     def __post_init__(self) -> None:
         for name in ("source_max_len", "target_max_len", "pack_len", "max_train_samples", "max_eval_samples"):

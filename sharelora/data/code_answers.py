@@ -71,6 +71,12 @@ def read_code(text: str, prompt: str, name: str) -> tuple[str, str]:
     return "block_body", f"{prompt}{_indented(next(python, blocks[0]).code)}\n"
 
 
+def before_function(prompt: str, name: str) -> str:
+    """The lines of a prompt before the one that defines this function: imports and helpers."""
+    before, line_end, _ = prompt[: prompt.index(f"def {name}(")].rpartition("\n")
+    return f"{before}{line_end}"
+
+
 def _divide(lines: Sequence[str]) -> tuple[list[str], list[_Block]]:
     """Divide a text into the lines before the first Markdown block, and its blocks; the last may have no end."""
     before: list[str] = []
@@ -148,8 +154,7 @@ def _defines(code: str, name: str) -> bool:
 
 def _redefined(code: str, prompt: str, name: str) -> str:
     """A program of what the prompt has before its function, and of code that defines the function."""
-    before, line_end, _ = prompt[: prompt.index(f"def {name}(")].rpartition("\n")
-    return f"{before}{line_end}{code}\n"
+    return f"{before_function(prompt, name)}{code}\n"
 
 
 def _indented(code: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharelora.data.code_answers import read_code
+from sharelora.data.code_answers import before_function, read_code
 from sharelora.data.find import parse_split
 from sharelora.data.registry import KNOWN
 from sharelora.data.rows import BadCell, Row, cell, summary
@@ -44,8 +45,22 @@ class CodeProblem:
 
     @property
     def check(self) -> str:
-        """The code that tests such a program: it ends without an error if the completion is right."""
-        return f"{self.test}\n\ncheck({self.entry_point})\n"
+        """The code that tests such a program: it ends without an error if the completion is right.
+
+        Some tests call a helper that the prompt defines (`poly`, `encode_shift`). The test has its own copy, so that a
+        completion which defines the helper again does not decide what it is tested with.
+        """
+        return f"{self._beginning}{self.test}\n\ncheck({self.entry_point})\n"
+
+    @property
+    def _beginning(self) -> str:
+        """What the prompt has before its function; empty if that is no code by itself."""
+        before = before_function(self.prompt, self.entry_point)
+        try:
+            ast.parse(before)
+        except SyntaxError:
+            return ""
+        return before
 
 
 def load_humaneval(root: str | Path | None = None) -> list[CodeProblem]:

@@ -49,10 +49,8 @@ def find_source(args: DataArguments, root: Path | None = None) -> Source:
     """
     if args.dataset_format is not None:
         check_format(args.dataset_format)
-    path = Path(args.dataset).expanduser()
-    is_path = path.exists() or path.suffix != "" or args.dataset.startswith((".", "/", "~"))
-    if args.dataset not in KNOWN and is_path:
-        return _from_path(args, path)
+    if args.dataset not in KNOWN and means_path(args.dataset):
+        return _from_path(args, Path(args.dataset).expanduser())
     dataset, folder = known(args.dataset), data_folder(root)
     if folder is not None and dataset.parts and not any(local_file(dataset, split, folder) for split in dataset.files):
         splits = {"train": _parts(dataset, folder)}
@@ -61,6 +59,12 @@ def find_source(args: DataArguments, root: Path | None = None) -> Source:
     splits = {split: _selected(rows, dataset, args.data_subset) for split, rows in splits.items()}
     origin = str(dataset.hub["path"] if folder is None else folder)
     return Source(args.dataset, origin, args.dataset_format or dataset.format, splits)
+
+
+def means_path(name: str) -> bool:
+    """Whether what was given for a data set is a path rather than a name."""
+    path = Path(name).expanduser()
+    return path.exists() or path.suffix != "" or name.startswith((".", "/", "~"))
 
 
 def _from_path(args: DataArguments, path: Path) -> Source:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,11 @@ class PackedRows(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.bins)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """All that decides what is learned; where a row goes follows from the lengths."""
+        return self.source.arrays
 
     def __getitem__(self, index: int) -> Item:
         """Tokens, labels and positions of a packed row, each of shape (T)."""

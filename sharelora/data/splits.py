@@ -73,7 +73,7 @@ def load_splits(args: DataArguments, data_root: Path | None = None, *, predict_o
     if held is None:
         train, held = _carve(train, args, notes)
     if source.format in DEMONSTRATIONS and not args.keep_calculator:
-        notes.append("calculator marks <<...>> were removed from the answers; --keep_calculator keeps them")
+        notes.append("calculator marks <<...>> are removed from the answers, as --keep_calculator false says")
     splits = Splits(
         train=_drawn(train, args.max_train_samples, args.data_seed),
         eval=_drawn(held, args.max_eval_samples, args.data_seed),

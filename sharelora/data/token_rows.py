@@ -52,6 +52,11 @@ class TokenRows(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """All that decides what is learned."""
+        return (self.tokens, self.lengths, self.source_lengths)
+
     def ids(self, index: int) -> torch.Tensor:
         """Token ids of a row, prompt and answer, shape (T)."""
         end = self.ends[index]

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sharelora.data import begin, gsm8k, humaneval
 from sharelora.flags.fields import add_fields, help_field, take
 from sharelora.flags.parser import NO_ADAPTER, Parser, positive, tiny_environment
+from sharelora.flags.ranges import SEED
 from sharelora.sandbox import BUBBLEWRAP, MODES, RLIMITS
 from sharelora.support.errors import UserError
 from sharelora.support.files import vanishing
@@ -41,7 +42,7 @@ class Options:
     )
     output: str = help_field("runs/evaluation", f"folder for {PREDICTIONS} and result.json")
     limit: int | None = help_field(None, "number of items (questions, tasks), chosen by --seed", type=positive)
-    seed: int = help_field(0, "random seed for --limit and sampling")
+    seed: int = help_field(0, "random seed for --limit and sampling", type=SEED)
     batch_size: int | str = help_field("auto", "items at once, or auto; affects only speed")
     max_length: int | None = help_field(
         None, "most tokens that the model reads, if less than its context", type=positive
@@ -147,7 +148,7 @@ class Gsm8kOptions(GenerationOptions):
 class HumanEvalOptions(GenerationOptions):
     """The flags of HumanEval."""
 
-    samples: int = help_field(1, "completions per task")
+    samples: int = help_field(1, "completions per task", type=positive)
     k: Sequence[int] = help_field(lambda: [1], "every k of pass@k", type=positive, nargs="+")
     samples_file: str | None = help_field(
         None, "test these completions (task_id, completion) and generate none", metavar="FILE"

@@ -27,7 +27,7 @@ from sharelora.evaluation.programs import OutcomeStore, Runner, judge
 from sharelora.evaluation.subject import Subject, data_root, locate_subject, write_evaluation
 from sharelora.metrics.pass_at_k import over_tasks, pass_at_k
 from sharelora.reporting.progress import Progress
-from sharelora.sandbox import Limits, Outcome
+from sharelora.sandbox import UNJUDGED, Limits, Outcome
 from sharelora.support.errors import UserError
 from sharelora.support.files import require_writable
 
@@ -160,10 +160,11 @@ class HumanEvalReport:
         """Task -> its samples, and how many of them passed."""
         return self._counts(self.outcomes)
 
-    def _counts(self, outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
+    def _counts(self, outcomes: Sequence[Outcome], right: Sequence[str] = ("passed",)) -> dict[str, tuple[int, int]]:
+        """Task -> its samples, and how many of them have one of the statuses `right`."""
         by_task: dict[str, list[bool]] = {}
         for sample, outcome in zip(self.samples, outcomes, strict=True):
-            by_task.setdefault(sample.task.task_id, []).append(outcome.passed)
+            by_task.setdefault(sample.task.task_id, []).append(outcome.status in right)
         return {name: (len(passed), sum(passed)) for name, passed in by_task.items()}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -185,12 +186,23 @@ class HumanEvalReport:
 
         `pass@k` is the published score: a completion counts as it is. `pass@k_any` also reads what chat models write
         (blocks, sentences, the whole function again), and `read_by` counts the samples by the rule that has read them.
+        A sample that the sandbox could not judge has not passed; where there are any, `_at_most` are the scores that
+        these would have reached.
         """
         counts, sizes = self.counts, sorted(set(self.k))
         rules = Counter(sample.read_by for sample in self.samples)
+        readings = {"": self.outcomes, "_any": self.outcomes_any}
+        scores: dict[str, float | None] = {}
+        for ending, outcomes in readings.items():
+            scores |= _scores(self._counts(outcomes), sizes, ending)
+            if any(outcome.status == UNJUDGED for outcome in outcomes):
+                scores |= _scores(self._counts(outcomes, ("passed", UNJUDGED)), sizes, f"{ending}_at_most")
         return {
-            **_scores(counts, sizes, ""),
-            **_scores(self._counts(self.outcomes_any), sizes, "_any"),
+            **scores,
+            **{
+                f"not_judged{ending}": sum(outcome.status == UNJUDGED for outcome in outcomes)
+                for ending, outcomes in readings.items()
+            },
             "passed_any": sum(outcome.passed for outcome in self.outcomes_any),
             "read_by": {rule: rules[rule] for rule in RULES},
             "task_count": len(counts),
@@ -219,11 +231,16 @@ def _scores(counts: Mapping[str, tuple[int, int]], sizes: Sequence[int], ending:
 def table(metrics: Mapping[str, Any]) -> str:
     """The result in a few lines."""
     lines = [f"HumanEval, {metrics['task_count']:,} tasks, {metrics['samples']:,} samples"]
-    for name in (name for name in metrics if name.startswith("pass@") and not name.endswith("_stderr")):
+    scores = [name for name in metrics if name.startswith("pass@") and not name.endswith("_stderr")]
+    titles = {name: name.replace("_any", " in any form").replace("_at_most", " at most") for name in scores}
+    width = max(20, *map(len, titles.values()))
+    for name, title in titles.items():
         error = metrics[f"{name}_stderr"]
-        shown = f"{name.removesuffix('_any')} in any form" if name.endswith("_any") else name
-        lines.append(f"  {shown:<20}{metrics[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
+        lines.append(f"  {title:<{width}}{metrics[name]:8.4f}" + ("" if error is None else f" ± {error:.4f}"))
     read = ", ".join(f"{count:,} {rule}" for rule, count in metrics["read_by"].items())
     lines.append(f"  read in any form: {read}")
+    if metrics["not_judged"] or metrics["not_judged_any"]:
+        unjudged = f"{metrics['not_judged']:,}; in any form {metrics['not_judged_any']:,}"
+        lines.append(f"  NOT JUDGED: {unjudged}; 'at most' is the score if all of them were right")
     statuses = ", ".join(f"{count:,} {status}" for status, count in metrics["statuses"].items())
     return "\n".join([*lines, f"  samples: {statuses}"])

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_text
 from sharelora.support.reading import Shape, misfit, parse_json, read_bytes
+from sharelora.support.secrets import hidden
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ class Store(ABC, Generic[Key, Result]):
 
     def __init__(self, path: Path, settings: Mapping[str, Any], folder_flag: str, overwrite: bool = False) -> None:
         self.path, self.folder_flag = path, folder_flag
-        self.head = json.dumps({"settings": settings}, ensure_ascii=False)
+        self.head = json.dumps({"settings": hidden(settings)}, ensure_ascii=False)
         self.results: dict[Key, Result] = {}
         # A run that is refused before its first result leaves no file.
         self.begun = self.path.is_file() and not overwrite
@@ -104,7 +105,8 @@ class Store(ABC, Generic[Key, Result]):
             write_text(self.path, self.head + "\n")
             self.begun = True
         self.results.update(new)
-        lines = [json.dumps(self._to_row(key, result), ensure_ascii=False) + "\n" for key, result in new.items()]
+        rows = hidden([self._to_row(key, result) for key, result in new.items()])
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         try:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write("".join(lines))

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sharelora.flags.grouping import MeasuredGroups
-from sharelora.layer_groups.grouping import expanded_rank
+from sharelora.layer_groups.grouping import EXPANSIONS, NONE, Grouping, expanded_rank
 from sharelora.layer_groups.similarity import Similarity
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rows import plan_from_rows
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import Site
+from sharelora.support.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 # Imports inside the methods load torch and PEFT: a parser must not wait for them.
 
+# Flags and the fields of an adapter's configuration that say the same.
+SAME = {
+    "lora_modules": "target_modules",
+    "lora_r": "r",
+    **{name: name for name in ("lora_alpha", "lora_dropout", "share_dropout_mask", "use_rslora", "use_dora")},
+    **{name: name for name in ("enable_lora", "share", "share_modules", "share_across", "share_groups")},
+}
+
 
 @dataclass(frozen=True)
 class AdapterSettings:
@@ -28,15 +37,20 @@ class AdapterSettings:
 
     Attributes:
         modules: as PEFT's `target_modules` takes them; None until the architecture's own are known (`with_modules`).
-        r: rank of every adapted layer, before measured groups expand it (`rank`).
+        r: rank of every adapted layer, before groups of layers expand it (`rank_for`).
         alpha: the adapter is scaled by alpha / r.
         dropout: of the adapter's input.
         share_dropout_mask: whether modules that read the same input drop the same of its numbers.
         use_rslora: divide alpha by sqrt(r) instead.
         use_dora: train DoRA's magnitudes too.
         enabled: fused module -> which of its parts are adapted.
-        sharing: the rule, or a hand-written plan as data (`sharelora.plan.rows`).
+        sharing: the rule, a hand-written plan as data (`sharelora.plan.rows`).
         measured: the measurement that the rule's groups come from, if any.
+        expansion: formula by which the rank grows with groups; see `layer_groups.grouping.expanded_rank`.
+        made: the plan of a saved adapter: of its own sites, whose names may be older than the model's.
+
+    Raises:
+        UserError: an unknown formula, or one without groups.
     """
 
     modules: str | Sequence[str] | None
@@ -49,10 +63,40 @@ class AdapterSettings:
     enabled: Mapping[str, Sequence[bool]] | None
     sharing: SharingRule | Mapping[str, Any]
     measured: MeasuredGroups | None = None
+    expansion: str = NONE
+    made: SharingPlan | None = None
+
+    def __post_init__(self) -> None:
+        if self.expansion not in EXPANSIONS:
+            raise UserError(
+                f"found expand_rank {self.expansion!r}; need one of {', '.join(EXPANSIONS)}; change --expand_rank"
+            )
+        if self.expansion != NONE and (self.rule is None or self.rule.groups is None):
+            raise UserError(
+                f"found --expand_rank {self.expansion} without groups of layers; they leave room for a larger rank; "
+                "pass --share_groups, or drop it"
+            )
+
+    @classmethod
+    def saved(cls, config: Mapping[str, Any]) -> AdapterSettings:
+        """Return the settings of an adapter from its adapter_config.json: one of this project, or a LoRA of PEFT."""
+        plan = config.get("plan")
+        return cls(
+            modules=config.get("target_modules"),
+            r=config["r"],
+            alpha=config["lora_alpha"],
+            dropout=config.get("lora_dropout") or 0.0,
+            share_dropout_mask=bool(config.get("share_dropout_mask")),
+            use_rslora=bool(config.get("use_rslora")),
+            use_dora=bool(config.get("use_dora")),
+            enabled=config.get("enable_lora"),
+            sharing=plan or SharingRule(),
+            made=SharingPlan.from_json(plan) if plan else None,
+        )
 
     @property
     def rule(self) -> SharingRule | None:
-        """The rule; None if a hand-written plan says what is shared."""
+        """The rule; None if a plan says what is shared."""
         return self.sharing if isinstance(self.sharing, SharingRule) else None
 
     @property
@@ -60,16 +104,20 @@ class AdapterSettings:
         """Whether matrices may be shared at all: false for LoRA."""
         return self.rule is None or self.rule.share != "none"
 
-    @property
-    def rank(self) -> int:
-        """The rank: `r`, or the larger one that measured groups leave room for.
+    def rank_for(self, sites: Sequence[Site]) -> int:
+        """Return the rank: `r`, or the larger one that groups of the sites' layers leave room for.
 
         Raises:
             UserError: the groups are still to be measured.
         """
-        if self.measured is None:
+        if self.measured is not None:
+            return expanded_rank(self.measured.grouping, self.r, self.expansion)
+        if self.expansion == NONE:
             return self.r
-        return expanded_rank(self.measured.grouping, self.r, self.measured.choice.expansion)
+        assert self.rule is not None, "checked above"
+        self.rule.check(sites)
+        members = tuple(group for group in self.rule.groups_of(sites) if len(group) > 1)
+        return expanded_rank(Grouping(len({s.layer for s in sites} - {None}), members, ()), self.r, self.expansion)
 
     def sites(self, model: nn.Module) -> list[Site]:
         """Return what is adapted in a model, which may be on the meta device.
@@ -92,6 +140,8 @@ class AdapterSettings:
         Raises:
             UserError: settings that do not fit the model, or groups that are still to be measured.
         """
+        if self.made is not None:
+            return self.made
         self.check(model)
         return self.plan_of(self.sites(model))
 
@@ -111,13 +161,14 @@ class AdapterSettings:
             UserError: settings that do not fit them, or groups that are still to be measured.
         """
         if isinstance(self.sharing, SharingRule):
-            return SharingPlan.build(sites, self.sharing, self.rank)
+            return SharingPlan.build(sites, self.sharing, self.rank_for(sites))
         return plan_from_rows(self.sharing, sites, self.r)
 
-    def config(self, **options: Any) -> ShareLoraConfig:
+    def config(self, model: nn.Module, **options: Any) -> ShareLoraConfig:
         """Return a configuration for `peft.get_peft_model`.
 
         Args:
+            model: that is to be adapted: its layers decide how far groups expand the rank.
             options: more of its fields, e.g. `task_type`.
 
         Raises:
@@ -129,7 +180,7 @@ class AdapterSettings:
         alpha: Any = self.alpha  # PEFT annotates an int and takes a float
         enabled = {name: list(slices) for name, slices in (self.enabled or {}).items()}
         return ShareLoraConfig(
-            r=self.rank,
+            r=self.r if self.expansion == NONE else self.rank_for(self.sites(model)),
             lora_alpha=alpha,
             lora_dropout=self.dropout,
             share_dropout_mask=self.share_dropout_mask,
@@ -166,7 +217,7 @@ class AdapterSettings:
 
     def without_sharing(self) -> AdapterSettings:
         """Return the settings of LoRA: every layer has its own matrices."""
-        return replace(self, sharing=SharingRule("none"), measured=None)
+        return replace(self, sharing=SharingRule("none"), measured=None, expansion=NONE)
 
     def confined_to_language(self, model: nn.Module) -> AdapterSettings:
         """Return the settings with modules of the language model alone, if the model reads images too.

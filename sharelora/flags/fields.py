@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from sharelora.flags.parser import FALSE, Parser, boolean, whole
+from sharelora.flags.parser import FALSE, Parser, boolean, number, whole
+from sharelora.flags.ranges import RANGES
 from sharelora.support.reading import parse_json
 from sharelora.support.text import nearest
 
@@ -75,6 +76,8 @@ def _options(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"help": text.replace("%", "%%")}
     if "argument" in field.metadata:
         return {**options, **field.metadata["argument"]}
+    if field.name in RANGES:
+        return {**options, "type": RANGES[field.name]}
     kinds = _kinds(hint)
     if bool in kinds and str not in kinds:
         return {**options, "type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
@@ -150,4 +153,4 @@ def _scalar(kinds: Sequence[Any]) -> Callable[[str], Any]:
     numbers = [kind for kind in inner if kind in (int, float)]
     if not numbers or len(numbers) < len(inner):
         return str
-    return whole if numbers[0] is int else float
+    return whole if numbers[0] is int else number

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sharelora.flags.parser import Parser, positive
-from sharelora.layer_groups.grouping import EXPANSIONS, Grouping
+from sharelora.flags.parser import Parser, number, positive
+from sharelora.layer_groups.grouping import EXPANSIONS, NONE, Grouping
 from sharelora.layer_groups.settings import METHODS, GroupingSettings
 from sharelora.layer_groups.similarity import FILE, MEASURES, Similarity, read_similarity
 from sharelora.support.errors import UserError
@@ -23,9 +23,8 @@ _FIELDS = {
     "similarity_threshold": "threshold",
     "similarity_measure": "measure",
     "distinct_layers": "distinct",
-    "expand_rank": "expansion",
 }
-FLAGS = (*_FIELDS, "similarity_sample", "similarity_texts")
+FLAGS = (*_FIELDS, "expand_rank", "similarity_sample", "similarity_texts")
 
 
 def add_choice_flags(group: Any) -> None:
@@ -38,7 +37,7 @@ def add_choice_flags(group: Any) -> None:
         help=f"of grouping: {', '.join(METHODS)}",
     )
     add(
-        "--similarity_threshold", type=float, default=plain.threshold, metavar="S",
+        "--similarity_threshold", type=number, default=plain.threshold, metavar="S",
         help="least similarity of the layers in a group",
     )  # fmt: skip
     add(
@@ -52,7 +51,7 @@ def add_choice_flags(group: Any) -> None:
         help="number of distinct layers to keep instead of a threshold, with --grouping optimal",
     )  # fmt: skip
     add(
-        "--expand_rank", default=plain.expansion, metavar="FORMULA",
+        "--expand_rank", default=NONE, metavar="FORMULA",
         help=f"formula of the larger rank that groups leave room for: {', '.join(EXPANSIONS)}",
     )  # fmt: skip
 

@@ -6,11 +6,14 @@ import argparse
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sharelora.flags.paths import expand_home
 from sharelora.support.errors import UserError
+from sharelora.support.secrets import keep_words
 from sharelora.support.text import nearest
 
 TRUE = ("true", "yes", "1", "on")
@@ -18,6 +21,7 @@ FALSE = ("false", "no", "0", "off")
 TINY = "SHARELORA_TINY"
 _NEGATIVE = re.compile(r"-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
 _DIGITS = 100  # more are no number that anybody means, and Python refuses to read thousands of them
+_LARGEST = 2**31 - 1  # of whole numbers without a bound of their own: what 32 bits hold
 NO_ADAPTER = "none"  # as the value of --adapter: the base model alone
 
 
@@ -80,15 +84,53 @@ def _shown(text: str) -> str:
     return repr(text) if len(text) <= _DIGITS else f"{len(text):,} characters"
 
 
-def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
-    try:
-        number = whole(text)
-    except argparse.ArgumentTypeError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {_shown(text)}; need a whole number of at least 1")
-    return number
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a flag takes, none of them NaN or infinite, and what reads one: the `type` of its argument.
+
+    Args:
+        least: the smallest number.
+        most: the largest number.
+        whole: only whole numbers.
+        above: only numbers larger than `least`.
+        below: only numbers smaller than `most`.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    whole: bool = False
+    above: bool = False
+    below: bool = False
+
+    def __call__(self, text: str) -> Any:
+        """Read a number."""
+        try:
+            value = whole(text) if self.whole else float(text)
+        except (ValueError, argparse.ArgumentTypeError):
+            value = math.nan
+        if value not in self:
+            raise argparse.ArgumentTypeError(f"found {_shown(text)}; need {self}")
+        return value
+
+    def __contains__(self, value: float) -> bool:
+        least, most = -math.inf if self.least is None else self.least, math.inf if self.most is None else self.most
+        if self.whole and self.most is None:
+            most = _LARGEST
+        inside = least < value if self.above else least <= value
+        return inside and (value < most if self.below else value <= most) and math.isfinite(value)
+
+    def __str__(self) -> str:
+        bounds = []
+        if self.least is not None:
+            bounds.append(f"{'above' if self.above else 'of at least'} {self.least:g}")
+        if self.most is not None:
+            bounds.append(f"{'below' if self.below else 'at most'} {self.most:.10g}")
+        kind = "whole number" if self.whole else "number" if bounds else "finite number"
+        return " ".join([f"a {kind}", " and ".join(bounds)]).rstrip()
+
+
+number = Range()
+positive = Range(1, whole=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,7 +170,11 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.nargs in ("+", "*")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read the flags that this parser knows; in those that name files, `~` is the home folder."""
+        """Read the flags that this parser knows; in those that name files, `~` is the home folder.
+
+        Secrets among the words are hidden from now on.
+        """
+        keep_words(sys.argv[1:] if args is None else args)
         values, rest = super().parse_known_args(args, namespace)
         expand_home(values)
         return values, rest

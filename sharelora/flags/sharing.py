@@ -10,6 +10,7 @@ from typing import Any
 from sharelora.flags.adapter import AdapterSettings
 from sharelora.flags.grouping import MeasuredGroups, add_choice_flags, measured_groups
 from sharelora.flags.parser import Parser, boolean, positive
+from sharelora.flags.ranges import ABOVE_0, PART
 from sharelora.plan.rule import ODD_EVEN, SharingRule
 from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
@@ -107,8 +108,8 @@ def add_share_flags(parser: Parser) -> None:
         "--lora_modules", default="all", metavar="NAMES", help="all linear layers, q_proj,v_proj, or re:PATTERN"
     )
     lora.add_argument("--lora_r", type=positive, default=64, metavar="R", help="rank of every adapted layer")
-    lora.add_argument("--lora_alpha", type=float, default=16, metavar="ALPHA", help="the scale is alpha / r")
-    lora.add_argument("--lora_dropout", type=float, default=0.0, metavar="P", help="dropout of the adapter's input")
+    lora.add_argument("--lora_alpha", type=ABOVE_0, default=16, metavar="ALPHA", help="the scale is alpha / r")
+    lora.add_argument("--lora_dropout", type=PART, default=0.0, metavar="P", help="dropout of the adapter's input")
     for flag, text in (
         ("--share_dropout_mask", "one dropout mask for modules that read the same input: less memory"),
         ("--use_rslora", "divide alpha by sqrt(r) instead of r"),
@@ -159,6 +160,7 @@ def adapter_settings(args: argparse.Namespace, measures: bool = False) -> Adapte
         enabled=enabled_slices(args),
         sharing=sharing,
         measured=measured,
+        expansion=args.expand_rank,
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sharelora.flags.parser import FALSE, TRUE, boolean
-from sharelora.support.errors import UserError, redacted
+from sharelora.support.errors import UserError
+from sharelora.support.secrets import redacted
 
 BARE = "true"  # the value of a flag that is given without one
 

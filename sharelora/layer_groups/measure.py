@@ -18,6 +18,7 @@ from sharelora.models.known import is_encoder, model_config
 from sharelora.models.load import load_base
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
+from sharelora.support.finite import require_finite
 
 # Digits of the results: beyond them the order of summation decides, and a saved file must give the groups that a new
 # measurement gives.
@@ -185,6 +186,9 @@ def layer_states(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Iterato
 
     Yields:
         (L, B, D) twice: the last real token of every row, before and after each layer.
+
+    Raises:
+        UserError: a layer gives NaN or infinite numbers, of which no similarity can be made.
     """
     recorder = LastTokens(find_layers(model))
     embedding = model.get_input_embeddings()
@@ -199,7 +203,10 @@ def layer_states(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Iterato
         for batch in batches:
             recorder.at = last_real(batch["attention_mask"])
             body(**{name: value.to(device) for name, value in batch.items()}, **options)
-            yield recorder.states()
+            before, after = recorder.states()
+            layers = ((f"layer {number}", states) for number, states in enumerate(after))
+            require_finite(layers, "what the layers of the model give", "check its weights, or give --dtype fp32")
+            yield before, after
 
 
 class Means:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharelora.layer_groups.grouping import (
-    EXPANSIONS,
-    NONE,
     Grouping,
     Matrix,
     fewest,
@@ -33,7 +31,6 @@ class GroupingSettings:
         threshold: the similarity that layers of a group must reach.
         measure: `cosine`, or `angular`: 1 - arccos(cosine) / pi.
         distinct: instead of a threshold, how many distinct layers to keep; for `optimal`.
-        expansion: how the rank grows; see `expanded_rank`.
 
     Raises:
         UserError: an unknown method or measure, a threshold that the measure cannot have, or a number of distinct
@@ -44,13 +41,11 @@ class GroupingSettings:
     threshold: float = THRESHOLD
     measure: str = COSINE
     distinct: int | None = None
-    expansion: str = NONE
 
     def __post_init__(self) -> None:
         for flag, value, known in (
             ("grouping", self.method, METHODS),
             ("similarity_measure", self.measure, MEASURES),
-            ("expand_rank", self.expansion, EXPANSIONS),
         ):
             if value not in known:
                 raise UserError(f"found {flag} {value!r}; need one of {', '.join(known)}; change --{flag}")

@@ -18,10 +18,11 @@ from torch import Tensor
 from sharelora.data.arguments import DataArguments
 from sharelora.data.begin import begin_token, begun
 from sharelora.data.context import Context
+from sharelora.data.find import KnownDataset, find_split, unknown_name
 from sharelora.data.formats import format_of, format_rows
-from sharelora.data.instructions import find_source
+from sharelora.data.instructions import find_source, means_path
 from sharelora.data.registry import KNOWN
-from sharelora.data.rows import Row, columns_of, extension, optional, parse_rows, read_rows, read_text
+from sharelora.data.rows import EXTENSIONS, Row, columns_of, extension, optional, parse_rows, read_rows, read_text
 from sharelora.data.tokenise import padding_id
 from sharelora.layer_groups.measure import compare_layers, longest_first
 from sharelora.layer_groups.similarity import Similarity
@@ -34,6 +35,26 @@ logger = logging.getLogger(__name__)
 # Columns that hold a whole text, in the order in which they are looked for.
 TEXT_COLUMNS = ("text", "content", "sentence")
 MAX_LENGTH = 512
+# Plain texts that are known by name. The second ShareLoRA paper draws from C4's validation texts.
+PLAIN = {
+    dataset.name: dataset
+    for dataset in (
+        KnownDataset(
+            name="c4",
+            hub={"path": "allenai/c4", "data_files": {"validation": "en/c4-validation.00000-of-00008.json.gz"}},
+            files={"eval": ("c4/validation", "c4/c4-validation", "c4/c4-validation.00000-of-00008")},
+            instead="give a text file",
+        ),
+        KnownDataset(
+            name="wikitext",
+            hub={"path": "Salesforce/wikitext", "name": "wikitext-103-raw-v1"},
+            files={"eval": ("wikitext/validation", "wikitext/wiki.valid")},
+            extensions=(*EXTENSIONS, ".raw", ".tokens", ".txt"),
+            instead="give a text file",
+        ),
+    )
+}
+_HEADING = re.compile(r"=.*=", re.DOTALL)  # WikiText's
 # With one token the last is the first, whose state hardly depends on the text.
 _LEAST_TOKENS = 2
 
@@ -69,7 +90,7 @@ def read_sample(name: str, count: int, seed: int = 0, data_root: Path | None = N
     answer are then one text.
 
     Args:
-        name: a file, or a data set that is known by name.
+        name: a file, or a data set that is known by name: of instructions, or of plain texts (`PLAIN`).
         count: how many to draw at random; all of them, with a warning, if there are fewer.
         seed: of the draw.
         data_root: folder of local data; by default the environment variable SHARELORA_DATA.
@@ -78,8 +99,14 @@ def read_sample(name: str, count: int, seed: int = 0, data_root: Path | None = N
         UserError: no such file or data set, or no text in it.
     """
     path = Path(name).expanduser()
-    if name not in KNOWN and path.is_file():
-        raw = _texts_of_rows(read_rows(path), name) if extension(path) else _paragraphs(read_text(path))
+    if name in PLAIN:
+        found = find_split(PLAIN[name], "eval", data_root)
+        texts = _texts_of_rows(found.rows(), found.origin) if found.file is None else _texts_of_file(found.file)
+        raw = [text for text in texts if not _HEADING.fullmatch(text.strip())]
+    elif name not in KNOWN and path.is_file():
+        raw = _texts_of_file(path)
+    elif name not in KNOWN and not means_path(name):
+        raise unknown_name(name, (*PLAIN, *KNOWN), "data set", "or give the path of a text file", "a text file")
     else:
         source = find_source(DataArguments(dataset=name), data_root)
         # What is held out for validation and test plays no part in choosing what is trained.
@@ -107,6 +134,10 @@ def draw_items(items: Sequence[Item], count: int, seed: int, source: object, nou
         logger.warning("warning: %s has only %d of the %d %s that were requested", source, len(items), count, noun)
     indices = random.Random(seed).sample(range(len(items)), min(count, len(items)))
     return [items[index] for index in sorted(indices)]
+
+
+def _texts_of_file(path: Path) -> list[str]:
+    return _texts_of_rows(read_rows(path), str(path)) if extension(path) else _paragraphs(read_text(path))
 
 
 def _paragraphs(content: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.models.known import SHAPES, known_name
-from sharelora.plan.site import ALL_LINEAR, Site
+from sharelora.plan.site import ALL_LINEAR, Site, ends_with
 
 Features = tuple[int, int]  # D_in, D_out
 
@@ -95,6 +95,6 @@ def outlined_sites(model: str, target_modules: str | Sequence[str] | None) -> li
 
 def _named(sites: Iterable[Site], names: Sequence[str]) -> list[Site] | None:
     """Return the sites with these ends of paths; None if one is no linear layer's, as those of embeddings."""
-    found = [site for site in sites if any(f".{site.path}".endswith(f".{name}") for name in names)]
-    met = all(any(f".{site.path}".endswith(f".{name}") for site in found) for name in names)
+    found = [site for site in sites if any(ends_with(site.path, name) for name in names)]
+    met = all(any(ends_with(site.path, name) for site in found) for name in names)
     return found if found and met else None

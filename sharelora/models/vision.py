@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from sharelora.data.vision import OWN_TEMPLATE, ConversationWriter, image_reader
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base
-from sharelora.plan.site import ALL_LINEAR
+from sharelora.plan.site import ALL_LINEAR, ends_with
 from sharelora.support.errors import UserError, out_of_memory
 from sharelora.support.text import one_line
 from sharelora.tuner.passed_by import left_out_of_all
@@ -77,7 +77,7 @@ def language_modules(model: Any, modules: str | Sequence[str]) -> str:
         linear = [name for name in linear if name not in left]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     names = kinds if isinstance(modules, str) else modules
-    unmatched = [name for name in names if not any(f".{module}".endswith(f".{name}") for module in linear)]
+    unmatched = [name for name in names if not any(ends_with(module, name) for module in linear)]
     if unmatched:
         raise UserError(
             f"modules {', '.join(unmatched)} match nothing in the language model; it has {', '.join(kinds)}"

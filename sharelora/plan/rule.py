@@ -95,13 +95,18 @@ class SharingRule:
 
     def layer_labels(self, sites: Iterable[Site]) -> dict[int, str]:
         """Return the label that shared matrices carry for each layer: `*`, `g0`, ... or the layer's own number."""
-        layers = sorted({site.layer for site in sites if site.layer is not None})
+        layers = _layers(sites)
         if self.groups is None:
             return dict.fromkeys(layers, ANY)
-        pairs = [layers[i : i + 2] for i in range(0, len(layers), 2)]
-        groups = pairs if isinstance(self.groups, str) else self.groups
-        labels = {layer: f"g{index}" for index, group in enumerate(groups) for layer in group}
+        labels = {layer: f"g{index}" for index, group in enumerate(self.groups_of(sites)) for layer in group}
         return {layer: labels.get(layer, str(layer)) for layer in layers}
+
+    def groups_of(self, sites: Iterable[Site]) -> tuple[tuple[int, ...], ...]:
+        """Return the groups of layers that share among themselves, () without any; `odd_even` as pairs of layers."""
+        if not isinstance(self.groups, str):
+            return self.groups or ()
+        layers = _layers(sites)
+        return tuple(tuple(layers[i : i + 2]) for i in range(0, len(layers), 2))
 
     def key(self, side: str, site: Site, labels: Mapping[int, str]) -> tuple[str, str]:
         """Return the key of a site's matrix: equal keys (and shapes) mean one matrix.
@@ -120,6 +125,10 @@ class SharingRule:
         # What an embedding's A starts at, and whose rows its tokens choose, is unlike any other module's.
         kind = ANY if across.forgets_kind and not site.embedding else site.kind
         return kind, labels[site.layer] if across.forgets_layer else str(site.layer)
+
+
+def _layers(sites: Iterable[Site]) -> list[int]:
+    return sorted({site.layer for site in sites if site.layer is not None})
 
 
 def _one_of(field: str, value: str, allowed: Iterable[str]) -> None:

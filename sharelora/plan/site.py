@@ -158,6 +158,11 @@ def parent(path: str) -> str:
     return path.rpartition(".")[0]
 
 
+def ends_with(path: str, name: str) -> bool:
+    """Whether a name given by a user means a module, as in PEFT: it is the path, or whole names at its end."""
+    return f".{path}".endswith(f".{name}")
+
+
 def owner(path: str, paths: Container[str]) -> str:
     """Return the module of `paths` that is adapted for a path: its own, or the attention that it is inside of.
 
@@ -169,7 +174,7 @@ def owner(path: str, paths: Container[str]) -> str:
 def matches(site: Site, name: str) -> bool:
     """Whether a module name given by a user means this site: `q_proj`, `self_attn.q_proj`, `c_attn`, `c_attn[0]`."""
     whole = site.kind.rsplit("[", 1)[0] if site.part is not None else site.kind
-    return any(kind == name or kind.endswith(f".{name}") for kind in (site.kind, whole)) or name == site.path
+    return any(ends_with(kind, name) for kind in (site.kind, whole)) or name == site.path
 
 
 def input_of(path: str, d_in: int) -> tuple[str, ...]:

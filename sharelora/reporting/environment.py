@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora import __version__
-from sharelora.support.errors import redacted
+from sharelora.support.secrets import redacted
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 

@@ -13,7 +13,7 @@ from typing import Any
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.reporting.environment import command_line, git_commit, machine_facts, versions
-from sharelora.support.errors import UserError, hide
+from sharelora.support.errors import UserError
 from sharelora.support.files import sha256, write_json
 from sharelora.support.reading import NAME, read_json, require_shape
 from sharelora.support.tensor_header import tensor_shapes
@@ -120,13 +120,11 @@ def describe_file(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into JSON data: paths, dtypes, enums and non-finite numbers become text; tokens are hidden."""
+    """Turn a value into JSON data: paths, dtypes, enums and non-finite numbers become text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if type(value) is str:
-        return hide(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or type(value) in (bool, int, float, str) else _number_or_text(value)

@@ -14,8 +14,10 @@ Guaranteed against harm, in the mode `bubblewrap` and unless the kernel or bubbl
 - The program reaches no network, no user's files, no other process, and no environment variable.
 - It can write only to its own /tmp, which is in memory and limited in size.
 - It starts no process and sends no signal; nothing of it remains afterwards.
-- It gets no more time, memory, threads, files and output than `Limits` allows. The kernel's own memory, such as that
-  for empty files, is limited only by time.
+- It makes no system call but those that honest programs need (`system_calls`). It locks no file of the machine, writes
+  nothing back to its disks, and takes nothing that all programs have in common, such as watches and requests.
+- It gets no more time, memory, threads, files and output than `Limits` allows. The kernel's own memory for it, such as
+  that for empty files and for tables of pages, is limited where control groups can be made (`cgroups`), else by time.
 
 The mode `rlimits` does not protect files; its docstring lists what it does.
 
@@ -32,9 +34,9 @@ Not guaranteed:
 - In the mode `rlimits` a program can look for the checker among the processes of its user.
 - A test is only as strong as it is: if it calls a helper that the program defines, the program's helper answers.
 
-Different from running program and test as one text, as others do: arguments and results are copies; an object of the
-program's own class, or a function, cannot be returned to a test, and fails; a builtin that the program redefines is
-redefined only for the program; installed packages cannot be imported.
+Different from running program and test as one text, as others do: arguments and results are copies; a builtin that the
+program redefines is redefined only for the program; installed packages cannot be imported. A test that needs an object
+of the program's own class, or a function as an argument or a result, cannot judge it: the status is `unjudged`.
 
 May import: support. Begin with `running`, then `inside.checker`.
 """
@@ -46,6 +48,7 @@ from sharelora.sandbox.running import BUBBLEWRAP as BUBBLEWRAP
 from sharelora.sandbox.running import MODES as MODES
 from sharelora.sandbox.running import RLIMITS as RLIMITS
 from sharelora.sandbox.running import STATUSES as STATUSES
+from sharelora.sandbox.running import UNJUDGED as UNJUDGED
 from sharelora.sandbox.running import Outcome as Outcome
 from sharelora.sandbox.running import require_sandbox as require_sandbox
 from sharelora.sandbox.running import run_many as run_many

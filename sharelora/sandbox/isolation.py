@@ -1,7 +1,7 @@
 """The full sandbox: separate namespaces, made by bubblewrap.
 
 The program sees a read-only Python and its shared libraries, an empty /tmp that is in memory and vanishes with it, and
-four devices. There is no network, no other process, no /proc, no home, no environment, and no user's folder.
+three devices. There is no network, no other process, no /proc, no home, no environment, and no user's folder.
 
 Started by root, bubblewrap shows another user id inside, but to the kernel the program is still root: it could write to
 the settings below /proc/sys, which hold for the whole machine, and no limit on processes would hold for it. So there
@@ -24,13 +24,16 @@ PROGRAM = "bwrap"
 WEAKER = "or accept a weaker sandbox, where files may be lost, with --sandbox rlimits"
 # Folders of shared libraries where the loader looks by itself.
 SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+# Not /dev/zero: shared mappings of it are memory that no limit counts.
+DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 # What root needs to become another user, and loses in doing so.
 AS_ROOT = ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
 AS_USER = ("--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
 # User ids that no account has: systemd reserves them for users that exist only while a service runs.
 UNUSED = range(61184, 65520)
+# Where libraries are, and the time zones.
+DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
 MEBIBYTE = 2**20
 LEAST_MEMORY = 64 * MEBIBYTE  # with less, Python itself does not start
 
@@ -43,7 +46,8 @@ class Limits:
         seconds: of wall clock, from when the sandbox has started.
         cpu_seconds: of processor time, whole seconds.
         memory_bytes: of address space. The program is one process (see `system_calls`), so this is all that it gets;
-            the checker may use the same amount.
+            the checker may use the same amount. Where control groups can be made, both together, with all files and
+            with what the kernel needs for them, get no more than that (see `cgroups`).
         processes: threads and processes of the sandbox, with the sandbox's own two or three. In the mode `rlimits`
             everything that the same user runs counts, so that a program can usually start no thread.
         file_bytes: of one file; in the mode `bubblewrap` of all files together.
@@ -170,7 +174,7 @@ def prepare(limits: Limits) -> Start:
 def _system() -> list[str]:
     """Shared libraries and devices."""
     # Folders that bubblewrap creates only as parents of something else would be closed to the user inside.
-    words = [word for folder in ("/usr", "/etc", "/dev") for word in ("--dir", folder)]
+    words = [word for folder in ("/usr", "/usr/share", "/etc", "/dev") for word in ("--dir", folder)]
     for folder in SYSTEM:
         if os.path.islink(folder):
             words += ["--symlink", os.readlink(folder), folder]
@@ -178,7 +182,9 @@ def _system() -> list[str]:
             words += ["--ro-bind", folder, folder]
     for device in DEVICES:
         words += ["--dev-bind", device, device]
-    return [*words, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for path in DATA:
+        words += ["--ro-bind-try", path, path]
+    return words
 
 
 def _python(python: Interpreter) -> list[str]:

@@ -2,8 +2,9 @@
 
 As in the full one there are no new processes, no signals, no sockets, limits on time, memory, output and the size of a
 file, no environment and no packages. But the program reads, changes and deletes what its user may read, change and
-delete, files that it writes stay, and it sees all that runs. Root cannot be kept from starting threads. And with some
-skill it can forge a pass: the processes that hold the verdict belong to the same user.
+delete, files that it writes stay, without a limit on their number and also in memory (/dev/shm), and it sees all that
+runs. Root cannot be kept from starting threads. And with some skill it can forge a pass: the processes that hold the
+verdict belong to the same user.
 """
 
 from __future__ import annotations

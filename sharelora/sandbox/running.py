@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TypeVar
 
-from sharelora.sandbox import isolation, rlimits
+from sharelora.sandbox import cgroups, isolation, rlimits
 from sharelora.sandbox.isolation import DEFAULT, Limits, Start
+from sharelora.sandbox.seccomp import calls_filter
 from sharelora.sandbox.supervisor import Supervisor, Verdict
-from sharelora.sandbox.system_calls import calls_filter
 from sharelora.support.errors import UserError
 
 P = TypeVar("P")
@@ -40,6 +40,7 @@ for name, code in marshal.loads(os.read(0, int.from_bytes(os.read(0, 8), "little
     exec(code, module.__dict__)
 module.main()
 """
+UNJUDGED = "unjudged"
 # status -> what it means
 STATUSES = {
     "passed": "every test ran to its end",
@@ -50,6 +51,7 @@ STATUSES = {
     "output": "printed or returned more than allowed",
     "exited": "the program ended itself before the test was over",
     "killed": "a signal ended the program: a crash, or the machine ran out of memory",
+    UNJUDGED: "a value that the test needs cannot be sent to it: neither right nor wrong",
     "cheated": "the program wrote to the checker's pipe by itself, or closed it",
 }
 LONGEST_DETAIL = 300
@@ -159,14 +161,20 @@ def _run_once(source: str, test: str | None, limits: Limits, mode: Mode) -> Verd
     """Start a sandbox in an empty folder, and watch it to its end."""
     start = mode.prepare(limits)
     job = make_job(source, test, limits, start.user)
-    with tempfile.TemporaryDirectory(prefix="sharelora-sandbox-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="sharelora-sandbox-", ignore_cleanup_errors=True) as folder,
+        cgroups.group(limits) as group,
+    ):
         if start.user is not None:
             os.chown(folder, start.user, start.user)
         try:
-            process = _spawn([*start.words, "-c", START], job, folder)
+            process = _spawn(group.words([*start.words, "-c", START]), job, folder)
         except OSError as error:
             return Verdict(None, str(error))
-        return Supervisor(process, limits).watch()
+        verdict = Supervisor(process, limits).watch()
+        if verdict.status == "killed" and group.out_of_memory():
+            return Verdict("memory", "all of its processes and files together took more than allowed")
+        return verdict
 
 
 def _spawn(words: Sequence[str], job: bytes, folder: str) -> subprocess.Popen[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sharelora.support.errors import UserError
 from sharelora.support.reading import open_file
+from sharelora.support.secrets import hidden, hide
 
 
 def _sync_folder(folder: Path) -> None:
@@ -54,18 +55,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically, as UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write text atomically, as UTF-8, without secrets."""
+    write_bytes(path, hide(text).encode("utf-8"))
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as indented JSON, atomically and without secrets."""
+    write_bytes(path, (json.dumps(hidden(value), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def write_json_lines(path: str | Path, rows: Iterable[Any]) -> None:
-    """Write one value a line as JSON, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write one value a line as JSON, atomically and without secrets."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in hidden(list(rows)))
+    write_bytes(path, "".join(lines).encode("utf-8"))
 
 
 def sha256(path: str | Path) -> str:

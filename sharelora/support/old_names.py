@@ -82,7 +82,7 @@ OLD_NAMES: Mapping[str, str] = {
     "plan_table": "plan.plan",
     "prefix": "training.glue.baselines",
     "quantization": "tuner.quantization",
-    "redaction": "support.errors",
+    "redaction": "support.secrets",
     "register": "tuner.register",
     "remedies": "memory.advice",
     "results": "reporting.results",

@@ -1,10 +1,12 @@
-"""Names, dtypes and shapes of a safetensors file, from its header: no weights are read, nothing is imported."""
+"""Names, dtypes and shapes of a safetensors file, from its header, and a fingerprint of a few bytes of each tensor."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ _SMALL = {f"F8_{kind}": 8 for kind in ("E4M3", "E5M2", "E8M0", "E4M3FNUZ", "E5M2
 _BITS = {**FLOATS, **WHOLE, **_SMALL, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 _TENSOR = {"dtype": NAME, "shape": [range(1 << 48)], "data_offsets": [range(1 << 63)]}
 
+_BLOCK = 1024  # bytes, three times of each tensor
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -29,10 +33,12 @@ class Stored:
     Attributes:
         dtype: in the format's words, such as `BF16`.
         shape: its sizes.
+        bytes: where the file has it.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    bytes: range
 
 
 def read_header(path: str | Path) -> dict[str, Stored]:
@@ -51,7 +57,7 @@ def read_header(path: str | Path) -> dict[str, Stored]:
         try:
             if not 0 < length <= min(size - 8, MOST_BYTES):
                 raise ValueError("its header has no such length")
-            return _stored(parse_json(handle.read(length).decode()), size - 8 - length)
+            return _stored(parse_json(handle.read(length).decode()), 8 + length, size)
         except (ValueError, OSError) as error:
             raise UserError(
                 f"{path} is not a complete safetensors file ({str(error)[:200]}); it was truncated, altered or is of "
@@ -59,12 +65,13 @@ def read_header(path: str | Path) -> dict[str, Stored]:
             ) from error
 
 
-def _stored(header: object, size: int) -> dict[str, Stored]:
+def _stored(header: object, start: int, size: int) -> dict[str, Stored]:
     """Check a header.
 
     Args:
         header: as it was read.
-        size: bytes of all tensors.
+        start: where the tensors begin.
+        size: bytes of the file.
 
     Raises:
         ValueError: what is wrong with it.
@@ -82,9 +89,13 @@ def _stored(header: object, size: int) -> dict[str, Stored]:
         if len(span) != 2 or span[0] != end or 8 * (span[1] - end) != math.prod(shape) * _BITS[dtype]:
             raise ValueError(f"{name[:60]} is not where it should be")
         end = span[1]
-    if end != size:
-        raise ValueError(f"it has {size:,} bytes of tensors, {end:,} are needed")
-    return {name: Stored(facts["dtype"], tuple(facts["shape"])) for name, facts in tensors.items()}
+    if start + end != size:
+        raise ValueError(f"it has {size:,} bytes, {start + end:,} are needed")
+    found = {}
+    for name, facts in tensors.items():
+        first, last = facts["data_offsets"]
+        found[name] = Stored(facts["dtype"], tuple(facts["shape"]), range(start + first, start + last))
+    return found
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -94,3 +105,30 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         UserError: see `read_header`.
     """
     return {name: stored.shape for name, stored in read_header(path).items()}
+
+
+def sampled_digest(paths: Iterable[Path]) -> str:
+    """Return a fingerprint of the weights in safetensors files that is cheap for any size.
+
+    It is over every tensor's name, type and shape, and over its first, middle and last bytes; not over which file it is
+    in. So it tells models apart whose training went through all of a tensor, and not every change of a single number.
+
+    Args:
+        paths: all files of a model.
+
+    Raises:
+        UserError: see `read_header`.
+    """
+    found: list[tuple[str, bytes]] = []
+    for path in paths:
+        header = read_header(path)
+        with open_file(path) as handle:
+            for name, stored in header.items():
+                first, end = stored.bytes.start, stored.bytes.stop
+                last = max(first, end - _BLOCK)
+                digest = hashlib.sha256(f"{name} {stored.dtype} {list(stored.shape)}".encode())
+                for offset in (first, (first + last) // 2, last):
+                    handle.seek(offset)
+                    digest.update(handle.read(min(_BLOCK, end - offset)))
+                found.append((name, digest.digest()))
+    return hashlib.sha256(b"".join(digest for _, digest in sorted(found))).hexdigest()

@@ -17,6 +17,7 @@ from sharelora.support.files import atomic_folder, remove, sha256, write_json
 from sharelora.support.reading import read_json
 
 FILE, SCHEMA = "manifest.json", 1
+INPUTS = "inputs.json"  # fingerprints of what the run reads
 _NAME = re.compile(r"checkpoint-(\d+)")
 # Hidden names: of `support.files` for what is being written or replaced, and of what is about to be deleted here.
 _REPLACED, _GOING = "old", "gone"

@@ -18,9 +18,14 @@ from torch import Tensor
 
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
+from sharelora.support.finite import require_finite
 from sharelora.support.reading import parse_json
 
 _HEADER = "state"
+NOT_SAVED = (
+    "nothing of them is saved, and earlier checkpoints stay; lower --learning_rate, or raise --adam_epsilon, and start "
+    "again with --resume_anyway to go on from the last checkpoint"
+)
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -111,7 +116,12 @@ def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = N
         model: a PEFT model or a plain one.
         folder: where it goes.
         state_dict: the gathered weights of a sharded model.
+
+    Raises:
+        UserError: what was trained has NaN or infinite numbers.
     """
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    require_finite(trained if state_dict is None else state_dict, "the trained weights", NOT_SAVED)
     if isinstance(model, PeftModel):
         # The base's embeddings never change here, so PEFT need not ask the hub for the size of the original ones.
         model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)

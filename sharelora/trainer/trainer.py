@@ -28,8 +28,9 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 
 from sharelora.support.errors import Stopped, UserError, out_of_memory
+from sharelora.support.files import write_json
 from sharelora.trainer.callbacks import gradient_norms, shared_matrices
-from sharelora.trainer.checkpoints import best_checkpoint, find, new_checkpoint, require_whole, rotate
+from sharelora.trainer.checkpoints import INPUTS, best_checkpoint, find, new_checkpoint, require_whole, rotate
 from sharelora.trainer.engines import EngineOptimizer, is_sharded, require_engine, whole, whole_weights
 from sharelora.trainer.exact_state import (
     STATE,
@@ -62,6 +63,7 @@ class AdapterTrainer(Trainer):
         requests: what signals have asked for (`sharelora.trainer.signals.listening`).
         numbers: the guard against losses and gradients that are not finite.
         exact: what a checkpoint holds besides the weights.
+        inputs: fingerprints of what the run reads, for its checkpoints; none are written while there are none.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class AdapterTrainer(Trainer):
             self.train_dataset = WithBlank(self.train_dataset)
         self.extra_logs: dict[str, float] = {} if extra_logs is None else extra_logs
         self.requests = Requests()
+        self.inputs: dict[str, str] = {}
         self.engine_optimizer = EngineOptimizer(zero=self.is_deepspeed_enabled)
         self.exact = ExactState(self._resume)
         self.add_callback(self.exact)
@@ -287,6 +290,8 @@ class AdapterTrainer(Trainer):
                 self._save(str(unfinished), weights)
                 if not self.args.save_only_model:
                     save_state(unfinished / STATE, state)
+                if self.inputs:
+                    write_json(unfinished / INPUTS, self.inputs)
                 stateful = [*self.callback_handler.callbacks, self.control]
                 save_trainer_state(self.state, stateful, unfinished / TRAINER_STATE)
             rotate(self.folder, path, self.args.save_total_limit, [best] if best else [])

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from torch import nn
 from transformers import TrainerCallback
 
-from sharelora.flags.adapter import AdapterSettings
+from sharelora.flags.adapter import SAME, AdapterSettings
 from sharelora.memory.advice import FlagNames
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import meta_model
 from sharelora.reporting.history import CSV
-from sharelora.support.errors import hide
 from sharelora.support.lazy import moved_functions
 from sharelora.trainer.devices import on_gpu
 from sharelora.trainer.guards import require_schedule
@@ -29,6 +28,7 @@ from sharelora.training.model import count, load_model, locate_base
 from sharelora.training.results import METRICS, before_and_best, save_trained, weight_files, write_numbers
 from sharelora.training.run import Data, Run, Session
 from sharelora.training.settings import CHOOSING_CHECKPOINT, check_reporters, checkpointing, deciding_settings
+from sharelora.tuner.files import CONFIG_FILE, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +113,15 @@ class Job(Generic[A, D]):
         """
         return locate_base(args, self.tiny_base)
 
-    def adapter(self, args: A, base: str) -> AdapterSettings:
-        """Return what is adapted and shared in a base."""
-        return args.adapter_settings
+    def adapter(self, args: A, base: str, trained: Path | None) -> AdapterSettings:
+        """Return what is adapted and shared in a base.
+
+        Args:
+            args: the options.
+            base: folder or hub id.
+            trained: the adapter whose training goes on, if any: then it says so, not the flags.
+        """
+        return args.adapter_settings if trained is None else AdapterSettings.saved(read_config(trained))
 
     def surroundings(self, args: A) -> AbstractContextManager[Any]:
         """Return what holds while the job runs."""
@@ -254,7 +260,14 @@ class Job(Generic[A, D]):
 
     def settings_json(self, session: Session[A, D]) -> dict[str, Any]:
         """Return the settings that a result records."""
-        return {**session.args.to_json(), "precision": str(session.run.precision), "data": session.data.origin}
+        run = session.run
+        settings = {**run.args.to_json(), "precision": str(run.precision), "data": session.data.origin}
+        file = None if run.trained is None or run.args.full else run.trained / CONFIG_FILE
+        if file is not None and file.is_file():  # its own settings count, whatever the flags say
+            config = read_config(file.parent)
+            settings |= {flag: config.get(field) for flag, field in SAME.items()}
+            settings["share"] = config.get("share") or "none"
+        return settings
 
     def files(self, session: Session[A, D]) -> dict[str, Path]:
         """Return the files that a result describes, as far as they exist."""
@@ -263,7 +276,7 @@ class Job(Generic[A, D]):
     def write_numbers(self, session: Session[A, D]) -> None:
         """Write every number into metrics.json, under QLoRA's names."""
         run = session.run
-        name = hide(run.args.train["run_name"] or str(run.folder))
+        name = run.args.train["run_name"] or str(run.folder)
         write_numbers(run.folder / METRICS, session.metrics, add=not run.training, run_name=name)
 
 

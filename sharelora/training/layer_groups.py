@@ -66,11 +66,13 @@ def with_measured(
     Raises:
         UserError: see `group_on_texts`.
     """
-    measured = run.adapter.measured
-    if run.args.values["share_groups"] != AUTO or measured is None:
+    if run.args.values["share_groups"] != AUTO:
         return run
     if run.trained is not None:
         raise UserError(f"found --share_groups {AUTO} and an adapter to start from, which has its own groups; drop one")
+    measured = run.adapter.measured
+    if measured is None:
+        return run
     sample, file = read(), measured.file
     if _is_measured(file, run.base, sample.digest, max_length):
         similarity = read_similarity(file)

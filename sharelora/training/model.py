@@ -134,7 +134,7 @@ def load_model(
         return load_adapter(base, trained, trainable=run.training)
     # The Trainer refuses a quantised base on its own, even to evaluate it; a fresh adapter adds exactly nothing.
     if (run.training and not args.full) or (run.precision.bits < 16 and trained is None):
-        config = run.adapter.config(task_type=task_type, modules_to_save=list(whole) or None)
+        config = run.adapter.config(base, task_type=task_type, modules_to_save=list(whole) or None)
         model = get_peft_model(base, config)
         model.peft_config["default"].base_model_name_or_path = run.base_name
         return model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sharelora.flags.fields import help_field
-from sharelora.flags.parser import FALSE, TRUE
+from sharelora.flags.parser import FALSE, TRUE, positive
 
 
 @dataclass
@@ -62,7 +62,9 @@ class ModelArguments(BaseArguments):
     bits: Literal[4, 8, 16, 32] = help_field(4, "precision of the base: 16 is bf16, or fp16 with --fp16")
     double_quant: bool = help_field(True, "quantise the constants of the 4-bit quantisation too")
     quant_type: Literal["nf4", "fp4"] = help_field("nf4", "4-bit data type")
-    max_memory_MB: int = help_field(80000, "memory to use of each GPU, where one process spreads a model over them")
+    max_memory_MB: int = help_field(
+        80000, "memory to use of each GPU, where one process spreads a model over them", type=positive
+    )
 
     @property
     def quantisation(self) -> Mapping[str, Any]:
@@ -89,7 +91,7 @@ class RunArguments:
     )
     resume_anyway: bool = help_field(
         False,
-        "continue from a checkpoint, or evaluate what was trained, although settings that decide the result changed",
+        "continue from a checkpoint, or evaluate what was trained, although settings, base, tokenizer or rows changed",
     )
     on_nan: Literal["stop", "skip"] = help_field(
         "stop", "what to do where a loss or gradient is NaN or infinite: stop, or skip the update and count it"

@@ -15,6 +15,7 @@ from sharelora.flags.parser import FALSE, TRUE
 from sharelora.support.errors import UserError
 from sharelora.support.files import remove, require_writable, write_json
 from sharelora.support.reading import read_json
+from sharelora.support.secrets import hidden
 from sharelora.trainer.checkpoints import damage, find, recover
 from sharelora.trainer.devices import is_first
 from sharelora.trainer.exact_state import STATE, TRAINER_STATE
@@ -92,7 +93,7 @@ def look(folder: Path, settings: Mapping[str, Any], training: bool, anyway: bool
 
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], anyway: bool) -> None:
-    before = {"processes": 1, **before}
+    before, now = {"processes": 1, **before}, hidden(dict(now))
     # A finished run may be evaluated by any number of processes.
     evaluated = {"processes"} if (folder / COMPLETED).is_file() else set()
     dealt = set(_DEALT) if _dealt_otherwise(before, now) else set()

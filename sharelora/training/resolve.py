@@ -54,7 +54,7 @@ def resolve(job: Job[Any, Any], args: Arguments, lock: Lock, workspace: Path) ->
     base = job.locate_base(args, trained)
     run = Run(
         args=args,
-        adapter=job.adapter(args, base),
+        adapter=job.adapter(args, base, trained if training and not args.full else None),
         precision=precision,
         training=training,
         resume=resume,

@@ -24,6 +24,7 @@ from sharelora.trainer.signals import listening
 from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import explained
+from sharelora.training.inputs import fingerprints, require_same_inputs
 from sharelora.training.job import Job
 from sharelora.training.output import begin, finish
 from sharelora.training.resolve import resolve
@@ -93,9 +94,11 @@ def open_session(job: Job[A, D], run: Run[A], rows: Any, started: float) -> Sess
         started: when the run began, by `time.monotonic`.
 
     Raises:
-        UserError: see the task's `load_data` and `load_model`, and `trainer_settings`.
+        UserError: see the task's `load_data` and `load_model`, `trainer_settings` and `require_same_inputs`.
     """
     data = job.load_data(run, rows)
+    if run.resume is not None:
+        require_same_inputs(run.resume, fingerprints(run, data), run.args.run.resume_anyway)
     settings, notices = trainer_settings(run.args, run.precision)
     for notice in (*notices, f"precision: {run.precision}{job.also_precise}"):
         logger.info("note: %s", notice)
@@ -123,6 +126,8 @@ def open_session(job: Job[A, D], run: Run[A], rows: Any, started: float) -> Sess
         # The task's own before the clock: the time of its questions is not training time.
         callbacks=[*job.callbacks(data), *gradients, speed, Progress(job.shown(data)), evaluation],
     )
+    if run.training:  # once more: a base of the hub is there now
+        trainer.inputs = fingerprints(run, data)
     return Session(run, data, trainer, speed, evaluation, job.trained(run, data), started)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,9 @@ class ShareLoraConfig(LoraConfig):
         # Before LoraConfig.__post_init__, which warns about some of these variants or imports what they need.
         if not isinstance(self.r, int) or self.r < 1:
             raise UserError(f"rank r={self.r}; a rank is a whole number of 1 or more; set r")
+        alphas = (self.lora_alpha, *(self.alpha_pattern or {}).values())
+        if not all(isinstance(alpha, int | float) and math.isfinite(alpha) for alpha in alphas):
+            raise UserError(f"found lora_alpha {alphas}; need finite numbers; set lora_alpha and alpha_pattern")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout={self.lora_dropout}; a dropout rate is at least 0 and below 1")
         for name, reason in UNSUPPORTED.items():

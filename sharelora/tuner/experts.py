@@ -19,7 +19,7 @@ from peft import PeftWarning
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
 
-from sharelora.plan.site import ALL_LINEAR, parent
+from sharelora.plan.site import ALL_LINEAR, ends_with, parent
 from sharelora.support.errors import UserError
 from sharelora.tuner.config import SHAREABLE_INIT
 from sharelora.tuner.sites import adaptable
@@ -52,7 +52,7 @@ def stacks_of(model: nn.Module) -> Iterator[Stack]:
     old_names = _MOE_TARGET_MODULE_MAPPING.get(_MODEL_TO_CONVERSION_PATTERN.get(str(model_type), ""), {})
     for path in (path.replace(".base_layer", "") for path, _ in model.named_parameters()):  # adapters wrap modules
         for name in dict.fromkeys(old_names.values()):
-            if f".{path}".endswith(f".{name}") and not adaptable(model.get_submodule(parent(path))):
+            if ends_with(path, name) and not adaptable(model.get_submodule(parent(path))):
                 stem = path.removesuffix(name)
                 yield Stack(path, name, tuple(stem + old for old, new in old_names.items() if new == name))
 
@@ -184,7 +184,7 @@ def _warn_of(stacks: list[Stack]) -> None:
 
 
 def _means(name: str, paths: list[str]) -> bool:
-    return any(f".{path}".endswith(f".{name}") for path in paths)
+    return any(ends_with(path, name) for path in paths)
 
 
 def _refuse(what: str, stack: Stack) -> None:

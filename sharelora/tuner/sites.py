@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from sharelora.plan.layers import Layers
-from sharelora.plan.site import ALL_LINEAR, Site, owner
+from sharelora.plan.site import ALL_LINEAR, Site, ends_with, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
 from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
@@ -53,7 +53,7 @@ def find_sites(
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
     else:
-        paths = [path for path in modules if any(f".{path}".endswith(f".{name}") for name in target_modules)]
+        paths = [path for path in modules if any(ends_with(path, name) for name in target_modules)]
     refuse_unmatched(model, target_modules, paths)
     refuse_passed_by(model, paths)
     return sites_of(model, paths, enable_lora)
@@ -89,7 +89,7 @@ def refuse_unmatched(
         matched = any(re.fullmatch(target_modules, path) for path in modules)
     else:
         names = sorted(target_modules)
-        unmatched = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in modules)]
+        unmatched = [name for name in names if not any(ends_with(path, name) for path in modules)]
         matched = len(unmatched) < len(names)
     if paths and not unmatched:
         return
@@ -167,7 +167,7 @@ def sites_of(
             module's name that none of the modules has.
     """
     for name in enable_lora or {}:
-        if not any(f".{path}".endswith(f".{name}") for path in paths):
+        if not any(ends_with(path, name) for path in paths):
             raise UserError(f"enable_lora names {name!r}, which is not adapted; name one of target_modules")
     layers = layers_of(model, layers_pattern)
     # With several stacks of layers (an encoder and a decoder, a vision tower) equal kinds are not the same thing.
@@ -180,7 +180,7 @@ def sites_of(
             if several and layer is not None:
                 kind = f"{stack}.{kind}"
             site = Site(inner, kind, layer, **features)
-            flags = next((on for name, on in (enable_lora or {}).items() if f".{inner}".endswith(f".{name}")), None)
+            flags = next((on for name, on in (enable_lora or {}).items() if ends_with(inner, name)), None)
             if flags is None:
                 sites.append(site)
             elif not _is_linear(base_of(module)):
@@ -220,7 +220,7 @@ def parameter_sites(
     for module_path, module in model.named_modules():
         for name, parameter in _parameters_of(module):
             path = f"{module_path}.{name}".replace(".base_layer", "")
-            if not f"{module_path}.{name}".startswith(inside) and any(f".{path}".endswith(f".{n}") for n in names):
+            if not f"{module_path}.{name}".startswith(inside) and any(ends_with(path, n) for n in names):
                 found[path] = _stacked(path, parameter, getattr(module, "is_transposed", False))
     if names and not found:
         words = "No `target_modules` passed but also no `target_parameters` found. Please check the values for "

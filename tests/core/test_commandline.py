@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharelora.flags.parser import Parser, positive, tiny_environment
+from sharelora.flags.parser import Parser, Range, number, positive, tiny_environment
 from sharelora.support.errors import UserError
 
 
@@ -42,6 +42,29 @@ def test_flags_cannot_be_abbreviated() -> None:
 def test_bad_values_are_user_errors(words: list[str]) -> None:
     with pytest.raises(UserError):
         parser().parse(words)
+
+
+@pytest.mark.parametrize(
+    ("range", "good", "bad", "need"),
+    [
+        (number, ["-1e30", "0", "1_000"], ["nan", "inf", "-inf", "1e999", "x", ""], "a finite number"),
+        (Range(0), ["0", "1e-30"], ["-1e-30", "nan", "inf"], "a number of at least 0"),
+        (Range(0, above=True), ["1e-30"], ["0", "-0.0", "nan"], "a number above 0"),
+        (Range(0, 1, below=True), ["0", "0.999"], ["1", "-1", "nan"], "a number of at least 0 and below 1"),
+        (Range(0, 1, above=True), ["1", "0.001"], ["0", "1.001"], "a number above 0 and at most 1"),
+        (positive, ["1", "1e3", "2_000"], ["0", "-1", "1.5", "1e12", "9" * 90], "a whole number of at least 1"),
+        (Range(0, 2**32 - 1, whole=True), ["0", "4294967295"], ["-1", "4294967296"], "at most 4294967295"),
+        (Range(-1, whole=True), ["-1", "0"], ["-2", "2147483648"], "a whole number of at least -1"),
+    ],
+)
+def test_a_range_reads_its_numbers_and_no_others(range: Range, good: list[str], bad: list[str], need: str) -> None:
+    made = Parser("demo", "A demonstration.")
+    made.add_argument("--x", type=range)
+    for text in good:
+        assert made.parse([f"--x={text}"]).x == float(text)
+    for text in bad:
+        with pytest.raises(UserError, match=f"argument --x: found '{text}'; need .*{need}"):
+            made.parse([f"--x={text}"])
 
 
 def test_subcommands_use_the_same_rules() -> None:

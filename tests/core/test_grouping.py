@@ -164,7 +164,6 @@ def test_the_published_groups_ranks_and_sizes(
     [
         ({"method": "gready"}, "found grouping 'gready'; need one of greedy, strict, optimal"),
         ({"measure": "cos"}, "found similarity_measure 'cos'"),
-        ({"expansion": "table"}, "found expand_rank 'table'"),
         ({"threshold": 1.5}, "similarity_threshold 1.5; cosine similarity goes from -1 to 1"),
         ({"threshold": -0.1, "measure": "angular"}, "angular similarity goes from 0 to 1"),
         ({"threshold": float("nan")}, "similarity_threshold nan"),

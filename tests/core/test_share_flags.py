@@ -98,7 +98,7 @@ def test_sharing_a_is_the_default() -> None:
 def test_the_rule_the_plan_and_the_configuration_agree() -> None:
     words = "--share ab --share_modules c_attn --share_groups 0-5,6-11 --lora_r 4 --lora_modules c_attn,c_fc"
     adapter = settings(words)
-    rule, config = adapter.rule, adapter.config(task_type="CAUSAL_LM")
+    rule, config = adapter.rule, adapter.config(meta_model("gpt2"), task_type="CAUSAL_LM")
     assert rule == SharingRule("ab", ("c_attn",), "layers", ((0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)))
     assert config.rule() == rule
     assert (config.r, config.target_modules, config.task_type) == (4, {"c_attn", "c_fc"}, "CAUSAL_LM")
@@ -117,6 +117,31 @@ def test_a_plan_from_a_file(tmp_path: Path) -> None:
     file.write_text(json.dumps({"sites": [{"path": "*", "a": "all", "b": "{kind}/{layer}"}]}))
     adapter = settings(f"--share_plan {file} --lora_modules query,value --lora_r 8")
     assert adapter.rule is None
-    plan = adapter.plan(meta_model("roberta-base"))
-    assert plan.num_parameters == 8 * 768 + 12 * 2 * 8 * 768
-    assert adapter.config().share_plan == json.loads(file.read_text())
+    model = meta_model("roberta-base")
+    assert adapter.plan(model).num_parameters == 8 * 768 + 12 * 2 * 8 * 768
+    assert adapter.config(model).share_plan == json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("groups", "formula", "rank"), [("0,1;2-4", "none", 8), ("0,1;2-4", "tables", 9), ("0,1;2-4", "text", 10),
+                                    ("odd_even", "tables", 16), ("odd_even", "text", 16)],
+)  # fmt: skip
+def test_groups_that_are_written_out_expand_the_rank(groups: str, formula: str, rank: int) -> None:
+    # GPT-2 has 12 layers: 12 * 8 // (12 - 2) = 9, 12 * 8 // (12 - 5 + 2) = 10, 12 * 8 // (12 - 6) = 16.
+    adapter = settings(
+        f"--share ab --share_groups {groups} --expand_rank {formula} --lora_r 8 --lora_modules c_fc --lora_alpha 16"
+    )
+    model = meta_model("gpt2")
+    assert {entry.r for entry in adapter.plan(model).entries} == {rank}
+    assert adapter.config(model).r == rank and adapter.r == 8
+
+
+@pytest.mark.parametrize("words", ["--expand_rank tables", "--share_plan {plan} --expand_rank text"])
+def test_a_rank_expands_with_groups_alone(words: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"sites": [{"path": "*", "a": "all", "b": "{kind}/{layer}"}]}))
+    with pytest.raises(
+        UserError, match=r"^found --expand_rank \w+ without groups of layers; .* --share_groups, or drop"
+    ):
+        settings(words.format(plan=tmp_path / "plan.json"))
+    with pytest.raises(UserError, match=r"^found expand_rank 'table'; need one of none, text, tables"):
+        settings("--share_groups 0,1 --expand_rank table")

@@ -6,9 +6,12 @@ import gzip
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 
+from sharelora.data import find
 from sharelora.layer_groups.texts import read_sample
 from sharelora.support.errors import UserError
 
@@ -79,3 +82,41 @@ def test_what_has_no_text_is_refused(tmp_path: Path, name: str, content: str | N
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean alpaca"):
         read_sample("alpacca", 2)
+
+
+def test_plain_texts_are_found_by_name(tmp_path: Path) -> None:
+    (tmp_path / "c4").mkdir()
+    with gzip.open(tmp_path / "c4" / "c4-validation.00000-of-00008.json.gz", "wt") as file:
+        file.write('{"text": "one\\ntwo", "url": "u"}\n{"text": "three", "url": "v"}\n')
+    (tmp_path / "wikitext").mkdir()
+    (tmp_path / "wikitext" / "wiki.valid.raw").write_text(
+        " \n = A title = \n \n A text .\n \n = = B = = \n \n Another .\n"
+    )
+    assert read_sample("c4", 2, data_root=tmp_path).texts == ("one\ntwo", "three")
+    found = read_sample("wikitext", 2, data_root=tmp_path)
+    assert found.texts == ("A text .", "Another .") and found.origin == "wikitext"
+
+
+def test_plain_texts_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^no data set c4 for eval in .*: looked for c4/validation, .*give a text file"
+    ):
+        read_sample("c4", 2, data_root=tmp_path)
+    with pytest.raises(UserError, match="did you mean wikitext"):
+        read_sample("wikitxt", 2)
+
+
+def test_plain_texts_of_the_hub_are_one_file_of_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(arguments: dict[str, Any], *_: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return {"validation": datasets.Dataset.from_dict({"text": ["", " = A = \n", " a text \n"]})}
+
+    monkeypatch.delenv("SHARELORA_DATA", raising=False)
+    monkeypatch.setattr(find, "load_from_hub", load)
+    assert read_sample("wikitext", 1).texts == ("a text",) and read_sample("c4", 1).texts == ("a text",)
+    assert [(ask["path"], ask.get("data_files")) for ask in asked] == [
+        ("Salesforce/wikitext", None),
+        ("allenai/c4", {"validation": "en/c4-validation.00000-of-00008.json.gz"}),
+    ]

@@ -97,10 +97,10 @@ def test_the_turns_of_a_conversation_stay_on_one_side(write_rows: Write) -> None
 
 def test_gsm8k_has_its_worked_examples_and_says_what_it_removed(write_rows: Write) -> None:
     file = str(write_rows("q.jsonl", [{"question": "q", "answer": "<<1+1=2>>2\n#### 2"}] * 4))
-    found = split(file, few_shot=3, eval_dataset_size=1)
+    found = split(file, few_shot=3, eval_dataset_size=1, keep_calculator=False)
     assert len(found.demonstrations) == 3 and found.train[0]["output"] == " 2 The final answer is 2"
     assert any("--keep_calculator" in note for note in found.notes)
-    assert split(file, keep_calculator=True, eval_dataset_size=1).train[0]["output"].startswith(" <<1+1=2>>2")
+    assert split(file, eval_dataset_size=1).train[0]["output"].startswith(" <<1+1=2>>2")
     assert split(file, few_shot=0, eval_dataset_size=1).demonstrations == ()
     with pytest.raises(UserError, match="found few_shot 9; format GSM8K has 8 examples"):
         split(file, few_shot=9, eval_dataset_size=1)

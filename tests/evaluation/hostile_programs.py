@@ -44,7 +44,88 @@ def calling(body: str) -> str:
     return f"import ctypes, itertools, os, shutil, signal, socket, subprocess, sys\n\ndef square(x):\n{lines}{WRONG}\n"
 
 
+# Calls of the kernel that Python does not offer. One that is refused raises.
+KERNEL = """
+import ctypes, fcntl, os, platform
+ARM = platform.machine() == "aarch64"
+kernel = ctypes.CDLL(None, use_errno=True)
+kernel.mmap.restype = ctypes.c_void_p
+kernel.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+kernel.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+kernel.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+def done(found):
+    if found in (-1, None, 2**64 - 1):
+        raise OSError(ctypes.get_errno(), "refused")
+    return found
+
+def place(size, flags=0x22, at=None):
+    found = done(kernel.mmap(at, size, 3, flags, -1, 0))
+    ctypes.memset(found, 1, size)
+    return found
+
+HUGE = 2**21
+"""
+
+
+def in_kernel(body: str) -> str:
+    """A program whose `square` does this with `KERNEL`, and returns a wrong number."""
+    return KERNEL + calling(body)
+
+
 RESOURCES = (
+    Hostile(
+        "huge pages of which a pipe keeps a part",
+        "error",
+        in_kernel(
+            "for pipe in [os.pipe() for _ in range(28)] * 200:\n"
+            "    start = place(2 * HUGE)\n"
+            "    start, all = -(-start // HUGE) * HUGE, start\n"
+            "    kernel.madvise(start, HUGE, 14)\n"
+            "    ctypes.memset(start, 1, HUGE)\n"
+            "    page = (ctypes.c_size_t * 2)(start, 4096)\n"
+            "    done(kernel.vmsplice(pipe[1], page, 1, 2))\n"
+            "    done(kernel.munmap(all, 2 * HUGE))"
+        ),
+    ),
+    Hostile("huge pages", "error", in_kernel("done(kernel.madvise(place(HUGE), HUGE, 14))")),
+    Hostile("huge pages of the pool", "error", in_kernel("place(HUGE, 0x40022)")),
+    Hostile(
+        "shared memory of which a page is kept",
+        "error",
+        in_kernel("for _ in range(500):\n    done(kernel.munmap(place(2**23, 0x21) + 4096, 2**23 - 4096))"),
+    ),
+    Hostile("shared memory of a device", "error", calling("import mmap\nmmap.mmap(os.open('/dev/zero', 2), 2**26)")),
+    Hostile("large pipes", "error", in_kernel("[fcntl.fcntl(os.pipe()[1], 1031, 2**20) for _ in range(20)]")),
+    Hostile("files in pipes", "error", calling("os.splice(os.open(os.__file__, 0), os.pipe()[1], 9999)")),
+    Hostile("files in sockets", "error", calling("os.sendfile(socket.socketpair()[0].fileno(), 0, 0, 99)")),
+    Hostile("large buffers of sockets", "error", calling("socket.socketpair()[0].setsockopt(1, 7, 2**24)")),
+    Hostile("open files in sockets", "error", calling("socket.send_fds(socket.socketpair()[0], [b'x'], [0, 1, 2])")),
+    Hostile("pairs of datagrams", "error", calling("socket.socketpair(type=socket.SOCK_DGRAM)")),
+    Hostile(
+        "the machine's requests for input and output",
+        "error",
+        in_kernel("[done(kernel.syscall(0 if ARM else 206, 2**16, (ctypes.c_size_t * 1)())) for _ in range(99)]"),
+    ),
+    Hostile("rings of the kernel", "error", in_kernel("done(kernel.syscall(425, 4096, (ctypes.c_int * 30)()))")),
+    Hostile("timers of the kernel", "error", in_kernel("done(kernel.timer_create(1, None, (ctypes.c_int * 9)()))")),
+    Hostile(
+        "keys of the kernel",
+        "error",
+        in_kernel("done(kernel.syscall(217 if ARM else 248, b'user', b'x', b'x', 1, -4))"),
+    ),
+    Hostile("attributes of files", "error", calling("open('a', 'w').close()\nos.setxattr('a', 'user.a', b'x')")),
+    Hostile("watch the machine's folders", "error", in_kernel("done(kernel.inotify_init1(0))")),
+    Hostile("notes of a folder's changes", "error", in_kernel("fcntl.fcntl(os.open('/usr/lib', 0), 1026, 63)")),
+    Hostile("lease of the machine's file", "error", in_kernel("fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)")),
+    Hostile("lock of the machine's file", "failed", in_kernel("fcntl.flock(os.open(os.__file__, 0), 2)")),
+    Hostile(
+        "very many locks",
+        "failed",
+        in_kernel("x = os.open('a', 66)\n[fcntl.lockf(x, 2, 1, 2 * n) for n in range(20_000)]"),
+    ),
+    Hostile("write back the machine's files", "failed", calling("[os.sync() for _ in range(100_000)]")),
+    Hostile("another processor's turn", "error", calling("os.sched_setaffinity(0, {0})")),
     Hostile("fork bomb", "error", "import os\nwhile True:\n    os.fork()"),
     Hostile(
         "fork bomb that goes on when refused",
@@ -94,7 +175,7 @@ RESOURCES = (
         "lock taken twice", "timeout", calling("import threading\nx = threading.Lock()\nx.acquire()\nx.acquire()"), True
     ),
     Hostile("endless result", "memory timeout", "import itertools\ndef square(x):\n    return itertools.count()"),
-    Hostile("result that contains itself", "error", "def square(x):\n    x = []\n    x.append(x)\n    return x"),
+    Hostile("result that contains itself", "unjudged", "def square(x):\n    x = []\n    x.append(x)\n    return x"),
     Hostile("large result", "output memory", "def square(x):\n    return 'x' * 30_000_000"),
     Hostile("endless output", "output", "while True:\n    print('spam')"),
     Hostile("endless output to the error stream", "output", "import os\nwhile True:\n    os.write(2, b'spam' * 999)"),
@@ -249,7 +330,7 @@ FORGERIES = (
     Hostile("cut lines", "cheated", "import os, time\nos.closerange(3, 64)\ntime.sleep(9)", slow=True),
     Hostile(
         "object that equals everything",
-        "error",
+        "unjudged",
         "class Any:\n    def __eq__(self, other):\n        return True\ndef square(x):\n    return Any()",
     ),
     Hostile(
@@ -258,7 +339,7 @@ FORGERIES = (
         "class Any(int):\n    def __eq__(self, other):\n        return True\n    __hash__ = int.__hash__\n"
         "def square(x):\n    return Any(1)",
     ),
-    Hostile("lazy object", "error", "def square(x):\n    return lambda: x * x"),
+    Hostile("lazy object", "unjudged", "def square(x):\n    return lambda: x * x"),
     Hostile("other builtins", "failed cheated", OTHER_BUILTINS + calling("pass")),
     Hostile("other check", "failed", "def check(candidate):\n    pass\n" + calling("pass")),
     Hostile(

@@ -51,6 +51,7 @@ TASKS = [CodeProblem(*make_row(number).values()) for number in range(4)]
 
 
 PASSED, FAILED = Outcome(True, "passed", "", 0.1), Outcome(False, "failed", "AssertionError", 0.1)
+UNJUDGED = Outcome(False, "unjudged", "a value of type function", 0.1)
 CONDITIONS = {"seconds": 1.0}
 
 
@@ -301,6 +302,18 @@ def test_a_score_in_any_form_has_a_name_of_its_own() -> None:
     metrics = HumanEvalReport(samples, [FAILED, FAILED], [PASSED, FAILED], [1]).metrics()
     assert (metrics["pass@1"], metrics["pass@1_any"]) == (0.0, 0.5)
     assert "  pass@1                0.0000\n  pass@1 in any form    0.5000\n" in table(metrics)
+    assert (metrics["not_judged"], metrics["not_judged_any"]) == (0, 0) and "JUDGED" not in table(metrics)
+    assert not any("at_most" in name for name in metrics)
+
+
+def test_samples_that_are_not_judged_are_counted_as_such() -> None:
+    samples = [Sample(task, RIGHT) for task in TASKS]
+    outcomes = [PASSED, FAILED, UNJUDGED, UNJUDGED]
+    metrics = HumanEvalReport(samples, outcomes, [PASSED] * 4, [1]).metrics()
+    assert (metrics["pass@1"], metrics["pass@1_at_most"], metrics["not_judged"]) == (0.25, 0.75, 2)
+    assert metrics["statuses"]["unjudged"] == 2 and "pass@1_any_at_most" not in metrics
+    shown = table(metrics)
+    assert "pass@1 at most        0.7500 ±" in shown and "NOT JUDGED: 2; in any form 0;" in shown
 
 
 # What it refuses

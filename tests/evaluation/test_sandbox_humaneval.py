@@ -66,3 +66,21 @@ def test_no_solution_that_is_almost_right_passes(tasks: list[CodeProblem]) -> No
     found = run_many(broken, LIMITS)
     assert [task.task_id for task, one in zip(tasks, found, strict=True) if one.passed] == []
     assert Counter(one.status for one in found)["failed"] > 130, Counter(one.status for one in found)
+
+
+# A wrong completion, with the helper of the prompt defined again so that the test would not see it.
+AGAIN = {
+    "HumanEval/32": "    return 0\n\n\ndef poly(xs, x):\n    return 0\n",
+    "HumanEval/38": "    return s\n\n\ndef encode_cyclic(s):\n    return s\n",
+    "HumanEval/50": "    return s\n\n\ndef encode_shift(s):\n    return s\n",
+}
+
+
+def test_a_helper_that_is_defined_again_decides_nothing(tasks: list[CodeProblem]) -> None:
+    wrong = [(task, task.program(AGAIN[task.task_id])) for task in tasks if task.task_id in AGAIN]
+    as_one_text = [(f"{source}\n{task.test}\ncheck({task.entry_point})\n", None) for task, source in wrong]
+    assert [one.status for one in run_many(as_one_text, LIMITS)] == ["passed"] * 3
+    assert [one.status for one in run_many([(source, task.check) for task, source in wrong], LIMITS)] == ["failed"] * 3
+    task = next(task for task in tasks if task.task_id == "HumanEval/50")
+    other = f"{task.solution}\n\ndef encode_shift(s, by):\n    return s\n"
+    assert run_many([program(task, other)], LIMITS)[0].passed

@@ -44,7 +44,10 @@ def test_a_run_ends_well(script: ModuleType, words: list[str], tmp_path: Path, m
         ("--train_data nowhere.txt", "error: nowhere.txt not found; need a file of rows there"),
         ("--lora_r 0", "error: argument --lora_r: found '0'; need a whole number of at least 1"),
         ("--init_checkpoint nowhere/at/all", "error: model nowhere/at/all not found: no such folder"),
-        ("--train_batch_size 0", "error: found --train_batch_size 0; need at least 1"),
+        (
+            "--train_batch_size 0",
+            "error: argument --per_device_train_batch_size/--train_batch_size: found '0'; need a whole number",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

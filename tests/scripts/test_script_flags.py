@@ -8,6 +8,7 @@ import pytest
 from script_commands import SCRIPTS, Command, flags_of, load
 
 from sharelora.data.registry import known
+from sharelora.models.outlines import outlined_sites
 from sharelora.training.instructions.job import InstructionArguments, parse
 
 # LLaVA's is another job: test_vision_scripts.py.
@@ -30,10 +31,10 @@ def test_the_parser_takes_every_flag_without_a_notice(command: Command, script: 
     args = arguments(command(script, *tiny))
     assert args.notices == ()
     assert args.run.tiny is bool(tiny)
-    assert args.values["share"] == ("a" if script.startswith("share/") else "none")
+    assert args.values["share"] == ("none" if script.startswith("lora/") else "ab" if "_groups_" in script else "a")
     assert args.model.bits == (4 if script.endswith("_4bit.sh") else 32 if tiny else 16)
     assert known(args.data.dataset).format == args.data.dataset_format
-    assert (len(TRAINING), len(COMMONSENSE)) == (72, 28)
+    assert (len(TRAINING), len(COMMONSENSE)) == (92, 40)
 
 
 SHARED = [script for script in TRAINING if script.startswith("share/")]
@@ -66,6 +67,22 @@ def test_a_commonsense_run_is_what_llm_adapters_says(command: Command, script: s
     assert (args.values["lora_r"], args.values["lora_alpha"], args.values["lora_dropout"]) == (8, 16, 0.05)
     assert (args.data.dataset, args.data.eval_dataset_size, args.data.train_on_source) == ("commonsense", 120, True)
     assert args.data.source_max_len + args.data.target_max_len == 256
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "parameters"),
+    [
+        ("llama_7b", "llama-7b", 10_847_232),
+        ("llama2_7b", "llama2-7b", 11_833_344),
+        ("llama3_8b", "llama3-8b", 12_939_264),
+    ],
+)
+def test_the_published_groups_have_the_published_size(
+    command: Command, script: str, model: str, parameters: int
+) -> None:
+    settings = arguments(command(f"share/finetune_commonsense_{script}_groups_full.sh")).adapter_settings
+    sites = outlined_sites(model, settings.modules)
+    assert sites is not None and settings.plan_of(sites).num_parameters == parameters
 
 
 @pytest.mark.parametrize("script", TRAINING)
@@ -104,4 +121,4 @@ def test_the_evaluation_takes_every_flag(
     else:
         shots = 0 if tiny else {"MMLU": 5, "MMLU_PRO": None}[exam]
         assert (args.shots, args.split, args.prompt, args.subjects) == (shots, "test", "qlora", None)
-    assert len(CHOICE) == 84
+    assert len(CHOICE) == 92

@@ -9,7 +9,8 @@ import pytest
 
 LLAMA_1_2 = ("llama_7b", "llama_13b", "llama2_7b", "llama2_13b", "llama2_70b")
 LLAMA_3 = ("llama3_8b", "llama3_70b")
-RUNS = [("alpaca", model) for model in LLAMA_1_2 + LLAMA_3]
+LLAMA_LARGE = ("llama_30b", "llama_65b")
+RUNS = [("alpaca", model) for model in LLAMA_1_2 + LLAMA_3 + LLAMA_LARGE]
 RUNS += [(data, model) for data in ("code", "gsm8k") for model in LLAMA_3]
 RUNS += [("commonsense", model) for model in LLAMA_1_2 + LLAMA_3]
 LLAMA = sorted(f"finetune_{data}_{model}_{bits}.sh" for data, model in RUNS for bits in ("full", "4bit"))
@@ -20,11 +21,18 @@ GLUE += [f"deberta_v2_xxlarge_mnli_{regularizer}.sh" for regularizer in ("rdrop"
 NLG = [f"gpt2_{size}_{data}.sh" for size in ("medium", "large") for data in ("e2e", "webnlg", "dart")]
 CONTINUAL = ["continual_llama3_8b.sh"]
 LLAVA = ["finetune_llava15_7b_full.sh"]
+# Only what shares has groups of layers.
+GROUPS = [
+    f"finetune_commonsense_{model}_{groups}_{bits}.sh"
+    for model in ("llama_7b", "llama2_7b", "llama3_8b")
+    for groups in ("groups", "groups_auto")
+    for bits in ("full", "4bit")
+]
 TRAINING = sorted(LLAMA + GLUE + NLG + CONTINUAL + LLAVA)
 CHOICE = [
     f"{exam}_evaluate_{model}_{bits}.sh"
     for exam in ("MMLU", "MMLU_PRO", "Commonsense")
-    for model in LLAMA_1_2 + LLAMA_3
+    for model in LLAMA_1_2 + LLAMA_3 + (LLAMA_LARGE if exam == "MMLU" else ())
     for bits in ("full", "4bit")
 ]
 GENERATION = [
@@ -37,14 +45,15 @@ GENERATION = [
 EVALUATION = sorted(CHOICE + GENERATION)
 PATHS = [
     f"{variant}/{name}" for variant in ("share", "lora") for name in TRAINING + [f"eval/{name}" for name in EVALUATION]
-]
+] + [f"share/{name}" for name in GROUPS]
 
 
 @pytest.mark.parametrize("variant", ["share", "lora"])
 def test_the_scripts_are_exactly_those_that_are_promised(scripts: Path, variant: str) -> None:
-    assert sorted(file.name for file in (scripts / variant).glob("*.sh")) == TRAINING
+    groups = GROUPS if variant == "share" else []
+    assert sorted(file.name for file in (scripts / variant).glob("*.sh")) == sorted(TRAINING + groups)
     assert sorted(file.name for file in (scripts / variant / "eval").glob("*.sh")) == EVALUATION
-    assert (len(LLAMA), len(GLUE), len(NLG), len(CHOICE), len(GENERATION)) == (36, 26, 6, 42, 16)
+    assert (len(LLAMA), len(GLUE), len(NLG), len(CHOICE), len(GENERATION)) == (40, 26, 6, 46, 16)
 
 
 @pytest.mark.parametrize("path", PATHS)

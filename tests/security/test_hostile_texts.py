@@ -23,8 +23,9 @@ from sharelora.flags.sharing import parse_groups
 from sharelora.layer_groups.texts import _paragraphs
 from sharelora.metrics.captions import tokenise
 from sharelora.reporting.compare import common_name
-from sharelora.support.errors import UserError, hide, redacted
+from sharelora.support.errors import UserError
 from sharelora.support.numbers import answer_number, has_too_long, marked_number, numbers, whole_number
+from sharelora.support.secrets import hide, redacted
 
 LENGTH = 20_000
 # Each is repeated; what follows it keeps a pattern from matching.

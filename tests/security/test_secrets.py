@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from sharelora.reporting.results import write_result
-from sharelora.support.errors import UserError, hide, redacted, run_main
+from sharelora.support import secrets
+from sharelora.support.errors import FAILED, UserError, run_main
+from sharelora.support.files import write_json, write_json_lines, write_text
+from sharelora.support.secrets import hide, keep_words, redacted
 from sharelora.support.text import one_line
 from sharelora.training.glue import job as glue
 from sharelora.training.instructions import job as instructions
@@ -114,3 +117,96 @@ def test_an_error_has_no_token(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run_main(fail)
     assert capsys.readouterr().err == "error: the hub refuses hf_***\n" and hide("no token") == "no token"
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the secrets of other tests."""
+    monkeypatch.setattr(secrets, "_kept", set())
+
+
+@pytest.mark.parametrize(
+    "variable", ["OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "MY_TOKEN"]
+)
+def test_any_variable_that_is_called_a_secret_is_one(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, f" {PLAIN}\n")  # as a file with a line end gives it
+    assert hide(f"bad {PLAIN} and {PLAIN}!") == "bad *** and ***!"
+
+
+@pytest.mark.parametrize("variable", ["TOKENIZERS_PARALLELISM", "KEYBOARD", "MONKEY", "HF_HOME"])
+def test_other_variables_are_none(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "plainly visible")
+    assert hide("plainly visible") == "plainly visible"
+
+
+@pytest.mark.parametrize("secret", ['a "quoted" one', "back\\slash", "ünïcode key", "a/b+c=d&e f"])
+def test_a_secret_is_found_however_it_is_quoted(fresh: None, secret: str) -> None:
+    keep_words(["--token", secret])
+    for spelled in (secret, json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret)):
+        assert hide(f"x {spelled} y").strip("xy '\"") == "***"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:hunter2@host/v1", "http://user:***@host/v1"),
+        ("https://hunter2@host:8000/v1", "https://***@host:8000/v1"),
+        ("http://user:p@ss@host/v1", "http://user:***@host/v1"),
+        ("http://host/v1?api_key=hunter2&model=x", "http://host/v1?api_key=***&model=x"),
+        ("http://host/v1?model=x&access_token=hunter2", "http://host/v1?model=x&access_token=***"),
+        ("http://host/v1?model=x", "http://host/v1?model=x"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("mail a@b, see http://host", "mail a@b, see http://host"),
+    ],
+)
+def test_what_a_url_has_of_secrets_is_hidden(url: str, shown: str) -> None:
+    assert hide(f"found {url}; need") == f"found {shown}; need"
+
+
+def test_what_a_url_has_of_secrets_is_hidden_without_the_url(fresh: None) -> None:
+    keep_words(["--judge_url=http://user:hunter2%20and%203@host/v1?api_key=longer+key", "--data", "http://x y"])
+    for secret in ("hunter2%20and%203", "hunter2 and 3", "longer key"):
+        assert hide(f"denied: {secret}") == "denied: ***"
+
+
+def test_no_file_that_is_written_has_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "1234567890")
+    value = {"a": ["x 1234567890"], "b": {"c": "1234567890"}, "number": 1234567890}
+    write_json(tmp_path / "a.json", value)
+    write_json_lines(tmp_path / "b.jsonl", [value])
+    write_text(tmp_path / "c.txt", "x 1234567890")
+    expected = {"a": ["x ***"], "b": {"c": "***"}, "number": 1234567890}  # a number stays one, or it would be no JSON
+    assert json.loads((tmp_path / "a.json").read_text()) == json.loads((tmp_path / "b.jsonl").read_text()) == expected
+    assert (tmp_path / "c.txt").read_text() == "x ***"
+
+
+def test_no_print_log_warning_or_traceback_of_a_program_has_a_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", PLAIN)
+
+    def fail() -> None:
+        print("said", PLAIN)
+        sys.stdout.writelines([f"a line with {PLAIN}\n"])
+        log = logging.StreamHandler()
+        log.emit(logging.LogRecord("x", logging.INFO, "", 0, "logged %s", (PLAIN,), None))
+        try:
+            raise ValueError(f"Invalid header value b'Bearer {PLAIN}\\n'")
+        except ValueError as error:
+            raise KeyError(PLAIN) from error
+
+    before = sys.stdout, sys.stderr
+    with pytest.raises(SystemExit) as caught:
+        run_main(fail)
+    assert caught.value.code == FAILED and before == (sys.stdout, sys.stderr)
+    out, err = capsys.readouterr()
+    assert out == "said ***\na line with ***\n" and err.startswith("logged ***\n")
+    assert "ValueError: Invalid header value b'Bearer ***" in err and "KeyError: '***'" in err
+    assert PLAIN not in out + err
+
+
+def test_a_flag_in_a_file_of_settings_is_a_secret_too(fresh: None, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"token: {PLAIN}\n")
+    assert instructions.parse(["--config", str(file)]).model.token == PLAIN
+    assert hide(f"refused {PLAIN}") == "refused ***" and str(UserError(PLAIN)) == "***"

@@ -205,3 +205,23 @@ def test_settings_as_json_hold_no_token() -> None:
 def test_help_lists_every_flag() -> None:
     text = build_parser().format_help()
     assert "--share_groups" in text and "--mmlu_split" in text and "--activation_checkpointing" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--learning_rate nan", "--learning_rate inf", "--learning_rate -1e-5", "--weight_decay inf"),
+        *("--adam_epsilon 0", "--adam_beta1 1", "--adam_beta2 -0.1", "--max_grad_norm nan", "--warmup_steps -1"),
+        *("--seed -1", "--seed 4294967296", "--data_seed 1e30", "--max_steps -2", "--max_steps 1e30"),
+        *("--per_device_train_batch_size 0", "--gradient_accumulation_steps -4", "--num_train_epochs nan"),
+        *("--save_steps -5", "--logging_steps inf", "--label_smoothing_factor 1", "--neftune_noise_alpha nan"),
+        *("--lora_alpha 0", "--lora_alpha nan", "--lora_dropout 1", "--max_memory_MB 0", "--top_p 0", "--top_p nan"),
+        *("--temperature -1", "--max_new_tokens 0", "--num_beams 0", "--eval_dataset_size nan"),
+        *("--similarity_threshold nan", "--eval_dataset_size inf", "--repetition_penalty inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(words: str) -> None:
+    flag, value = words.split()
+    with pytest.raises(UserError, match=rf"{flag}\S*: found '{value}'; need a .*number") as caught:
+        parse([flag, value])
+    assert "\n" not in str(caught.value)

@@ -207,6 +207,21 @@ def test_training_can_go_on_from_an_adapter(job: Job, tmp_path: Path) -> None:
     assert after["eval_loss"] < before["eval_loss"]
 
 
+def test_the_adapter_that_is_trained_on_is_the_one_that_is_shown(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = job("--share", "ab", "--lora_r", "4", "--lora_alpha", "8", "--lora_modules", "q_proj,v_proj")
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        second = job("--adapter", str(first.output_dir), "--do_train", "--output_dir", str(tmp_path / "next"))
+    plan = result(first)["plan"]
+    assert result(second)["plan"]["hash"] == plan["hash"]
+    assert f"{plan['trainable']:,} parameters in 4 matrices" in caplog.text and plan["hash"] in caplog.text
+    settings = result(second)["config"]
+    assert (settings["share"], settings["lora_r"], settings["lora_alpha"]) == ("ab", 4, 8)
+    assert sorted(settings["lora_modules"]) == ["q_proj", "v_proj"]
+
+
 def test_an_unfinished_run_is_not_evaluated_by_guess(job: Job) -> None:
     args = job()
     (args.output_dir / "completed").unlink()

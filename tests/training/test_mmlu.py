@@ -104,7 +104,7 @@ def test_examples_are_left_out_of_long_prompts_aloud(
 
 
 def test_no_questions_are_refused(job: Job, questions: Path) -> None:
-    with pytest.raises(UserError, match="max_mmlu_samples 0; need at least 1"):
+    with pytest.raises(UserError, match="--max_mmlu_samples: found '0'; need a whole number of at least 1"):
         job("--do_mmlu_eval", "--max_mmlu_samples", "0")
 
 

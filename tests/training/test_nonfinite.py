@@ -15,6 +15,7 @@ from small_llama import Job
 from torch import Tensor, nn
 
 from sharelora.support.errors import UserError
+from sharelora.trainer.checkpoints import find
 from sharelora.trainer.guards import IN_A_ROW, Mode, NonFinite
 from sharelora.training.trainer import ShareTrainer
 
@@ -141,3 +142,15 @@ def test_a_skipped_update_changes_no_weight_and_no_loss(
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 3 and losses[0] > losses[1] > losses[2] > losses[0] * 0.7
     assert metrics["train_loss"] == pytest.approx(sum(losses) / 3)
+
+
+def test_weights_that_are_no_numbers_are_not_written(job: Job, tmp_path: Path) -> None:
+    """The loss and the gradient of the last update are finite; what the optimizer makes of the weights is not."""
+    steps = ("--save_steps", "1", "--max_train_samples", "8")
+    job(*steps, "--max_steps", "1")
+    out = tmp_path / "out"
+    (out / "completed").unlink()
+    with pytest.raises(UserError, match=r"the trained weights, in \d+ tensors, first .*; lower --learning_rate"):
+        job(*steps, "--max_steps", "2", "--learning_rate", "1e39", "--resume_anyway")
+    assert [path.name for path in out.glob("*checkpoint*")] == ["checkpoint-1"] and not (out / "completed").exists()
+    assert find(out).good == out / "checkpoint-1"

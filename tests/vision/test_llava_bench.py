@@ -93,7 +93,7 @@ def test_answers_have_llavas_form_and_nothing_is_sent(
     def never(*args: Any, **options: Any) -> None:
         raise AssertionError("something was sent")
 
-    monkeypatch.setattr("urllib.request.urlopen", never)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", never)
     bench.main([*words, "--batch_size", "4"])
     rows = rows_of(tmp_path / "out" / "answers.jsonl")
     assert len(rows) == 6 and not (tmp_path / "out" / "result.json").exists()

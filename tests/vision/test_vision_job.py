@@ -167,7 +167,7 @@ def test_bad_rows_are_found_before_a_model_is_loaded(job: Job, tmp_path: Path, m
 def test_flags_are_checked(flags: dict[str, str]) -> None:
     with pytest.raises(UserError, match="found no --data_path"):
         parse([])
-    with pytest.raises(UserError, match="found model_max_length 1"):
+    with pytest.raises(UserError, match="--model_max_length: found '1'; need a whole number of at least 2"):
         parse(["--data_path", "x", "--model_max_length", "1"])
     with pytest.raises(UserError, match="unknown flag --full_finetune"):
         parse(["--data_path", "x", "--full_finetune", "true"])

@@ -48,6 +48,12 @@ class GlueRows(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """All that decides what is learned."""
+        own = (self._ids, self._ends, self._types, None if self.labels is None else self.labels.numpy())
+        return tuple(array for array in own if array is not None)
+
     def _row(self, flat: np.ndarray[Any, Any], index: int, fill: int) -> torch.Tensor:
         end, length = self._ends[index], self.lengths[index]
         row = torch.from_numpy(flat[end - length : end].astype(np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,11 @@ class ImageTextRows(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.conversations)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """All that decides what is learned, but for the images."""
+        return (self.tokens, self.learnt, self.ends)
 
     def __getitem__(self, index: int) -> Item:
         """Return `input_ids` and `labels`, (T), and what the vision tower reads.

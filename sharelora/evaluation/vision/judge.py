@@ -5,20 +5,27 @@ Nothing is sent anywhere unless `--judge_url` says where. It is sent the questio
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sharelora.data.vision.bench import PREFIX, BenchQuestion
 from sharelora.support.errors import UserError
 from sharelora.support.reading import misfit, parse_json, read_json
+from sharelora.support.secrets import keep, keep_url
+from sharelora.support.text import one_line
 
 # LLaVA's mark of a rating without points.
 NO_POINTS = (-1.0, -1.0)
@@ -29,6 +36,44 @@ _TASK = (
     "your numbers, without letting the order of the answers count."
 )
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+_MOST_BYTES, _PART = 4 * 2**20, 2**16  # of an answer, and of what is read of it at once
+
+T = TypeVar("T")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: another host would get the key and the answers, and its words would count."""
+
+    def redirect_request(self, *args: Any) -> None:
+        """Return no further request, which makes an error of the status."""
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Do work that must end in time, whatever it waits for: a timeout of sockets begins again with every byte.
+
+    Args:
+        seconds: after which the work is left behind.
+        work: returns the result.
+
+    Raises:
+        TimeoutError: it has not ended by then.
+    """
+    done: Queue[tuple[T | None, BaseException | None]] = Queue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no whole answer within {seconds:g} seconds") from None
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 @dataclass(frozen=True)
@@ -36,11 +81,12 @@ class Judge:
     """Where to ask, and how.
 
     Args:
-        url: the base URL, without `/chat/completions`, e.g. http://localhost:8000/v1.
+        url: the base URL, without `/chat/completions`, e.g. http://localhost:8000/v1. A name and a password in it are
+            sent where there is no key.
         model: the name of the judge's model.
         key_variable: the environment variable that holds a key, if the server wants one.
         rules: LLaVA's rule.json, for its wording of the task; None for this project's.
-        seconds: to wait for an answer.
+        seconds: for a whole answer, from the look-up of the host to the last byte.
         tries: how often to ask where errors are transient.
         pause: seconds before the second try; twice as long before each further one.
     """
@@ -54,8 +100,17 @@ class Judge:
     pause: float = field(default=2.0, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise UserError(f"found --judge_url {self.url}; need one that begins with http:// or https://; correct it")
+        keep_url(self.url)
+        try:
+            parts = urlsplit(self.url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is none, or half an address
+            known = False
+        if not known:
+            raise UserError(
+                f"found --judge_url {self.url}; need one that begins with http:// or https:// and has a host; "
+                "correct it"
+            )
 
     def message(self, question: BenchQuestion, caption: str, reference: str, answer: str) -> str:
         """Return the message to the judge, in the parts that LLaVA's evaluation has."""
@@ -77,34 +132,71 @@ class Judge:
         """Return the judge's words.
 
         Raises:
-            UserError: the server refuses, does not answer, or answers something else.
+            UserError: the server refuses, does not answer in time, or answers something else.
         """
-        pause = self.pause
+        pause, request = self.pause, self._request(message)
         for last in (number == self.tries for number in range(1, self.tries + 1)):
             try:
-                return self._ask_once(message)
+                return self._words(within(self.seconds, lambda: self._body(request)))
             except urllib.error.HTTPError as error:
                 if last or error.code not in _TRANSIENT:
-                    raise self._failed(f"status {error.code}") from error
-            except (OSError, http.client.HTTPException) as error:
+                    moved = ", a redirect, and none is followed" if 300 <= error.code < 400 else ""
+                    raise self._failed(f"status {error.code}{moved}") from error
+            except (OSError, http.client.HTTPException, UnicodeError) as error:
                 if last:
-                    raise self._failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+                    reason = one_line(error.reason if isinstance(error, urllib.error.URLError) else error)
+                    raise self._failed(reason) from error
             time.sleep(pause)
             pause *= 2
         raise AssertionError("the last try returns or raises")
 
-    def _ask_once(self, message: str) -> str:
+    def _request(self, message: str) -> urllib.request.Request:
         body = {"model": self.model, "messages": [{"role": "user", "content": message}], "temperature": 0}
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.key_variable):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._endpoint, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.seconds) as response:
-            return self._words(response.read())
+        headers = {"Content-Type": "application/json", **self._authorization()}
+        return urllib.request.Request(self._endpoint, json.dumps(body).encode(), headers)
+
+    def _authorization(self) -> dict[str, str]:
+        """Return the header with the key, or with the name and password inside the URL."""
+        key, parts = os.environ.get(self.key_variable, "").strip(), urlsplit(self.url)
+        if not re.fullmatch(r"[ -~]*", key):
+            raise UserError(
+                f"found a key in {self.key_variable} that no header can carry; need printable ASCII; set it again"
+            )
+        if key:
+            keep(key)
+            return {"Authorization": f"Bearer {key}"}
+        if parts.username is None:
+            return {}
+        pair = base64.b64encode(unquote(f"{parts.username}:{parts.password or ''}").encode()).decode()
+        keep(pair)
+        return {"Authorization": f"Basic {pair}"}
+
+    def _body(self, request: urllib.request.Request) -> bytes:
+        """Return the body of the answer.
+
+        Raises:
+            UserError: it is longer than any judge's.
+            OSError, HTTPException: what `ask` tries again, or an answer that is no HTTP.
+        """
+        parts, size, end = [], 0, time.monotonic() + self.seconds
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.seconds) as response:
+            while part := response.read1(_PART):
+                size += len(part)
+                if size > _MOST_BYTES:
+                    raise self._failed(f"more than {_MOST_BYTES:,} bytes")
+                if time.monotonic() > end:  # nobody waits for it any more
+                    raise TimeoutError
+                parts.append(part)
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+        return b"".join(parts)
 
     @property
     def _endpoint(self) -> str:
-        return self.url.rstrip("/") + "/chat/completions"
+        """The address that is asked: without the name and password, which go into a header."""
+        parts = urlsplit(self.url)
+        place = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, place, parts.path.rstrip("/") + "/chat/completions", parts.query, ""))
 
     def _words(self, body: bytes) -> str:
         try:

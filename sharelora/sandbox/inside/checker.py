@@ -18,8 +18,8 @@ from sharelora.sandbox.inside.wire import read_exactly
 from sharelora.sandbox.inside.worker import work
 
 FILE = "<test>"
-# What the program sends may be nested, but not so deep that reading it overflows the stack.
-DEPTH = 4000
+# What the program sends may be nested, but not so deep that reading it overflows the stack. More than `worker.DEPTH`.
+DEPTH = 10_000
 
 Verdict = tuple[str, str]  # a name of `STATUSES`, and a detail
 
@@ -94,7 +94,12 @@ def _run(program: Program, test: str) -> None:
     values = program.ask("lookup", names)
     # Only names that were asked for: the program may answer anything.
     for name in (name for name in names if name in values):
-        namespace[name] = program.function(name) if values[name] is None else values[name][0]
+        if values[name] is None:
+            namespace[name] = program.function(name)
+        elif values[name]:
+            namespace[name] = values[name][0]
+        else:
+            program.hidden.add(name)
     exec(code, namespace)
 
 
@@ -111,6 +116,8 @@ def _blame(program: Program, error: BaseException, test: str) -> Verdict:
     where = _line(error.__traceback__, test.split("\n"))
     if isinstance(error, AssertionError):
         return "failed", f"does not hold{where}"
+    if isinstance(error, NameError) and error.name in program.hidden:
+        return "unjudged", f"the test uses {error.name} of the program, which cannot be sent{where}"
     return "error", f"{type(error).__name__}: {error}{where}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -10,6 +11,7 @@ from typing import Any
 
 # Requests to prctl, from linux/prctl.h and linux/seccomp.h.
 DIE_WITH_PARENT, SET_DUMPABLE, NO_NEW_PRIVILEGES, SET_FILTER, FILTER_MODE = 1, 4, 38, 22, 2
+NO_HUGE_PAGES = 41
 # Standard input, output and error, two pipes to the checker, and room for files of the program.
 OPEN_FILES = 64
 
@@ -63,6 +65,9 @@ def confine(limits: dict[str, Any], calls_filter: bytes, keep: tuple[int, ...]) 
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
+    # A huge page stays whole as long as a part of it is mapped, and only that part counts.
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        _prctl(NO_HUGE_PAGES, 1)
     _prctl(NO_NEW_PRIVILEGES, 1)
     program = _FilterProgram(len(calls_filter) // 8, calls_filter)
     _prctl(SET_FILTER, FILTER_MODE, ctypes.addressof(program))

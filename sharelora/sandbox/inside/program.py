@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import builtins
+import functools
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from sharelora.sandbox.inside.wire import decode, encode, receive, send
+from sharelora.sandbox.inside.wire import CannotBeSent, decode, encode, receive, send
 
 PATIENCE = 1.0  # seconds in which a process that has closed its pipe may end by itself
 # The exception that the program raised -> the status; any other is an error.
 STATUS = {"MemoryError": "memory", "TooLong": "output"}
+# What a test can expect. `SILENT` ones would silently end `all(map(function, inputs))` in a test.
+EXPECTED, SILENT = (Exception, SystemExit), (StopIteration, StopAsyncIteration)
 
 
 class Lost(BaseException):
@@ -36,14 +39,16 @@ class Program:
     Attributes:
         calls: how often the test has called a function.
         raised: the last exception of the program, and `blame`, the status and detail that it means.
+        hidden: names of the program whose values cannot be sent.
         lost: why it can no longer answer; None while it can.
     """
 
     def __init__(self, process: int, requests: int, replies: int, cpu_seconds: int) -> None:
         self.process, self.requests, self.replies, self.cpu_seconds = process, requests, replies, cpu_seconds
         self.calls = 0
-        self.raised: Exception | None = None
+        self.raised: BaseException | None = None
         self.blame = ("", "")
+        self.hidden: set[str] = set()
         self.lost: Lost | None = None
 
     def receive(self) -> Any:
@@ -62,16 +67,25 @@ class Program:
         raise self.lost
 
     def result(self) -> Any:
-        """Wait for the reply to a request; return its value, or raise what the program has raised."""
+        """Wait for the reply to a request; return its value, or raise what the program has raised.
+
+        Raises:
+            Lost: see `receive`; or the result cannot be sent, so that the test cannot judge it.
+        """
         reply = self.receive()
         try:
-            if "raised" in reply:
-                kind, text, line = reply["raised"]
-                where = "" if line is None else f" (line {int(line)} of the program)"
-                self.blame = STATUS.get(kind, "error"), f"{kind}: {text}{where}"
-                self.raised = _as_exception(str(kind), str(text))
-            else:
+            if "value" in reply:
                 return decode(reply["value"])
+            if "unsent" in reply:
+                raise Lost("unjudged", f"the program returned {reply['unsent']}")
+            kinds, text, line, arguments = reply["raised"]
+            where = "" if line is None else f" (line {int(line)} of the program)"
+            kind = str(kinds[0]).rpartition(".")[2]
+            self.blame = STATUS.get(kind, "error"), f"{kind}: {text}{where}"
+            self.raised = _as_exception([str(kind) for kind in kinds], decode(arguments), str(text))
+        except Lost as lost:
+            self.lost = lost
+            raise
         except Exception as error:
             self.lost = _refused(error)
             raise self.lost from None
@@ -79,9 +93,10 @@ class Program:
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """Have the program do something; see `worker.ANSWERS`."""
-        request = [what, encode(list(arguments))]
         try:
-            send(self.requests, request)
+            send(self.requests, [what, encode(list(arguments))])
+        except (CannotBeSent, RecursionError) as error:
+            self.lost = self.lost or Lost("unjudged", f"the test passes {error}")
         except ConnectionError:
             pass  # it has ended; waiting for the reply finds out how
         return self.result()
@@ -117,13 +132,17 @@ def _refused(error: Exception) -> Lost:
     return Lost("cheated", "found something on the line to the checker that is not a reply")
 
 
-def _as_exception(kind: str, text: str) -> Exception:
-    """Build the exception of the program: of the same type if it is a builtin, so that a test can expect it."""
-    exception = getattr(builtins, kind, None)
-    # A `StopIteration` would silently end `all(map(function, inputs))` in a test.
-    if not (isinstance(exception, type) and issubclass(exception, Exception)) or exception is StopIteration:
-        exception = RuntimeError
-    try:
-        return exception(text)
-    except TypeError:  # some, such as UnicodeDecodeError, need more than a text
-        return RuntimeError(text)
+def _as_exception(kinds: list[str], arguments: list[Any], text: str) -> BaseException:
+    """Build the exception of the program: of the first of its classes that a test can name, so that it can expect it.
+
+    Those are builtins, and classes of modules that the test has imported.
+    """
+    for module, _, name in (kind.rpartition(".") for kind in kinds):
+        exception = getattr(sys.modules.get(module), name, None)
+        if isinstance(exception, type) and issubclass(exception, EXPECTED) and not issubclass(exception, SILENT):
+            for make in (exception, functools.partial(exception.__new__, exception)):
+                try:
+                    return make(*arguments)
+                except Exception:  # it needs other arguments than it keeps
+                    continue
+    return RuntimeError(text)

@@ -31,9 +31,25 @@ FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "range": (range, lambda value: [value.start, value.stop, value.step], lambda ends: range(*ends)),
     "complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
     "iterator": (Iterator, list, iter),
+    "Ellipsis": (type(...), lambda value: None, lambda parts: ...),
+    "NotImplemented": (type(NotImplemented), lambda value: None, lambda parts: NotImplemented),
 }
-# Numbers of the standard library -> their module, which is loaded only if the program has loaded it.
-NUMBERS = {"Decimal": "decimal", "Fraction": "fractions"}
+DATE, TIME = ("year", "month", "day"), ("hour", "minute", "second", "microsecond", "tzinfo")
+# Classes of the standard library's modules, which are loaded only if the program has loaded them: the class -> its
+# module, and the arguments, without and with names, that make a value again. A class comes before those it is derived
+# from.
+CLASSES: dict[str, tuple[str, Callable[[Any], tuple[list[Any], dict[str, Any]]]]] = {
+    "Decimal": ("decimal", lambda value: ([str(value)], {})),
+    "Fraction": ("fractions", lambda value: ([str(value)], {})),
+    "datetime": ("datetime", lambda value: ([*_parts(value, DATE), *_parts(value, TIME)], {"fold": value.fold})),
+    "date": ("datetime", lambda value: (_parts(value, DATE), {})),
+    "time": ("datetime", lambda value: (_parts(value, TIME), {"fold": value.fold})),
+    "timedelta": ("datetime", lambda value: (_parts(value, ("days", "seconds", "microseconds")), {})),
+    "timezone": ("datetime", lambda value: (list(value.__getinitargs__()), {})),
+    "ZoneInfo": ("zoneinfo", lambda value: ([value.key], {})),
+    "UUID": ("uuid", lambda value: ([value.hex], {})),
+    "array": ("array", lambda value: ([value.typecode, value.tolist()], {})),
+}
 
 
 class CannotBeSent(TypeError):
@@ -61,10 +77,10 @@ def encode(value: Any) -> Any:
     for name, (kind, parts, _) in FORMS.items():
         if isinstance(value, kind):
             return {name: encode(parts(value))}
-    for name, module in NUMBERS.items():
+    for name, (module, arguments) in CLASSES.items():
         if module in sys.modules and isinstance(value, getattr(sys.modules[module], name)):
-            return {name: str(value)}
-    raise CannotBeSent(f"a value of type {type(value).__name__} has no meaning for a test")
+            return {name: encode(list(arguments(value)))}
+    raise CannotBeSent(f"a value of type {type(value).__name__}, which cannot be sent")
 
 
 def decode(form: Any) -> Any:
@@ -80,9 +96,14 @@ def decode(form: Any) -> Any:
     [(name, parts)] = form.items()
     if name == "int":
         return int(parts, 16)
-    if name in NUMBERS:
-        return getattr(__import__(NUMBERS[name]), name)(parts)
+    if name in CLASSES:
+        arguments, options = decode(parts)
+        return getattr(__import__(CLASSES[name][0]), name)(*arguments, **options)
     return FORMS[name][2](decode(parts))
+
+
+def _parts(value: Any, names: tuple[str, ...]) -> list[Any]:
+    return [getattr(value, name) for name in names]
 
 
 def send(pipe: int, message: Any) -> None:

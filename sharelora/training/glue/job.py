@@ -121,8 +121,8 @@ class GlueJob(Job[GlueArguments, TaskData]):
         """Return the encoder; of a finished run that tuned every weight, the tuned one takes its place."""
         return str(trained) if trained == args.output_dir / MODEL else super().locate_base(args, trained)
 
-    def adapter(self, args: GlueArguments, base: str) -> AdapterSettings:
-        """Adapt query and value of the architecture where no modules are named."""
+    def adapter(self, args: GlueArguments, base: str, trained: Path | None) -> AdapterSettings:
+        """Adapt query and value of the architecture where no modules are named; flags must agree with `trained`."""
         settings = args.adapter_settings
         if settings.modules is not None or args.method.sharing is None:
             return settings

@@ -83,7 +83,7 @@ def _only(model: Any, head: Head) -> None:
 
 
 def _low_rank(model: Any, head: Head, settings: BuildSettings) -> Any:
-    return adapted(model, head, settings.adapter.config())
+    return adapted(model, head, settings.adapter.config(model))
 
 
 def adapted(model: Any, head: Head, config: Any) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sharelora.flags.fields import help_field
+from sharelora.flags.parser import positive
+from sharelora.flags.ranges import NOT_NEGATIVE, PART, SEED
 from sharelora.flags.upstream import RULES as MAIN_RULES
 from sharelora.flags.upstream import Rule, always, dropped, refused, renamed, switched
 from sharelora.support.errors import UserError
@@ -30,7 +32,7 @@ class EncoderArguments(BaseArguments):
         "flat loralib file (its alpha is --lora_alpha)",
     )
     new_head: bool = help_field(False, "start from a new head, where the adapter's or model's is of another task")
-    cls_dropout: float | None = help_field(None, "dropout in front of the head; by default the model's own")
+    cls_dropout: float | None = help_field(None, "dropout in front of the head; by default the model's own", type=PART)
 
 
 @dataclass
@@ -43,13 +45,15 @@ class TaskArguments:
     test_file: str | None = help_field(None, "own rows to be predicted")
     max_seq_length: int = help_field(128, "most tokens of a row; the rest is cut off, which is said")
     pad_to_max_length: bool = help_field(False, "pad every row to that length, not each batch to its longest row")
-    max_train_samples: int | None = help_field(None, "use the first N training rows")
-    max_eval_samples: int | None = help_field(None, "use the first N rows of each evaluation split")
-    max_predict_samples: int | None = help_field(None, "use the first N rows of each test split")
+    max_train_samples: int | None = help_field(None, "use the first N training rows", type=positive)
+    max_eval_samples: int | None = help_field(None, "use the first N rows of each evaluation split", type=positive)
+    max_predict_samples: int | None = help_field(None, "use the first N rows of each test split", type=positive)
     held_out: float = help_field(
-        0.1, "part of the training rows (below 1), or how many, that the epoch is chosen on; 0 chooses none"
+        0.1,
+        "part of the training rows (below 1), or how many, that the epoch is chosen on; 0 chooses none",
+        type=NOT_NEGATIVE,
     )
-    held_out_seed: int = help_field(0, "which rows these are; the same for every --seed")
+    held_out_seed: int = help_field(0, "which rows these are; the same for every --seed", type=SEED)
 
 
 @dataclass
@@ -60,24 +64,20 @@ class MethodArguments:
     apply_lora: bool | None = help_field(None, "LoRA's switch: the same as --method lora, or what --share says")
     apply_adapter: bool | None = help_field(None, "LoRA's switch: the same as --method with the --adapter_type")
     adapter_type: Literal["houlsby", "pfeiffer", "parallel"] = help_field("houlsby", "with --apply_adapter")
-    adapter_size: int = help_field(64, f"width of {', '.join(_BOTTLENECKS)} adapters")
+    adapter_size: int = help_field(64, f"width of {', '.join(_BOTTLENECKS)} adapters", type=positive)
     apply_bitfit: bool | None = help_field(None, "LoRA's switch: the same as --method bitfit")
-    prefix_length: int = help_field(20, "keys and values of --method prefix in each layer")
-    reg_loss_wgt: float = help_field(0.0, "R-drop: weight of the divergence between two passes over each batch")
-    masking_prob: float = help_field(0.0, "Cutoff: part of the tokens that are unknown in R-drop's second pass")
+    prefix_length: int = help_field(20, "keys and values of --method prefix in each layer", type=positive)
+    reg_loss_wgt: float = help_field(
+        0.0, "R-drop: weight of the divergence between two passes over each batch", type=NOT_NEGATIVE
+    )
+    masking_prob: float = help_field(
+        0.0, "Cutoff: part of the tokens that are unknown in R-drop's second pass", type=PART
+    )
     selection_metric: str | None = help_field(None, "what the epoch is chosen by: a metric of the task, or loss")
     save_epoch: Literal["selected", "last"] = help_field("selected", "which epoch's weights are kept")
     use_deterministic_algorithms: bool = help_field(False, "refuse operations whose result may differ between runs")
 
     def __post_init__(self) -> None:
-        for name in ("adapter_size", "prefix_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"found {name} {getattr(self, name)}; need at least 1; change --{name}")
-        if not (0 <= self.masking_prob < 1) or self.reg_loss_wgt < 0:
-            raise UserError(
-                f"found reg_loss_wgt {self.reg_loss_wgt:g} and masking_prob {self.masking_prob:g}; need a weight of at "
-                "least 0 and a probability from 0 to below 1; change them"
-            )
         if self.masking_prob and not self.reg_loss_wgt:
             raise UserError("found --masking_prob without --reg_loss_wgt; Cutoff masks R-drop's second pass; add it")
 

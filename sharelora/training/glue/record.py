@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
 from sharelora.support.files import sha256, write_json
+from sharelora.support.finite import require_finite
 from sharelora.support.reading import NAME, read_json
+from sharelora.trainer.serialization import NOT_SAVED
 from sharelora.tuner.config import library_versions
 
 TASK = "glue_task.json"  # describes trained weights
@@ -160,7 +162,12 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) ->
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
-    """Write weights with a few facts in the file's header; the folder is made if it is not there."""
+    """Write weights with a few facts in the file's header; the folder is made if it is not there.
+
+    Raises:
+        UserError: they have NaN or infinite numbers.
+    """
+    require_finite(weights, "the trained weights", NOT_SAVED)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(dict(weights), file, metadata={"format": "pt", **(facts or {})})
 

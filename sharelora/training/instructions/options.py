@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sharelora.data import begin
 from sharelora.data.arguments import DataArguments
 from sharelora.flags.fields import help_field
+from sharelora.flags.parser import positive
+from sharelora.flags.ranges import ABOVE_0, COUNT, PART_ABOVE_0
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
 from sharelora.training.options import ModelArguments
@@ -26,8 +28,10 @@ class MmluArguments:
     do_mmlu_eval: bool = help_field(False, "measure MMLU accuracy at every evaluation")
     mmlu_split: Literal["eval", "val", "test"] = help_field("eval", "MMLU split; `eval` is its validation split")
     mmlu_dataset: Literal["mmlu-fs", "mmlu", "mmlu-zs"] = help_field("mmlu-fs", "five-shot (fs) or zero-shot (zs)")
-    max_mmlu_samples: int | None = help_field(None, "answer at most this many questions, the same at every evaluation")
-    mmlu_source_max_len: int = help_field(2048, "most tokens of a question with its examples")
+    max_mmlu_samples: int | None = help_field(
+        None, "answer at most this many questions, the same at every evaluation", type=positive
+    )
+    mmlu_source_max_len: int = help_field(2048, "most tokens of a question with its examples", type=positive)
     bos: Literal["auto", "always", "never"] = help_field(
         begin.AUTO,
         "begin token before questions of exams: always, never, or auto: as the model is tuned, else as the tokenizer "
@@ -39,12 +43,6 @@ class MmluArguments:
         """The split as `sharelora.data.mmlu` calls it."""
         return "val" if self.mmlu_split == "eval" else self.mmlu_split
 
-    def __post_init__(self) -> None:
-        for name in ("max_mmlu_samples", "mmlu_source_max_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"found {name} {value}; need at least 1; change --{name}")
-
 
 # They choose between samples; a greedy or beam search has none.
 SAMPLING = ("temperature", "top_k", "top_p", "typical_p")
@@ -54,23 +52,23 @@ SAMPLING = ("temperature", "top_k", "top_p", "typical_p")
 class GenerationArguments:
     """How --do_predict writes answers."""
 
-    max_new_tokens: int = help_field(256, "most tokens of an answer")
-    min_new_tokens: int | None = help_field(None, "least tokens of an answer")
+    max_new_tokens: int = help_field(256, "most tokens of an answer", type=positive)
+    min_new_tokens: int | None = help_field(None, "least tokens of an answer", type=COUNT)
     do_sample: bool = help_field(False, "draw answers instead of taking the most probable tokens")
-    num_beams: int = help_field(1, "beams of the search; 1 is greedy")
+    num_beams: int = help_field(1, "beams of the search; 1 is greedy", type=positive)
     num_beam_groups: int = help_field(
         1, "kept for QLoRA's command lines; transformers does no diverse beam search any more"
     )
     penalty_alpha: float | None = help_field(None, "kept for QLoRA's command lines; contrastive search is gone as well")
     use_cache: bool = help_field(True, "keep keys and values between tokens")
-    temperature: float = help_field(1.0, "with --do_sample")
-    top_k: int = help_field(50, "with --do_sample")
-    top_p: float = help_field(1.0, "with --do_sample")
-    typical_p: float = help_field(1.0, "with --do_sample")
+    temperature: float = help_field(1.0, "with --do_sample", type=ABOVE_0)
+    top_k: int = help_field(50, "with --do_sample", type=COUNT)
+    top_p: float = help_field(1.0, "with --do_sample", type=PART_ABOVE_0)
+    typical_p: float = help_field(1.0, "with --do_sample", type=PART_ABOVE_0)
     diversity_penalty: float = help_field(0.0, "kept for QLoRA's command lines, see num_beam_groups")
-    repetition_penalty: float = help_field(1.0, "above 1 repeats less")
+    repetition_penalty: float = help_field(1.0, "above 1 repeats less", type=ABOVE_0)
     length_penalty: float = help_field(1.0, "of a beam search: above 0 prefers longer answers")
-    no_repeat_ngram_size: int = help_field(0, "no sequence of this many tokens occurs twice")
+    no_repeat_ngram_size: int = help_field(0, "no sequence of this many tokens occurs twice", type=COUNT)
 
     def __post_init__(self) -> None:
         if self.num_beam_groups != 1 or self.penalty_alpha or self.diversity_penalty:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sharelora.flags import upstream
 from sharelora.flags.fields import help_field
+from sharelora.flags.parser import positive
 from sharelora.flags.upstream import Change, Rule, dropped
 from sharelora.models.known import MODEL_CARDS
 from sharelora.support.errors import UserError
@@ -29,8 +30,12 @@ class NlgOptions:
     valid_data: str | None = help_field(None, "rows to be evaluated on; by default the validation split of train_data")
     seq_len: int = help_field(512, "most tokens of a row; batches are padded to their own longest row")
     obj: Literal["clm", "jlm"] = help_field("clm", "loss on the text (clm), or on the input too (jlm)")
-    max_train_samples: int | None = help_field(None, "train on at most this many rows, drawn with the seed")
-    max_eval_samples: int | None = help_field(None, "evaluate on at most this many rows, drawn with the seed 0")
+    max_train_samples: int | None = help_field(
+        None, "train on at most this many rows, drawn with the seed", type=positive
+    )
+    max_eval_samples: int | None = help_field(
+        None, "evaluate on at most this many rows, drawn with the seed 0", type=positive
+    )
     scheduler: Literal["linear", "cosine", "constant", "cycle"] = help_field(
         "linear", "course of the learning rate after its warm-up, counted in updates"
     )
@@ -40,10 +45,6 @@ class NlgOptions:
     no_decay_bias: bool = help_field(False, "no weight decay of biases; they are tuned with --lora_dim 0 only")
 
     def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"found {name} {value}; need at least 1; change --{name}")
         if self.seq_len < 4:
             raise UserError(f"found seq_len {self.seq_len}; need room for an input and a text; raise --seq_len")
         if self.scheduler == "cycle":
@@ -180,7 +181,6 @@ class NlgArguments(Arguments):
 
 def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[str, Any]:
     """Decide what flags mean together."""
-    _check_numbers(flags)
     if flags.model_name_or_path is None:
         flags.model_name_or_path = MODEL_CARDS[flags.model_card]
     if str(flags.model_name_or_path).endswith(_PICKLED):
@@ -198,17 +198,6 @@ def settle(flags: Namespace, given: frozenset[str], notices: list[str]) -> dict[
     elif {"max_steps", "num_train_epochs"} <= given and flags.max_steps > 0:
         notices.append(f"found --max_step and --max_epoch; {flags.max_steps} updates are done, whatever the epochs")
     return {}
-
-
-def _check_numbers(flags: Namespace) -> None:
-    for name in ("train_batch_size", "valid_batch_size", "grad_acc"):
-        value = getattr(flags, next(field for field, names in ALIASES.items() if name in names))
-        if value < 1:
-            raise UserError(f"found --{name} {value}; need at least 1; change it")
-    if not 0 <= flags.label_smoothing_factor < 1:
-        raise UserError(
-            f"found --label_smooth {flags.label_smoothing_factor}; need at least 0 and less than 1; change it"
-        )
 
 
 COMMAND = CommandLine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sharelora.flags.adapter import AdapterSettings
@@ -37,14 +38,15 @@ class VisionJob(Job[VisionArguments, VisionData]):
     whole = (PROJECTOR,)
     also_precise = ", fp32 projector"
 
-    def adapter(self, args: VisionArguments, base: str) -> AdapterSettings:
+    def adapter(self, args: VisionArguments, base: str, trained: Path | None) -> AdapterSettings:
         """Confine the adapters to the language model; files record them as typed.
 
         Raises:
             UserError: the model has no vision tower, or its language model has no such modules.
         """
         require_vision(base)
-        return args.adapter_settings.confined_to_language(meta_model(base))
+        settings = super().adapter(args, base, trained)
+        return settings if trained is not None else settings.confined_to_language(meta_model(base))
 
     def read(self, run: Run[VisionArguments]) -> VisionRecords:
         """Read the conversations and find their images."""

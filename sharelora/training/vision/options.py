@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharelora.flags.fields import help_field
+from sharelora.flags.parser import Range, positive
+from sharelora.flags.ranges import COUNT, SEED
 from sharelora.support.errors import UserError
 from sharelora.training.arguments import Arguments, CommandLine, adapter_evaluates
 from sharelora.training.instructions.options import DEFAULTS as INSTRUCTION_DEFAULTS
@@ -23,19 +25,19 @@ class VisionOptions:
     eval_data_path: str | None = help_field(
         None, "rows to evaluate on; by default the folder's own, else eval_dataset_size of data_path"
     )
-    eval_dataset_size: int = help_field(512, "rows held out of data_path for evaluation, chosen by data_seed")
-    max_train_samples: int | None = help_field(None, "train on at most this many rows, drawn with data_seed")
-    model_max_length: int = help_field(2048, "most tokens of a row, those of its images included")
+    eval_dataset_size: int = help_field(
+        512, "rows held out of data_path for evaluation, chosen by data_seed", type=COUNT
+    )
+    max_train_samples: int | None = help_field(
+        None, "train on at most this many rows, drawn with data_seed", type=positive
+    )
+    model_max_length: int = help_field(
+        2048, "most tokens of a row, those of its images included", type=Range(2, whole=True)
+    )
     chat_template: str | None = help_field(
         None, "`vicuna`, `own` for the model's, or a Jinja file; by default vicuna for LLaVA, else the model's own"
     )
-    data_seed: int = help_field(42, "seed of every choice of rows")
-
-    def __post_init__(self) -> None:
-        for name, least in (("model_max_length", 2), ("eval_dataset_size", 0), ("max_train_samples", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"found {name} {value}; need at least {least}; change --{name}")
+    data_seed: int = help_field(42, "seed of every choice of rows", type=SEED)
 
 
 # The second ShareLoRA paper's settings for LLaVA-1.5-7B; what it does not say is as in the main job.

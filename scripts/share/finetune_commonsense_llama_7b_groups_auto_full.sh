@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Tune LLaMA-7B on eight commonsense tasks with LoRA modules shared in groups of similar layers, measured when the run starts; 16-bit base.
+# Usage: [MODEL=DIR] [OUTPUT_DIR=DIR] [SHARELORA_DATA=DIR] [NPROC=N] bash scripts/share/finetune_commonsense_llama_7b_groups_auto_full.sh [--tiny] [FLAGS]
+set -euo pipefail
+# Written by scripts/generate.py; --help says what it runs.
+share=ab name=commonsense_llama_7b_groups_auto_full base=huggyllama/llama-7b recipe=commonsense tiny_recipe=tiny_llama
+flags=(--bits 16 --bf16 true --share_groups auto --similarity_sample c4 --similarity_threshold 0.85 --expand_rank tables)
+tiny_flags=(--warmup_steps 10 --bits 32 --similarity_sample commonsense --similarity_texts 16 --similarity_threshold 0.5)
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../common/run.sh"
+tune qlora_share/qlora_share.py "$@"
