@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from benchmarks.harness.pool import LOG, logged, run_all
 from benchmarks.harness.report import table
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import read_json
 
 SEARCH, MAIN = "search", "main"
 # A seed that no compared run has: a learning rate must not be chosen on one of their draws.

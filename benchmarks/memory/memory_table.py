@@ -30,7 +30,8 @@ from benchmarks.harness.command import chosen_names, new_parser
 from benchmarks.harness.report import DOCUMENTS, facts
 from sharelora.reporting.document import write_document
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import read_json, require_writable, write_json
+from sharelora.support.files import require_writable, write_json
+from sharelora.support.reading import read_json
 
 # What the C library keeps of freed blocks depends on the history of a process and can be used again; with fixed
 # thresholds it gives them back, and the resident set is what the tensors take.

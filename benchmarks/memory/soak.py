@@ -25,7 +25,8 @@ from benchmarks.harness.pool import logged
 from benchmarks.harness.report import DOCUMENTS, ROOT, facts
 from sharelora.reporting.document import write_document
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import read_json
 
 RECIPE = {
     "share": "a",
@@ -102,7 +103,7 @@ def main() -> None:
     folder = Path(args.output) / ("quick" if args.quick else f"{args.bits}-bit")
     train(args, folder / "run")
     settings = {name: getattr(args, name) for name in ("steps", "windows", "bits", "threads")}
-    result = {**facts("soak", settings), "windows": read_json(folder / FILE)}
+    result = {**facts("soak", settings), "windows": read_json(folder / FILE, [dict])}
     document = document_path(args)
     write_json(document.with_suffix(".json"), result)
     plot(result["windows"], document.with_suffix(""))

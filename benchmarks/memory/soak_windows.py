@@ -18,7 +18,8 @@ from benchmarks.harness import report
 from benchmarks.speed.growth import line
 from sharelora.reporting.document import opening
 from sharelora.reporting.pictures import new_figure, save_figure
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import read_json
 from sharelora.support.text import size
 
 FILE = "windows.json"
@@ -51,7 +52,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Keep the windows up to the checkpoint that the run resumes from."""
-        before = read_json(self.file) if state.global_step and self.file.is_file() else []
+        before = read_json(self.file, [dict]) if state.global_step and self.file.is_file() else []
         self.windows = [window for window in before if window["step"] <= state.global_step]
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from benchmarks.harness.command import flag_words
 from benchmarks.harness.experiment import MAIN, SEARCH, SEARCH_SEED, Arm, Experiment, Run
 from sharelora.reporting.results import read_result
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import read_json
 
 TITLES: Mapping[str, str] = {"none": "LoRA", "a": "ShareA", "b": "ShareB", "ab": "ShareAB"}
 BASE = "base"  # the model before tuning, scored once

@@ -25,7 +25,8 @@ from benchmarks.harness.command import chosen_names, new_parser
 from benchmarks.harness.report import DOCUMENTS, ROOT, table
 from sharelora.reporting.document import opening, provenance
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import read_json, write_text
+from sharelora.support.files import write_text
+from sharelora.support.reading import read_json
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from benchmarks.harness.command import new_parser
 from benchmarks.scores.corpus import Tokens, digest, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import read_json, require_writable
+from sharelora.support.files import require_writable
 from sharelora.support.folders import made_once
+from sharelora.support.reading import read_json
 
 RESULT = "result.json"
 LEAST_VOCABULARY = 300

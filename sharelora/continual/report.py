@@ -14,8 +14,8 @@ from sharelora.metrics.continual import Matrix, Summary, summarise
 from sharelora.reporting.compare import layout
 from sharelora.reporting.document import opening, provenance
 from sharelora.reporting.pictures import new_figure, save_figure
-from sharelora.reporting.results import write_result
-from sharelora.support.files import read_json, require_writable, write_text
+from sharelora.reporting.results import read_result, write_result
+from sharelora.support.files import require_writable, write_text
 from sharelora.training.arguments import ADAPTER
 
 KIND = "continual"
@@ -41,17 +41,17 @@ def _summary(sequence: TaskSequence, result: ShareResult) -> Summary:
 
 def write_share_result(sequence: TaskSequence, result: ShareResult) -> Path:
     """Write the result of one way of sharing; model, settings and plan are those of its last stage."""
-    last = read_json(result.last / "result.json")
-    config = {**last["config"], "tasks": list(sequence.tasks), "score": sequence.score, "limit": sequence.limit}
+    last = read_result(result.last / "result.json")
+    config = {**last.config, "tasks": list(sequence.tasks), "score": sequence.score, "limit": sequence.limit}
     return write_result(
         sequence.output / result.share,
         KIND,
         config,
         {**metrics(sequence, result), **prompts_begin(sequence)},
-        last["plan"],
+        last.plan,
         {"adapter": result.last / ADAPTER},
         result.seconds,
-        model=last["model"],
+        model=last.model,
     )
 
 
@@ -99,9 +99,9 @@ def summary_table(sequence: TaskSequence, results: Sequence[ShareResult]) -> str
         ("share", "trained", "average", "forgetting", "backward transfer", "forward transfer", "seconds")
     ]
     for result in results:
-        summary, plan = _summary(sequence, result), read_json(result.last / "result.json")["plan"]
+        summary, plan = _summary(sequence, result), read_result(result.last / "result.json").plan
         scores = (summary.average, summary.forgetting, summary.backward, summary.forward)
-        trained, seconds = f"{plan['trainable']:,}", f"{result.seconds:.0f}"
+        trained, seconds = f"{plan.get('trainable', 0):,}", f"{result.seconds:.0f}"
         rows.append((result.share, trained, *(f"{score:.4f}" for score in scores), seconds))
     return layout(rows, markdown=True)
 

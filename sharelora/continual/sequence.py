@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import read_json
 from sharelora.support.text import nearest
 from sharelora.training.arguments import ADAPTER
 from sharelora.training.instructions.job import JOB, InstructionArguments, parse

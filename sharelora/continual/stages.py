@@ -17,7 +17,8 @@ from sharelora.continual.scores import SCORES, Measure, TaskSetup
 from sharelora.continual.sequence import TaskSequence
 from sharelora.models.load import load_tokenizer
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import misfit, read_json
 from sharelora.trainer.devices import processes
 from sharelora.training.instructions.job import InstructionArguments, run
 from sharelora.training.model import locate_base
@@ -151,7 +152,6 @@ def _read(file: Path, measures: Measures) -> _Row:
         UserError: it is damaged.
     """
     saved = read_json(file)
-    try:
-        return _Row({name: float(saved["scores"][name]) for name in measures}, float(saved["seconds"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); remove it to score that stage again") from error
+    if fault := misfit(saved, {"scores": dict.fromkeys(measures, float), "seconds": float}):
+        raise UserError(f"{file} is damaged (it has {fault}); remove it to score that stage again")
+    return _Row({name: float(saved["scores"][name]) for name in measures}, float(saved["seconds"]))

@@ -10,18 +10,17 @@ from typing import Any
 
 import torch
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sharelora.models.adapter import resolve_adapter
+from sharelora.models.tensors import load_tensors
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
-from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, check_weights, read_config, verify_weights
 from sharelora.tuner.finite import require_finite
 from sharelora.tuner.model import BANK
+from sharelora.tuner.patterns import patterns_of, require_quick
 from sharelora.tuner.register import NAME
 
 # In front of the names in an adapter's file: of matrices in the bank, and of whatever belongs to modules of the base.
@@ -136,26 +135,15 @@ def with_kernel(site: Site, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a.reshape(a.shape[0], -1, *site.kernel), b.reshape(*b.shape, *(1 for _ in site.kernel))
 
 
-def load_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}); need a complete safetensors file; copy it again") from error
-
-
 def read_adapter(name_or_path: str | Path) -> Adapter:
     """Read a compact adapter and prove that it is complete: checksum, names and shapes against its plan.
 
     Raises:
-        UserError: no adapter there, one of another kind, or one that was truncated or altered; or it holds no numbers.
+        UserError: no adapter there, one of another kind, or one that was truncated or altered; it holds no numbers, or
+            ranks that contradict the matrices.
     """
     folder = resolve_adapter(name_or_path)
-    config = read_json(folder / CONFIG_FILE)
+    config = read_config(folder)
     if config.get("peft_type") != NAME:
         raise UserError(
             f"{folder} is an adapter of type {config.get('peft_type')!r}; need a ShareLoRA one; "
@@ -164,11 +152,15 @@ def read_adapter(name_or_path: str | Path) -> Adapter:
     if not config.get("plan"):
         raise UserError(f"{folder} has no plan in {CONFIG_FILE}; need one; load the adapter on its base and save it")
     verify_weights(folder, config.get("weights_sha256"))
+    check_weights(folder, config)
     plan, tensors = SharingPlan.from_json(config["plan"]), load_tensors(folder / WEIGHTS_FILE)
     matrices = {name.removeprefix(BANK_PREFIX): t for name, t in tensors.items() if name.startswith(BANK_PREFIX)}
     difference = plan.difference({name: tuple(tensor.shape) for name, tensor in matrices.items()})
     if difference:
         raise UserError(f"{folder} does not hold the matrices of its plan: {difference}; copy the folder again")
+    require_quick(patterns_of(config), plan.by_path, folder / CONFIG_FILE)
+    for path, entries in plan.by_path.items() if config.get("share_plan") is None else ():
+        require_rank(folder, config, plan.owner(path), entries[0].r)
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(BANK_PREFIX)}
     adapter = Adapter(folder, config, plan, matrices, others)
     require_numbers(tensors, {path: adapter.scaling(path) for path in plan.by_path}, folder)
@@ -190,3 +182,23 @@ def require_numbers(tensors: Mapping[str, Tensor], scalings: Mapping[str, float]
     bad = next((path for path, value in scalings.items() if not math.isfinite(value)), None)
     if bad is not None:
         raise UserError(f"found the scaling {scalings[bad]} of {bad} in {where}; need a number; give another alpha")
+
+
+def require_rank(folder: Path, config: Mapping[str, Any], path: str, rank: int) -> None:
+    """Refuse an adapter whose configuration says another rank of a module than its matrices have.
+
+    Args:
+        folder: of the adapter.
+        config: its configuration.
+        path: of the module that is adapted.
+        rank: of its matrices.
+
+    Raises:
+        UserError: it does.
+    """
+    said = pattern_value(config, "r", "rank_pattern", path)
+    if said != rank:
+        raise UserError(
+            f"{folder / CONFIG_FILE} says rank {said} for {path}, whose matrices have rank {rank}; need both from one "
+            "adapter; copy the folder again"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +15,17 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
 
+from sharelora.models.config_file import read_model_config
 from sharelora.models.known import meta_model
 from sharelora.models.load import resolve_model
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
-from sharelora.support.hub import INDEX
+from sharelora.support.hub import INDEX, shards_of
+from sharelora.support.reading import open_file
 from sharelora.support.tensor_header import tensor_shapes
 
 SINGLE = "model.safetensors"
+POOLER = "pooler"  # BERT's is part of the backbone and trains with the head
 # Files of a model that are weights, in any format, or their index.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".msgpack", ".h5", ".ot", ".gguf", INDEX)
 
@@ -128,11 +131,42 @@ class BaseFolder:
                     f"{self.folder} has {shape}; give the adapter's own base"
                 )
 
+    def require_complete(self) -> None:
+        """Refuse a base that lacks a weight of its backbone; a head, and the pooler before it, may be new.
+
+        Raises:
+            UserError: a weight is in none of the files.
+        """
+        model: Any = self.model
+        rules = get_model_conversion_mapping(model)
+        if any(not isinstance(rule, WeightRenaming) for rule in rules):
+            return  # these files have other weights, of which those of the model are made
+        prefix = model.base_model_prefix
+        inside = f"{prefix}." if hasattr(model, prefix) else ""
+        made = [*(model._keys_to_ignore_on_load_missing or ()), rf"(.*\.)?{POOLER}\."]
+        lacking = [
+            name
+            for name, _ in model.named_parameters()
+            if name.startswith(inside)
+            and self.stored(name) is None
+            and not any(re.search(pattern, name) for pattern in made)
+        ]
+        if lacking:
+            raise UserError(
+                f"{self.folder} lacks {len(lacking)} weights of its architecture, first {lacking[0]}; need a complete "
+                "model; copy it again"
+            )
+
     def copy_rest(self, target: Path) -> None:
-        """Copy configuration, tokenizer and everything else that is not weights."""
+        """Copy configuration, tokenizer and everything else that is not weights.
+
+        Raises:
+            UserError: one of them cannot be read; what the target lacks is for whoever made it to say.
+        """
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and not file.name.endswith(_WEIGHTS) and not file.name.startswith("."):
-                shutil.copyfile(file, target / file.name)
+                with open_file(file) as source, open(target / file.name, "wb") as copy:
+                    shutil.copyfileobj(source, copy)
 
 
 def read_base(name_or_path: str | Path) -> BaseFolder:
@@ -145,16 +179,21 @@ def read_base(name_or_path: str | Path) -> BaseFolder:
     if not folder.is_dir():
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*"]
         folder = Path(huggingface_hub.snapshot_download(str(name_or_path), allow_patterns=patterns))
-    quantization = read_json(folder / "config.json").get("quantization_config")
+    quantization = read_model_config(folder).get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "some method")
         raise UserError(
             f"{folder} holds weights quantised with {method}; need the 16- or 32-bit model that it was made from; "
             "merging into quantised weights would round the adapter away"
         )
-    files = [SINGLE]
-    if (folder / INDEX).is_file():
-        files = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-    shards = {file: tensor_shapes(folder / file) for file in files}
+    indexed = shards_of(folder) if (folder / INDEX).is_file() else {SINGLE: []}
+    shards = {file: tensor_shapes(folder / file) for file in indexed}
+    for file, expected in indexed.items():
+        lacking = next((name for name in expected if name not in shards[file]), None)
+        if lacking is not None:
+            raise UserError(f"{folder / file} lacks {lacking}, which {INDEX} says is in it; copy the model again")
     shapes = {name: shape for tensors in shards.values() for name, shape in tensors.items()}
-    return BaseFolder(folder, meta_model(folder), shapes, {file: list(tensors) for file, tensors in shards.items()})
+    names = {file: list(tensors) for file, tensors in shards.items()}
+    base = BaseFolder(folder, meta_model(folder), shapes, names)
+    base.require_complete()
+    return base

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
@@ -22,10 +21,12 @@ from sharelora.convert.base_folder import BaseFolder, read_base
 from sharelora.convert.changes import Changes, find_changes
 from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.convert.on_base import on_base
+from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
 from sharelora.support.folders import new_folder, writing
 from sharelora.support.hub import INDEX
+from sharelora.support.reading import read_json
 from sharelora.support.text import size
 from sharelora.tuner.finite import require_finite
 from sharelora.tuner.quantization import has_bitsandbytes
@@ -153,7 +154,7 @@ def _merged_shard(
         dtype: None keeps each weight's own.
     """
     weights = {}
-    with safe_open(base.folder / file, framework="pt") as shard:
+    with open_tensors(base.folder / file) as shard:
         for stored in base.shards[file]:
             tensor = shard.get_tensor(stored)
             own_dtype = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
@@ -223,7 +224,7 @@ def quantization_error(base: BaseFolder, quant_type: str, paths: Iterable[str]) 
     for path in paths:
         name = base.stored(f"{path}.weight")
         file = next(file for file, names in base.shards.items() if name in names)
-        with safe_open(base.folder / file, framework="pt") as shard:
+        with open_tensors(base.folder / file) as shard:
             weight = shard.get_tensor(name).float()
         packed, state = functional.quantize_4bit(weight, quant_type=quant_type, compress_statistics=True)
         squared_error += float((functional.dequantize_4bit(packed, state).float() - weight).square().sum())

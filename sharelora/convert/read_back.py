@@ -15,13 +15,13 @@ from typing import Any, cast
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from sharelora.convert.adapter_file import MODEL_PREFIX, Adapter
 from sharelora.convert.changes import is_trained_whole
 from sharelora.models.known import meta_model_with
+from sharelora.models.tensors import load_tensors
 from sharelora.support.errors import UserError
 from sharelora.support.text import one_line
 from sharelora.tuner.files import WEIGHTS_FILE
@@ -87,7 +87,7 @@ def misread(folder: Path, adapter: Adapter, base: nn.Module) -> tuple[set[str], 
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         return set(adapter.plan.by_path), one_line(error)
     state: dict[str, Tensor] = model.state_dict()
-    written = load_file(folder / WEIGHTS_FILE)
+    written = load_tensors(folder / WEIGHTS_FILE)
     wrong = {name for name in found.keys() - written.keys()}
     for name, tensor in written.items():
         read = found.get(name, state.get(name))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sharelora.convert.adapter_file import (
@@ -19,21 +17,24 @@ from sharelora.convert.adapter_file import (
     MAGNITUDE,
     MODEL_PREFIX,
     Adapter,
-    load_tensors,
     pattern_value,
     read_adapter,
     require_numbers,
+    require_rank,
     with_kernel,
 )
+from sharelora.convert.base_folder import POOLER
 from sharelora.convert.changes import ROWS
 from sharelora.convert.exporting import refuse_more_than_matrices
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import is_encoder, meta_classifier, meta_model, model_config
+from sharelora.models.tensors import load_tensors, open_tensors
 from sharelora.plan.site import owner
-from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.errors import UserError, out_of_memory
+from sharelora.support.reading import open_file
 from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT, UNSUPPORTED
-from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, check_weights, read_config
+from sharelora.tuner.patterns import patterns_of, require_quick
 from sharelora.tuner.register import NAME
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ _CARRIED = (
 )
 # What parallel wrappers put in front of the names, and training scripts around the weights.
 _WRAPPER, _NESTED = "module.", ("model_state_dict", "state_dict", "model")
-POOLER = "pooler"  # BERT's is part of the backbone and trains with the head
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _read_any(source: str | Path, alpha: float | None, accept_shared: bool) -> P
     if alpha is not None:
         raise UserError(f"found --lora_alpha, but {source} is a PEFT folder, which says its alpha; drop the flag")
     folder = resolve_adapter(source)
-    config = read_json(folder / CONFIG_FILE)
+    config = read_config(folder)
     if accept_shared and config.get("peft_type") == NAME:
         return _from_shared(read_adapter(folder))
     return _from_peft(folder, config)
@@ -128,13 +129,16 @@ def _from_peft(folder: Path, config: Mapping[str, Any]) -> PlainLora:
     for name, reason in (UNSUPPORTED | BEYOND_EXPORT).items():
         if config.get(name):
             raise UserError(f"{folder} has {name}, which is more than A and B: {reason}; need a LoRA without it")
+    check_weights(folder, config)
     pairs, others = _pairs_and_others(str(folder), load_tensors(folder / WEIGHTS_FILE))
+    require_quick(patterns_of(config), pairs, folder / CONFIG_FILE)
     scalings = {}
     for path in pairs:
         rank, alpha = (
             pattern_value(config, name, pattern, owner(path, pairs))
             for name, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
         )
+        require_rank(folder, config, owner(path, pairs), pairs[path][0].shape[0])
         scalings[path] = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return PlainLora(str(folder), _carried(config), pairs, scalings, others, complete=True)
 
@@ -175,28 +179,41 @@ def _stated_alpha(file: Path) -> float | None:
     """Return the alpha that `sharelora export --loralib` notes in the header; loralib's own files have none."""
     if file.suffix != ".safetensors":
         return None
+    with open_tensors(file) as handle:
+        text = (handle.metadata() or {}).get("lora_alpha")
+    if text is None:
+        return None
+    alpha = _number(text)
+    if not math.isfinite(alpha):
+        raise UserError(f"{file} says lora_alpha {text[:60]!r}; need a number; give --lora_alpha")
+    return alpha
+
+
+def _number(text: str) -> float:
     try:
-        with safe_open(file, framework="pt") as handle:
-            alpha = (handle.metadata() or {}).get("lora_alpha")
-        return None if alpha is None else float(alpha)
-    except (OSError, SafetensorError, ValueError):
-        return None  # reading the weights says what is wrong
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
     """Read a flat file; a pickle is opened only in the mode that runs no code."""
     if file.suffix == ".safetensors":
         return load_tensors(file)
+    open_file(file).close()  # it is one
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
+        if out_of_memory(error):
+            raise
         # Not torch's own message, which explains how to run the code in the file.
         raise UserError(
             f"{file} cannot be read as weights alone ({type(error).__name__}); need a state dict of tensors"
         ) from error
     for key in _NESTED:
         state = state.get(key, state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file} is not a flat dict of tensors; need what loralib.lora_state_dict returns")
     return state
 
@@ -214,10 +231,19 @@ def _pairs_and_others(
             sides[side][stem.removeprefix(MODEL_PREFIX).replace(BASE_LAYER, ".")] = tensor
         else:
             others[key] = tensor
+    odd = next((key for key in tensors if ".lora_" in key and tensors[key].dtype not in _DTYPES), None)
+    if odd is not None:
+        raise UserError(
+            f"{name} has {odd} as {tensors[odd].dtype}; need a float of 16, 32 or 64 bits; save it again so"
+        )
     single = sorted(sides["A"].keys() ^ sides["B"].keys())
     if single or not sides["A"]:
         what = f"only one of lora_A and lora_B for {single[0]}" if single else "no lora_A and lora_B"
         raise UserError(f"{name} has {what}; need both for every module; it is incomplete or not a LoRA")
+    shapes = {path: [tuple(side[path].shape) for side in sides.values()] for path in sides["A"]}
+    flat = next((path for path, both in shapes.items() if any(len(shape) < 2 or 0 in shape for shape in both)), None)
+    if flat is not None:
+        raise UserError(f"{name} has an A or a B of {flat} that is no matrix; need two dimensions; copy it again")
     strange = [key for key in others if ".lora_" in key and MAGNITUDE not in key]
     if strange:
         raise UserError(f"{name} has {strange[0]}; need A, B and magnitudes alone; use such a LoRA")

@@ -6,13 +6,13 @@ message; a column `tools`, a list of functions or its JSON, is handed to the tem
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from sharelora.data.rows import BadCell, FileRow, Row, changed, missing, optional
 from sharelora.data.templates import NAMED, OWN, ChatTemplate, find_template
 from sharelora.support.errors import UserError
+from sharelora.support.reading import parse_json
 
 __all__ = [
     "COLUMNS",
@@ -114,7 +114,7 @@ def tools_of(row: Row) -> list[Any] | None:
     tools = row.get(TOOLS)
     if isinstance(tools, str) and tools.strip():
         try:
-            tools = json.loads(tools)
+            tools = parse_json(tools)
         except ValueError as error:
             raise BadCell("no JSON in column tools") from error
     if missing(tools) or tools == [] or (isinstance(tools, str) and not tools.strip()):

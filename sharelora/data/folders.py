@@ -15,6 +15,7 @@ from typing import Any
 from sharelora.data.find import SPLIT_NAMES, SplitSource, find_file
 from sharelora.data.rows import Row, read_rows
 from sharelora.support.errors import UserError
+from sharelora.support.reading import library_errors
 from sharelora.support.text import one_line
 
 logger = logging.getLogger(__name__)
@@ -63,14 +64,9 @@ def _saved(folder: Path) -> Splits:
     # Slow to import, and most runs have their data in a file.
     import datasets
 
-    try:
+    # `datasets` and pyarrow raise errors of any kind for files that are missing, damaged or of another kind.
+    with library_errors(f"{folder} was saved by `datasets` but cannot be read", "need all of its files; copy it again"):
         saved = datasets.load_from_disk(str(folder))
-    # What `datasets` and pyarrow raise for files that are missing, damaged or of another kind.
-    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(
-            f"{folder} was saved by `datasets` but cannot be read ({one_line(error)}); need all of its files; save or "
-            "copy it again"
-        ) from error
     if isinstance(saved, datasets.Dataset):
         saved = datasets.DatasetDict({"train": saved})
     return _by_our_names(

@@ -87,10 +87,11 @@ def learnt_answer(row: Row) -> str:
     Raises:
         BadCell: it does not end with a number so marked.
     """
-    answer, marks = re.subn(r"\s*####\s*(.*\S)\s*\Z", r" The final answer is \1", cell(row, "answer"))
-    if not marks:
+    steps, line_end, last = cell(row, "answer").rstrip().rpartition("\n")
+    before, _, number = last.partition("####")
+    if not number.strip():
         raise BadCell("no '#### number' at the end of column answer")
-    return " " + answer
+    return f" {(steps + line_end + before).rstrip()} The final answer is {number.strip()}"
 
 
 def without_calculator(text: str) -> str:

@@ -96,16 +96,17 @@ def _question(row: Row) -> Question:
 
 
 _SOLVED = re.compile(r"\nAnswer: ([A-D])\n\n")
-# Greedy up to the last set of options: a question may itself contain lines that look like one.
-_OPTIONS = re.compile(r"(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)", re.DOTALL)
 
 
 def _from_text(subject: str, text: str, answer: object) -> Question:
-    match = _OPTIONS.fullmatch(text)
-    if match is None:
-        raise ValueError("the prompt does not end with the options A to D and 'Answer:'")
-    question, *choices = match.groups()
-    return Question(subject, question, tuple(choices), letter(answer, 4))
+    choices: list[str] = []
+    # From the end: a question may itself contain lines that look like options.
+    for name in "DCBA":
+        text, mark, choice = text.rpartition(f"\n{name}. ")
+        if not mark:
+            raise ValueError("the prompt does not end with the options A to D and 'Answer:'")
+        choices.insert(0, choice)
+    return Question(subject, text, tuple(choices), letter(answer, 4))
 
 
 def _body(prompt: str) -> str:

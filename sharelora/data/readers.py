@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from sharelora.support.errors import out_of_memory
+from sharelora.support.reading import HALF, parse_json
 from sharelora.support.text import one_line
 
 # A row, and the line of the file that it begins in; None where a file has no lines.
@@ -24,8 +25,7 @@ Numbered = tuple[dict[str, Any], int | None]
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 # What programs write to these for a value that is missing: pandas nothing, Python's own module nan.
 MISSING = frozenset({"", "nan", "NaN"})
-# The first half of a character beyond 16 bits, or the second, as JSON writes it.
-_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+# The first half of a character beyond 16 bits, or the second.
 _HALF = re.compile("[\ud800-\udfff]")
 _OBJECTS = "need one object per row"
 
@@ -55,13 +55,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = _Twice(found)
     twice.name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     return twice
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_object)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
 
 
 def _fault(value: Any, halves: bool) -> str | None:
@@ -102,7 +95,7 @@ def decoded(data: bytes) -> str:
 def _json(data: bytes) -> Iterator[Numbered]:
     text = decoded(data)
     try:
-        value = _loads(text)
+        value = parse_json(text, object_pairs_hook=_object)
     except ValueError as error:
         # Many published .json files are JSON Lines; a second value after the first tells them apart.
         if str(error).startswith("Extra data"):
@@ -112,7 +105,7 @@ def _json(data: bytes) -> Iterator[Numbered]:
     rows = [value] if isinstance(value, dict) else value
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Damaged("is not a list of objects")
-    halves = _ESCAPED_HALF.search(text) is not None
+    halves = HALF.search(text) is not None
     for number, row in enumerate(rows, 1):
         _refuse_faults(row, halves, f"row {number}")
         yield row, None
@@ -124,12 +117,12 @@ def _jsonl(data: bytes) -> Iterator[Numbered]:
         if not line.strip():
             continue
         try:
-            row = _loads(line)
+            row = parse_json(line, object_pairs_hook=_object)
         except ValueError as error:
             raise Damaged(f"has a damaged line {number} ({error})") from error
         if not isinstance(row, dict):
             raise Damaged(f"has no object in line {number}")
-        _refuse_faults(row, _ESCAPED_HALF.search(line) is not None, f"line {number}")
+        _refuse_faults(row, HALF.search(line) is not None, f"line {number}")
         yield row, number
 
 
@@ -191,14 +184,17 @@ def _refuse_twice(names: Iterable[str]) -> None:
 
 def _parquet(data: bytes) -> Iterator[Numbered]:
     # Slow to import, and few files need it.
-    import pyarrow
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
         _refuse_twice(file.schema_arrow.names)
         rows = file.read().to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except Damaged:
+        raise
+    except Exception as error:  # of pyarrow's own kinds, and of Python's for a value that Python does not have
+        if out_of_memory(error):
+            raise
         raise Damaged(f"is not valid Parquet ({one_line(error)})") from error
     yield from ((row, None) for row in rows)
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from sharelora.data.readers import READERS, Damaged, decoded
 from sharelora.support.errors import UserError
+from sharelora.support.reading import read_bytes
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -47,14 +48,12 @@ def _explained(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deep; need rows of texts and lists; convert it") from error
     except Damaged as error:
         raise UserError(f"{path} {error}") from error
 
 
 def _unpacked(path: str | Path) -> bytes:
-    data = Path(path).read_bytes()
+    data = read_bytes(path)
     return gzip.decompress(data) if str(path).lower().endswith(".gz") else data
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from sharelora.support.errors import UserError
+from sharelora.support.reading import read_text
 from sharelora.support.text import nearest, one_line
 
 NAMED = {
@@ -62,13 +62,12 @@ def find_template(name: str | None, tokenizer: Any) -> str:
     if name is None or name == OWN:
         return _own(own, several)
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        return read_text(name)
+    except UserError as error:
         known = [OWN, *NAMED, *several]
         near = nearest(name, known)
         raise UserError(
-            f"found chat_template {name}, which cannot be read as a file ({reason}); need one of {', '.join(known)}, "
+            f"found chat_template {name}, which cannot be read as a file ({error}); need one of {', '.join(known)}, "
             f"or a Jinja file; {f'did you mean {near[0]}?' if near else 'change --chat_template'}"
         ) from error
 

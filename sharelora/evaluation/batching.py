@@ -13,9 +13,8 @@ import psutil
 import torch
 
 from sharelora.memory.activations import heads_of
-from sharelora.memory.machine import out_of_memory
 from sharelora.models.context import context_of
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, out_of_memory
 from sharelora.tuner.layer import unchanging
 
 # The share of free memory that the estimate may use.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,7 +16,7 @@ from sharelora.evaluation.generation.job import TEXTS, generate_texts, prepare_g
 from sharelora.evaluation.generation.settings import Generated, Prompt
 from sharelora.evaluation.subject import data_root, locate_subject, write_evaluation
 from sharelora.metrics import accuracy
-from sharelora.support.numbers import RULES, answer_number, last_number, marked_number
+from sharelora.support.numbers import LONGEST, RULES, answer_number, has_too_long, last_number, marked_number
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Gsm8kReport:
         `accuracy` is strict: the last answer in the prompt's own form counts. `accuracy_flexible` takes the last
         number of a text, whatever surrounds it. These two are the published scores. `accuracy_any` also reads what chat
         models write, and `read_by` counts the texts by the rule that has read them; `none` could not be read.
+        `with_too_long_number` counts the texts that have a number which is too long to be one.
         """
         rules, numbers = zip(*self.read, strict=True)
         anyhow = self._accuracy(numbers)
@@ -123,6 +125,7 @@ class Gsm8kReport:
             "right_flexible": flexible.right,
             "without_answer": self.strict.count(None),
             "without_number": self.flexible.count(None),
+            "with_too_long_number": sum(has_too_long(text.text) for text in self.texts),
         }
 
     def _accuracy(self, predictions: Sequence[Fraction | None]) -> accuracy.Accuracy:
@@ -137,10 +140,13 @@ def text_row(problem: WordProblem, text: Generated) -> dict[str, Any]:
 
 def _exact(value: Fraction | None) -> str | None:
     """A number as text, exactly: as a decimal where that is finite, else as a fraction."""
-    if value is None or value.denominator == 1:
-        return None if value is None else str(value.numerator)
-    decimal = str(float(value))
-    return decimal if Fraction(decimal) == value else str(value)
+    if value is None:
+        return None
+    with suppress(OverflowError):  # beyond the largest float
+        decimal = str(float(value))
+        if value.denominator != 1 and Fraction(decimal) == value:
+            return decimal
+    return str(value)
 
 
 def table(title: str, metrics: Mapping[str, Any]) -> str:
@@ -157,4 +163,7 @@ def table(title: str, metrics: Mapping[str, Any]) -> str:
         lines.append(f"  {name:<20}{metrics[score]:8.4f}{shown}{metrics[right]:8,} of {metrics['questions']:,}")
     read = ", ".join(f"{count:,} {rule}" for rule, count in metrics["read_by"].items())
     lines.append(f"  read in any form: {read}")
-    return "\n".join([*lines, f"  {metrics['without_answer']:,} texts without a marked answer"])
+    lines.append(f"  {metrics['without_answer']:,} texts without a marked answer")
+    if metrics["with_too_long_number"]:
+        lines.append(f"  {metrics['with_too_long_number']:,} texts with a number of more than {LONGEST:,} characters")
+    return "\n".join(lines)

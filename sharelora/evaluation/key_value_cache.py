@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from sharelora.evaluation.batching import no_memory
-from sharelora.memory.machine import out_of_memory
 from sharelora.models.head import head_on, last_position, no_position
+from sharelora.support.errors import out_of_memory
 
 logger = logging.getLogger(__name__)
 

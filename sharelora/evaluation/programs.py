@@ -14,6 +14,7 @@ from sharelora.evaluation.batching import Listener
 from sharelora.evaluation.store import Store
 from sharelora.sandbox import Outcome
 from sharelora.sandbox.running import as_they_end
+from sharelora.support.reading import NAME
 
 FILE = "outcomes.jsonl"
 
@@ -35,6 +36,10 @@ class Program:
 Runner = Callable[[Program], Outcome]
 
 
+# A line of the file.
+_ROW = {"program": NAME, "passed": bool, "status": str, "detail": str, "seconds": float}
+
+
 class OutcomeStore(Store[str, Outcome]):
     """Outcomes by what decides them, see `digest`.
 
@@ -46,6 +51,8 @@ class OutcomeStore(Store[str, Outcome]):
         UserError: the file is damaged, or cannot be written.
     """
 
+    shape = _ROW
+
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         super().__init__(folder / FILE, {}, "--output", overwrite)
 
@@ -53,8 +60,7 @@ class OutcomeStore(Store[str, Outcome]):
         return {"program": key, **vars(result)}
 
     def _from_row(self, row: Any) -> tuple[str, Outcome]:
-        facts = bool(row["passed"]), str(row["status"]), str(row["detail"]), float(row["seconds"])
-        return str(row["program"]), Outcome(*facts)
+        return row["program"], Outcome(row["passed"], row["status"], row["detail"], row["seconds"])
 
 
 def digest(program: Program, conditions: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_text
+from sharelora.support.reading import Shape, misfit, parse_json, read_bytes
 from sharelora.support.secrets import hidden
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,6 +22,7 @@ class Store(ABC, Generic[Key, Result]):
     """A file of JSON lines: the settings in the first, then one result a line.
 
     Attributes:
+        shape: what a line has to be, see `sharelora.support.reading`.
         results: key -> result, of earlier runs too.
         begun: whether the file is there and belongs to these settings.
 
@@ -33,6 +35,8 @@ class Store(ABC, Generic[Key, Result]):
     Raises:
         UserError: the file belongs to other settings, is damaged, or cannot be written.
     """
+
+    shape: ClassVar[Shape] = dict
 
     def __init__(self, path: Path, settings: Mapping[str, Any], folder_flag: str, overwrite: bool = False) -> None:
         self.path, self.folder_flag = path, folder_flag
@@ -49,11 +53,11 @@ class Store(ABC, Generic[Key, Result]):
 
     @abstractmethod
     def _from_row(self, row: Any) -> tuple[Key, Result]:
-        """Read a line's JSON data; raises ValueError, KeyError or TypeError where it is something else."""
+        """Read a line's JSON data, which has the shape."""
 
     def _read(self) -> None:
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = read_bytes(self.path).decode()
         except UnicodeDecodeError as error:
             raise self._damaged(error, 1) from error
         # A run that was killed while writing leaves a line without its end: that result is computed again.
@@ -66,10 +70,7 @@ class Store(ABC, Generic[Key, Result]):
             write_text(self.path, whole + "\n")
 
     def _check(self, head: str) -> None:
-        try:
-            before, now = (dict(json.loads(line)["settings"]) for line in (head, self.head))
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(error, 1) from error
+        before, now = (self._parsed(line, {"settings": dict}, 1)["settings"] for line in (head, self.head))
         changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
         if changed:
             name = changed[0]
@@ -79,14 +80,20 @@ class Store(ABC, Generic[Key, Result]):
             )
 
     def _take(self, line: str, number: int) -> None:
-        try:
-            key, result = self._from_row(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(error, number) from error
+        key, result = self._from_row(self._parsed(line, self.shape, number))
         self.results[key] = result
 
-    def _damaged(self, error: Exception, number: int) -> UserError:
-        return UserError(f"{self.path} is damaged ({error} in line {number}); --overwrite starts again")
+    def _parsed(self, line: str, shape: Shape, number: int) -> Any:
+        try:
+            value = parse_json(line)
+        except ValueError as error:
+            raise self._damaged(error, number) from error
+        if fault := misfit(value, shape):
+            raise self._damaged(fault, number)
+        return value
+
+    def _damaged(self, fault: object, number: int) -> UserError:
+        return UserError(f"{self.path} is damaged ({fault} in line {number}); --overwrite starts again")
 
     def add(self, new: Mapping[Key, Result]) -> None:
         """Keep results; they are on disk when this returns.

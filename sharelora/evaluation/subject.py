@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from sharelora import ShareLoraConfig, SharingPlan
 from sharelora.data.begin import Beginning
@@ -22,13 +21,14 @@ from sharelora.flags.parser import NO_ADAPTER
 from sharelora.memory.machine import room_for
 from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapter, tuned_with_begin
 from sharelora.models.context import context_of
+from sharelora.models.known import model_config
 from sharelora.models.load import load_base, resolve_model
 from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.results import describe_plan, plan_facts, write_result
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json_lines
+from sharelora.support.files import sha256, write_json_lines
 from sharelora.tiny import ensure_tiny, tiny_data
-from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.files import WEIGHTS_FILE, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Subject:
 
     def reads(self) -> Context:
         """Return what the model can read."""
-        return context_of(AutoConfig.from_pretrained(self.base))
+        return context_of(model_config(self.base))
 
     def require_embeddings(self, tokenizer: Any, encoded: Collection[Encoded]) -> None:
         """Refuse prompts and answers with tokens that the model does not know; before it is loaded.
@@ -179,7 +179,7 @@ def write_evaluation(
 
 def _saved_plan(adapter: Path | None) -> dict[str, Any]:
     """Describe the plan in an adapter's file; empty for a plain LoRA or without an adapter."""
-    saved = {} if adapter is None else read_json(adapter / CONFIG_FILE).get("plan")
+    saved = {} if adapter is None else read_config(adapter).get("plan")
     if not saved:
         return {}
     config = ShareLoraConfig.from_pretrained(str(adapter))

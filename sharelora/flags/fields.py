@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from sharelora.flags.parser import FALSE, Parser, boolean, number, whole
 from sharelora.flags.ranges import RANGES
+from sharelora.support.reading import parse_json
 from sharelora.support.text import nearest
 
 JSON = "JSON"  # the metavar of flags that take a mapping
@@ -96,7 +96,7 @@ def _options(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
 def _json(text: str) -> str:
     """Read a mapping, which transformers takes as JSON or as the name of a file that holds it."""
     try:
-        found = json.loads(text) if text.lstrip().startswith("{") else None
+        found = parse_json(text) if text.lstrip().startswith("{") else None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"found {text!r}, which is no JSON: {error}") from error
     if found is None and not text.endswith(".json"):

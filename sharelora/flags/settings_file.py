@@ -19,10 +19,13 @@ from sharelora.flags.fields import JSON
 from sharelora.flags.parser import FALSE, TRUE, Parser, unknown_flag
 from sharelora.flags.upstream import RULES, Rule, modernise
 from sharelora.support.errors import UserError
+from sharelora.support.reading import parse_json, read_text, require_shallow
 from sharelora.support.text import one_line
 
 FILE = "config"  # the flag that names such a file
-_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+_NULL, _MERGE, _SEQUENCE, _MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("null", "merge", "seq", "map"))
+# PyYAML reads some 100,000 characters a second, and an alias stands for a whole part of the file at each of its places.
+MOST_BYTES, MOST_VALUES, MOST_ALIASES = 1 << 18, 100_000, 100
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"(?=.{1,100}\Z)[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 # Words that are a truth value to YAML 1.1; 1 and 0 are numbers.
@@ -40,6 +43,23 @@ class _AsWritten(yaml.SafeLoader):
         first: [pair for pair in pairs if pair[0] in (_NULL, _MERGE)]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    yaml_constructors = {  # noqa: RUF012  None is for every other kind of value, which is refused
+        tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (_NULL, _SEQUENCE, _MAPPING, None)
+    }
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node as PyYAML does; there are not many aliases."""
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MOST_ALIASES:
+            raise ValueError(f"more than {MOST_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Take over the keys of merged mappings as PyYAML does, each once: mappings merged in turn would multiply."""
+        super().flatten_mapping(node)
+        keys = (key.value if isinstance(key, yaml.ScalarNode) else id(key) for key, _ in node.value)
+        node.value = list(dict(zip(keys, node.value, strict=True)).values())
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         """Compose a mapping as PyYAML does, which lets the last of equal keys win without a word."""
@@ -78,12 +98,13 @@ def read_settings(path: str | Path, what: str = "configuration") -> dict[str, An
         UserError: no such file, another form, no mapping, or a name that is there twice.
     """
     path = Path(path).expanduser()
+    text = read_text(path, MOST_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         settings = _from_json(text) if path.suffix == ".json" else yaml.load(text, Loader=_AsWritten)
+        require_shallow(settings, MOST_VALUES)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"cannot read the {what} {path}: {one_line(error, None)}; check the file") from error
     if settings is None:
         raise UserError(f"{path} is empty; need a YAML mapping of names to values; see --help")
@@ -102,7 +123,7 @@ def _from_json(text: str) -> Any:
             found[name] = Plain(json.dumps(value)) if isinstance(value, bool) else value
         return found
 
-    return json.loads(text, object_pairs_hook=mapping, parse_int=Plain, parse_float=Plain, parse_constant=Plain)
+    return parse_json(text, object_pairs_hook=mapping, parse_int=Plain, parse_float=Plain, parse_constant=Plain)
 
 
 def typed(value: Any) -> Any:

@@ -14,7 +14,7 @@ from sharelora.flags.ranges import ABOVE_0, PART
 from sharelora.plan.rule import ODD_EVEN, SharingRule
 from sharelora.plan.site import ALL_LINEAR
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import read_json
 
 Groups = tuple[tuple[int, ...], ...] | str
 PATTERN = "re:"  # what follows it is a regular expression of whole paths
@@ -28,7 +28,7 @@ _ANY_GROUPS = ((0, 1),)
 
 def _layers(text: str) -> tuple[int, ...]:
     """Read one item: a layer `5`, or a range with both ends `0-3`."""
-    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    match = re.fullmatch(r"([0-9]{1,18})\s*(?:-\s*([0-9]{1,18}))?", text.strip())
     if not match:
         raise UserError(f"share_groups: found {text.strip()!r}; need a layer or a range of layers; write {SYNTAX}")
     first, last = int(match[1]), int(match[2] or match[1])

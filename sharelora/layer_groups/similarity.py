@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
+from sharelora.support.reading import NAME, misfit, read_json
 
 FORMAT = "sharelora-similarity/1"
 FILE = "similarity.json"
@@ -19,6 +20,13 @@ COSINE, ANGULAR = "cosine", "angular"
 MEASURES: Mapping[str, tuple[float, float]] = {COSINE: (-1.0, 1.0), ANGULAR: (0.0, 1.0)}
 # Fields of a model's configuration that two models must have in common to have the same layers.
 _SHAPE = ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+_COUNT = range(1, 1 << 31)
+# What a file has to be, see `sharelora.support.reading`.
+_FIELDS: Mapping[str, Any] = {
+    **{"model": NAME, "shape": {"num_hidden_layers": range(1, 1001)}, "sample": str, "digest": NAME},
+    **{"texts": _COUNT, "max_length": _COUNT, "between": {name: [[float]] for name in MEASURES}},
+    "through": {name: [float] for name in MEASURES},
+}
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -96,22 +104,21 @@ def read_similarity(path: str | Path) -> Similarity:
         UserError: the file is missing or of another kind, or its numbers do not fit together.
     """
     data = read_json(path)
-    kind = data.get("format") if isinstance(data, dict) else type(data).__name__
+    kind = data.get("format")
     if kind != FORMAT:
-        raise UserError(f"{path} has format {kind!r}; need {FORMAT!r}; write it with sharelora similarity")
-    try:
-        values = {field.name: data[field.name] for field in fields(Similarity)}
-        values["between"] = {name: tuple(map(tuple, data["between"][name])) for name in MEASURES}
-        values["through"] = {name: tuple(data["through"][name]) for name in MEASURES}
-    except (KeyError, TypeError) as error:
-        raise _damaged(path, f"it lacks {error}") from error
+        raise UserError(f"{path} has format {str(kind)[:60]!r}; need {FORMAT!r}; write it with sharelora similarity")
+    if fault := misfit(data, _FIELDS):
+        raise _damaged(path, f"it has {fault}")
+    values = {field.name: data[field.name] for field in fields(Similarity)}
+    values["between"] = {name: tuple(map(tuple, data["between"][name])) for name in MEASURES}
+    values["through"] = {name: tuple(data["through"][name]) for name in MEASURES}
     similarity = Similarity(**values)
     layers = similarity.shape.get("num_hidden_layers")
     for name, (low, high) in MEASURES.items():
         rows = similarity.between[name]
         if {len(rows), len(similarity.through[name]), *map(len, rows)} != {layers}:
             raise _damaged(path, f"{name} is not {layers} by {layers}")
-        if not all(isinstance(value, float | int) and low <= value <= high for row in rows for value in row):
+        if not all(low <= value <= high for row in rows for value in row):
             raise _damaged(path, f"{name} has a value outside {low:g} to {high:g}")
         if any(rows[i][j] != rows[j][i] for i in range(len(rows)) for j in range(i)):
             raise _damaged(path, f"{name} is not symmetric")

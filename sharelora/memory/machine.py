@@ -10,21 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, out_of_memory
 from sharelora.support.text import size
 
 _CGROUP = Path("/sys/fs/cgroup")
-# The wordings of torch's CPU allocator and of CUDA's libraries, whose errors have no dedicated type.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
-    import torch  # parsers read this module, and must not wait for it
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def ran_out(error: BaseException, need: str, advice: str) -> UserError:

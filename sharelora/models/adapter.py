@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 import sharelora.tuner.model  # noqa: F401 - registers this project's type of adapter with PEFT
 from sharelora.support import hub
-from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.errors import UserError, out_of_memory
 from sharelora.support.lazy import moved_functions
-from sharelora.tuner.files import CONFIG_FILE, PICKLE_FILE, SETTINGS, WEIGHTS_FILE
+from sharelora.support.reading import read_json
+from sharelora.tuner.files import CONFIG_FILE, PICKLE_FILE, SETTINGS, WEIGHTS_FILE, check_weights, read_config
+from sharelora.tuner.patterns import patterns_of, require_quick
 from sharelora.tuner.register import NAME
 
 
@@ -67,7 +67,7 @@ def _from_hub(name: str) -> Path:
 
 def recorded_base(name_or_path: str | Path) -> str | None:
     """Return the base model that an adapter says it was trained on, or None."""
-    base = read_json(resolve_adapter(name_or_path) / CONFIG_FILE).get("base_model_name_or_path")
+    base = read_config(resolve_adapter(name_or_path)).get("base_model_name_or_path")
     return str(base) if base else None
 
 
@@ -84,10 +84,10 @@ def tuned_with_begin(folder: Path) -> bool | None:
         None for an adapter of another program.
     """
     for place in (folder, *folder.resolve().parents[:2]):
-        settings = read_json(place / SETTINGS) if (place / SETTINGS).is_file() else None
+        settings = read_json(place / SETTINGS, object) if (place / SETTINGS).is_file() else None
         if isinstance(settings, dict) and "processes" in settings:
             return "seq_len" not in settings
-    return True if read_json(folder / CONFIG_FILE).get("peft_type") == NAME else None
+    return True if read_config(folder).get("peft_type") == NAME else None
 
 
 def load_adapter(model: PreTrainedModel, name_or_path: str | Path, trainable: bool = False) -> PeftModel:
@@ -102,14 +102,10 @@ def load_adapter(model: PreTrainedModel, name_or_path: str | Path, trainable: bo
         UserError: the adapter is missing, damaged, pickled, or belongs to another model.
     """
     folder = resolve_adapter(name_or_path)
-    read_json(folder / CONFIG_FILE)  # says what is wrong with it better than PEFT does
-    try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-            stored = set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / WEIGHTS_FILE} is damaged ({error}); need a complete safetensors file; copy it again"
-        ) from error
+    # These say what is wrong with it better than PEFT does, which makes matrices of any rank that it is told.
+    config = read_config(folder)
+    stored = set(check_weights(folder, config))
+    require_quick([*patterns_of(config)], [path for path, _ in model.named_modules()], folder / CONFIG_FILE)
     try:
         with warnings.catch_warnings():
             # PEFT only warns about weights that do not fit; below it is an error.
@@ -117,7 +113,9 @@ def load_adapter(model: PreTrainedModel, name_or_path: str | Path, trainable: bo
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+    except Exception as error:  # a configuration can break PEFT anywhere
+        if out_of_memory(error):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         # A shape mismatch is reported as a header followed by one line per weight.
         reason = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]

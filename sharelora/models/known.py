@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharelora.models.config_file import building, read_model_config
 from sharelora.support.errors import UserError
-from sharelora.support.text import nearest
+from sharelora.support.text import nearest, one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +147,6 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
     Raises:
         UserError: none of the three has it; the message gives the nearest known names.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     from sharelora.support import hub
@@ -158,10 +158,14 @@ def model_config(name_or_path: str | Path, trust_remote_code: bool = False) -> P
         return AutoConfig.for_model(shape.pop("model_type"), **shape)
     if not Path(name).is_dir() and hub.cached_folder(name) is None and not hub.hub_reachable():
         raise _unknown(name, "no such folder or known model, and the hub cannot be reached")
+    if (Path(name) / "config.json").is_file():
+        read_model_config(name)
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        reason = "the folder has no usable config.json" if Path(name).is_dir() else "not known, and not on the hub"
+    except Exception as error:  # a value of another kind can break transformers anywhere
+        reason = "not known, and not on the hub"
+        if Path(name).is_dir():
+            reason = f"the folder has no usable config.json: {one_line(error, 150)}"
         raise _unknown(name, reason) from error
 
 
@@ -193,7 +197,7 @@ def meta_classifier(config: PretrainedConfig) -> Any:
             "encoder such as RoBERTa, DeBERTa or BERT"
         )
     model_class: Any = CLASSIFIERS[type(config)]
-    with torch.device("meta"):
+    with building(config.model_type), torch.device("meta"):
         return model_class(config)
 
 
@@ -224,7 +228,7 @@ def meta_model(name_or_path: str | Path, trust_remote_code: bool = False) -> nn.
                 "language model nor a classifier; give a model of another type"
             )
         model_class = classes[type(config)]
-    with torch.device("meta"):
+    with building(name_or_path), torch.device("meta"):
         return model_class(config)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -17,10 +16,11 @@ from transformers import (
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from sharelora.models.config_file import FILE, read_model_config
 from sharelora.support import hub
 from sharelora.support.errors import UserError
 from sharelora.support.lazy import moved_functions
-from sharelora.support.text import one_line
+from sharelora.support.reading import library_errors
 from sharelora.tuner.files import CONFIG_FILE as ADAPTER_CONFIG
 from sharelora.tuner.quantization import has_bitsandbytes, protect_4bit, release_file
 
@@ -33,6 +33,7 @@ DTYPES: dict[str, torch.dtype | str] = {
 BITS = (4, 8, 16, 32)
 # Checkpoints of these classes have every weight; the head of an encoder may be new.
 _COMPLETE = (AutoModelForCausalLM, AutoModelForImageTextToText)
+_TOKENIZER = "need tokenizer.json in the folder of the model; copy it there"
 # Tokens that only ever pad, in the vocabularies of common models.
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
 
@@ -68,10 +69,11 @@ def resolve_model(
 
 def _check_folder(folder: Path) -> None:
     names = [file.name for file in folder.iterdir()]
-    if "config.json" not in names:
+    if FILE not in names:
         if ADAPTER_CONFIG in names:
             raise UserError(f"{folder} is an adapter; need its base model here; pass the adapter with --adapter")
         raise UserError(f"{folder} has no config.json; need a model folder in the Hugging Face layout; check the path")
+    read_model_config(folder)
     _refuse_pickle(str(folder), names)
     if not hub.has_weights(folder):
         raise UserError(f"{folder} lacks weights; need model.safetensors or every shard of its index; copy them again")
@@ -131,7 +133,7 @@ def load_base(
         options["quantization_config"] = _quantization(
             bits, DTYPES[dtype], quant_type, double_quant, unquantised, shardable
         )
-    try:
+    with library_errors(f"model {name_or_path} cannot be loaded", "check the folder"):
         model, info = auto_class.from_pretrained(
             source,
             dtype=DTYPES[dtype],
@@ -144,8 +146,6 @@ def load_base(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"model {name_or_path} cannot be loaded: {one_line(error)}; check the folder") from error
     if report is not None:
         report.update(info)
     missing = sorted(info["missing_keys"])
@@ -206,7 +206,7 @@ def load_tokenizer(
         UserError: the tokenizer is missing or damaged, or has no token to pad with.
     """
     source = _resolve_tokenizer(name_or_path, revision, token, cache_dir)
-    try:
+    with library_errors(f"the tokenizer of {name_or_path} cannot be loaded", _TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(
             source,
             revision=None if Path(source).is_dir() else revision,
@@ -215,11 +215,11 @@ def load_tokenizer(
             cache_dir=cache_dir,
             padding_side=padding_side,
         )
-    except (OSError, ValueError, KeyError) as error:
+    if not isinstance(tokenizer.model_max_length, int | float):
         raise UserError(
-            f"the tokenizer of {name_or_path} cannot be loaded: {one_line(error)}; "
-            "need tokenizer.json in the folder of the model; copy it there"
-        ) from error
+            f"the tokenizer of {name_or_path} has {str(tokenizer.model_max_length)[:60]!r} as model_max_length; need a "
+            "number; correct it in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)

@@ -14,7 +14,7 @@ from sharelora.data.vision import OWN_TEMPLATE, ConversationWriter, image_reader
 from sharelora.models.known import model_config
 from sharelora.models.load import load_base
 from sharelora.plan.site import ALL_LINEAR, ends_with
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, out_of_memory
 from sharelora.support.text import one_line
 from sharelora.tuner.passed_by import left_out_of_all
 
@@ -139,7 +139,9 @@ def load_processor(
             f"the processor of {name_or_path} needs the package {package}, which is not installed; run pip install "
             f"'sharelora[{extra}]'"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of any kind, where a file of it is damaged
+        if out_of_memory(error):
+            raise
         raise UserError(
             f"the processor of {name_or_path} cannot be loaded: {one_line(error)}; need processor_config.json or "
             "preprocessor_config.json in the folder of the model; copy it there"

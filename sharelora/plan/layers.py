@@ -102,7 +102,7 @@ class Layers:
 
 def _numbers(parts: Parts) -> list[int]:
     """Return where the numbers of a path are; one at its beginning or its end is a name."""
-    return [index for index, part in enumerate(parts) if part.isdigit() and 0 < index < len(parts) - 1]
+    return [index for index, part in enumerate(parts) if part.isdecimal() and 0 < index < len(parts) - 1]
 
 
 def _template(parts: Parts, end: int | None = None) -> Parts:

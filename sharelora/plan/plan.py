@@ -17,13 +17,15 @@ from math import prod
 from typing import Any
 
 from sharelora.plan.rule import ANY, OUTSIDE, SharingRule
-from sharelora.plan.site import Site, matches, owner
+from sharelora.plan.site import SHAPE, SIZE, Site, matches, owner
 from sharelora.support.errors import UserError
+from sharelora.support.reading import NAME, misfit
 from sharelora.support.text import columns
 
 FORMAT = "sharelora-plan/1"
 # Bytes in the adapter's file: of an element in fp32, and roughly of a matrix's name, shape and offset in the header.
 FILE_BYTES, FILE_HEADER = 4, 150
+_SHAPE = {"sites": [{**SHAPE, "r": SIZE, "a": NAME, "b": NAME}]}
 HEADER = ("matrix", "of", "layers", "shape", "copies", "sites each", "parameters")
 
 
@@ -196,18 +198,11 @@ class SharingPlan:
         version = data.get("format") if isinstance(data, Mapping) else type(data).__name__
         if version != FORMAT:
             raise UserError(f"the plan has format {version!r}; need {FORMAT!r}; write it again with this version")
-        try:
-            entries = tuple(Entry(Site.from_json(row), row["r"], row["a"], row["b"]) for row in data["sites"])
-        except KeyError as error:
+        if fault := misfit(data, _SHAPE):
             raise UserError(
-                f"the plan has a site without {error}; need every field that `sharelora plan --json` writes; "
-                "write it again"
-            ) from error
-        except TypeError as error:
-            raise UserError(
-                "the plan has no list of sites; need every field that `sharelora plan --json` writes; write it again"
-            ) from error
-        return cls(entries)
+                f"the plan has {fault}; need every field that `sharelora plan --json` writes; write it again"
+            )
+        return cls(tuple(Entry(Site.from_json(row), row["r"], row["a"], row["b"]) for row in data["sites"]))
 
     @classmethod
     def build(

@@ -8,11 +8,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sharelora.plan.plan import Entry, SharingPlan, shape_text
-from sharelora.plan.site import Site
+from sharelora.plan.site import SHAPE, SIZE, Site
 from sharelora.support.errors import UserError
+from sharelora.support.reading import misfit
 from sharelora.support.text import nearest
 
 FIELDS = ("path", "a", "b", "r", "part")
+_OPTIONAL = {f"{name.removesuffix('?')}?": shape for name, shape in SHAPE.items()}
 ROW = '{"path": "*.q_proj", "a": "q/*", "b": "{kind}/{layer}"}'
 
 
@@ -58,6 +60,8 @@ def _check_row(row: Any) -> None:
     for field in ("path", "a", "b"):
         if not isinstance(row[field], str):
             raise UserError(f"in a row of the plan {field} is {row[field]!r}, not text; a row looks like {ROW}")
+    if fault := misfit(dict(row), _OPTIONAL):
+        raise UserError(f"a row of the plan has {fault}; a row looks like {ROW}")
     # The rows of a saved plan also describe their site.
     unknown = [field for field in row if field not in (*FIELDS, *Site.__dataclass_fields__)]
     if unknown:
@@ -80,7 +84,7 @@ def _entry(site: Site, row: Mapping[str, Any], r: int) -> Entry:
             "take the plan of this model, or leave out d_in and d_out"
         )
     rank = row.get("r", r)
-    if not isinstance(rank, int) or rank < 1:
+    if not isinstance(rank, int) or rank not in SIZE:
         raise UserError(f"the plan gives {site.name} rank {rank!r}; a rank is a whole number of 1 or more")
     shape_a, shape_b = site.shapes(rank)
     return Entry(site, rank, _expand("A", row["a"], site, shape_a), _expand("B", row["b"], site, shape_b))

@@ -6,6 +6,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sharelora.support.errors import UserError
+from sharelora.support.reading import NAME
+
 ALL_LINEAR = "all-linear"  # every linear layer but the output head, in PEFT's words
 # Modules of one layer that usually read the same input, in the names of the common architectures. Their names alone do
 # not prove it: see `input_of`.
@@ -102,14 +105,31 @@ class Site:
     def from_json(cls, data: Mapping[str, Any]) -> Site:
         """Read back what `to_json` wrote.
 
+        Args:
+            data: of the shape `SHAPE`.
+
         Raises:
-            KeyError: a field is missing.
+            UserError: values that fit no module.
         """
         values: dict[str, Any] = {
             name: data[name] for name in cls.__dataclass_fields__ if name in data or name not in OPTIONAL
         }
         values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**values)
+        site = cls(**values)
+        if not site._is_sound():
+            raise UserError(
+                f"the plan has a site {site.name} whose part, rows or blocks fit no module; take the plan of this "
+                "model, as `sharelora plan --json` writes it"
+            )
+        return site
+
+    def _is_sound(self) -> bool:
+        """Whether the parts, rows and blocks of a site from a file fit each other."""
+        if len(self.blocks) != 2 or (self.rows is not None and len(self.rows) != 3):
+            return False
+        first, run, step = self.stripe
+        fits = 0 < run and first + run <= step and self.d_out % run == 0 and self.outputs <= _MOST_PARTS * self.d_out
+        return fits and self.d_in % self.groups == 0 and (self.part or 0) < self.parts
 
 
 # Fields that a plan of whole linear layers does not have, with what their absence means.
@@ -120,6 +140,16 @@ OPTIONAL: Mapping[str, Any] = {
     "rows": None,
     "experts": 1,
     "blocks": (1, 1),
+}
+
+
+_MOST_PARTS = 1024  # what a fused module has besides a part, in parts of that size
+SIZE = range(1, 1 << 31)
+# What a site is in a file, see `sharelora.support.reading`.
+SHAPE: Mapping[str, Any] = {
+    **{"path": NAME, "kind": NAME, "layer": (range(1 << 31), None), "d_in": SIZE, "d_out": SIZE},
+    **{"part": (range(1 << 31), None), "parts": SIZE, "kernel?": [SIZE], "groups?": SIZE, "embedding?": bool},
+    **{"experts?": SIZE, "blocks?": [SIZE], "rows?": ([range(1 << 31)], None)},
 }
 
 

@@ -118,7 +118,7 @@ def experiment(row: Row) -> str:
 
 def common_name(names: Sequence[str]) -> str:
     """Return what the names of repetitions have in common: without the seed, at the end or inside."""
-    for seed in (r"[-_./]*(seed|s)?[-_=]*\d+$", r"[-_./]*(seed|s)[-_=]*\d+"):
+    for seed in (r"[-_./]*+(seed|s)?[-_=]*+\d+$", r"[-_./]*+(seed|s)[-_=]*+\d+"):
         stems = {re.sub(seed, "", name) for name in names}
         if len(stems) == 1:
             return stems.pop()

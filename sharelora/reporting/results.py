@@ -14,7 +14,8 @@ from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.reporting.environment import command_line, git_commit, machine_facts, versions
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json
+from sharelora.support.files import sha256, write_json
+from sharelora.support.reading import NAME, read_json, require_shape
 from sharelora.support.tensor_header import tensor_shapes
 from sharelora.tuner.files import PICKLE_FILE, WEIGHTS_FILE
 
@@ -23,6 +24,15 @@ OURS = ("result.json", "result_*.json")
 # LoRA's run_glue.py and every other user of the Trainer; QLoRA's qlora.py.
 TRAINER = ("all_results.json", "eval_results*.json", "train_results*.json", "test_results*.json")
 QLORA = ("metrics.json",)
+_WORD, _COUNT = (NAME, None), range(1 << 63)
+# What a result has to be, see `sharelora.support.reading`.
+_SHAPE: Mapping[str, Any] = {
+    **{"kind": NAME, "metrics": dict, "run?": _WORD, "command?": (str, None), "model?": _WORD, "git?": _WORD},
+    **{"seed?": (int, None), "seconds?": (float, None), "started?": _WORD, "finished?": _WORD, "config?": dict},
+    **{"versions?": dict, "machine?": dict, "files?": {...: {"bytes?": _COUNT, "sha256?": NAME, "elements?": _COUNT}}},
+    "plan?": {"share?": _WORD, "hash?": _WORD, "trainable?": (_COUNT, None), "unshared?": (_COUNT, None)},
+}
+_UPSTREAM: Mapping[str, Any] = {"run_name?": _WORD, "train_runtime?": (float, None)}
 
 
 @dataclass(frozen=True)
@@ -198,11 +208,8 @@ def write_result(
 def _read_ours(path: Path, data: Mapping[str, Any]) -> Result:
     if data.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {data.get('schema')!r}; need {SCHEMA}; read it with the version it is from")
-    known = {name: data[name] for name in Result.__dataclass_fields__ if name in data}
-    missing = {"kind", "metrics"} - set(known)
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it is damaged or not a result")
-    return Result(path=path, **known)
+    require_shape(data, _SHAPE, path)
+    return Result(path=path, **{name: data[name] for name in Result.__dataclass_fields__ if name in data})
 
 
 def _newest_adapter(folder: Path) -> dict[str, dict[str, Any]]:
@@ -212,6 +219,7 @@ def _newest_adapter(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_upstream(path: Path, data: Mapping[str, Any], kind: str) -> Result:
+    require_shape(data, _UPSTREAM, path)
     metrics = {name: value for name, value in data.items() if name != "run_name"}
     return Result(
         path=path,
@@ -235,8 +243,6 @@ def read_result(path: str | Path) -> Result:
     """
     path = Path(path)
     data = read_json(path)
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds {type(data).__name__}, not a result; give a result.json")
     if _is_one_of(path, OURS):
         return _read_ours(path, data)
     if _is_one_of(path, TRAINER):

@@ -12,6 +12,8 @@ from sharelora.support.secrets import clean_output, hide
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
+_LONGEST = 2000  # characters of a message
+
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -22,11 +24,27 @@ class UserError(ValueError):
 
     Args:
         message: line ends and other control characters in it, which a name in a user's file may have, become spaces;
-            secrets are hidden.
+            secrets are hidden, and of a very long one, which quotes a file, the middle is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(hide(_CONTROL.sub(" ", message)))
+        super().__init__(_shortened(hide(_CONTROL.sub(" ", message))))
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+
+
+# The wordings of torch's CPU allocator and of CUDA's libraries, whose errors have no dedicated type.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, or the CPU's, by torch or by Python."""
+    # By its name, as torch takes seconds to import.
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 class Stopped(BaseException):
@@ -45,7 +63,8 @@ class Stopped(BaseException):
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run an entry point and turn a `UserError` into one line on stderr and exit code 2, a `Stopped` into its own code.
 
-    Nothing that is printed has secrets, a traceback of any other error included.
+    Missing rights to a file or folder are such a line, too. Nothing that is printed has secrets, a traceback of any
+    other error included.
 
     Args:
         main: the entry point; its return value is the exit code, None meaning 0.
@@ -55,6 +74,11 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
             code = main() or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            code = BAD_INPUT
+        except PermissionError as error:
+            # Even to ask whether a file is there takes rights to its folder.
+            reason = UserError(f"no permission for {error.filename}; need the right to read and write there; check it")
+            print(f"error: {reason}", file=sys.stderr)
             code = BAD_INPUT
         except Stopped as stop:
             print(stop, file=sys.stderr)

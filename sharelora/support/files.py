@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.support.errors import UserError
+from sharelora.support.reading import open_file
 from sharelora.support.secrets import hidden, hide
 
 
@@ -101,23 +102,13 @@ def write_json_lines(path: str | Path, rows: Iterable[Any]) -> None:
     write_bytes(path, "".join(lines).encode("utf-8"))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal text.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: it is missing, not readable, or no regular file.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be damaged or of another kind") from error
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal text."""
-    with open(path, "rb") as handle:
+    with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

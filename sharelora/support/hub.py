@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import NAME, read_json
 
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 10.0
@@ -60,9 +60,25 @@ def has_weights(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     if (folder / INDEX).is_file():
-        shards = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        shards = shards_of(folder)
         return bool(shards) and all((folder / shard).is_file() for shard in shards)
     return (folder / "model.safetensors").is_file()
+
+
+def shards_of(folder: Path) -> dict[str, list[str]]:
+    """Return the files of a model's index: name -> the weights that are in it, all in order.
+
+    Raises:
+        UserError: the index is damaged, or names files elsewhere.
+    """
+    weights: dict[str, str] = read_json(folder / INDEX, {"weight_map": {...: NAME}})["weight_map"]
+    shards: dict[str, list[str]] = {file: [] for file in sorted(set(weights.values()))}
+    elsewhere = next((file for file in shards if Path(file).name != file), None)
+    if elsewhere is not None:
+        raise UserError(f"{folder / INDEX} names the file {elsewhere!r}; need files of the same folder; copy it again")
+    for name, file in sorted(weights.items()):
+        shards[file].append(name)
+    return shards
 
 
 def cached_folder(

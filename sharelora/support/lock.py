@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sharelora.support.errors import UserError
+from sharelora.support.reading import NAME, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,8 @@ def elsewhere(folder: Path) -> str | None:
 
 def _owner(path: Path) -> dict[str, Any]:
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return owner if isinstance(owner, dict) and {"pid", "host", "since"} <= owner.keys() else {}
-    except (OSError, ValueError):
+        return dict(read_json(path, {"pid": int, "host": NAME, "since": NAME}))
+    except UserError:
         return {}
 
 

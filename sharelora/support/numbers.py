@@ -8,11 +8,15 @@ What counts as one number:
 - a minus sign before it or before its currency sign: `-5`, `-$5`, `$-5`; behind a number, a bracket or a letter a minus
   is a subtraction or a hyphen: `16-3`, `16 -3`, `x-5`
 - a currency sign before it and a unit or a percent sign behind it mean nothing: `$18`, `18 dollars`, `25%` is 25
+
+A number of more than `LONGEST` characters is none: Python refuses to read thousands of digits, and a model that repeats
+a digit until its text ends has given no answer. `has_too_long` says where that happened, so that it can be counted.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from fractions import Fraction
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -23,22 +27,19 @@ _NUMBER = re.compile(
 )
 # Before the number of a marked answer; models like to emphasise it.
 _MARKS = re.compile(r"(?:####|\bthe final answer is\b)[\s:*]*", re.IGNORECASE)
+LONGEST = 1000  # characters of a number
+_BEFORE = 40  # characters before a minus that say what it means
 
 
-# More characters are no answer, and Python refuses to read a number of thousands of digits.
-_LONGEST = 1000
-
-
-def _readable(match: re.Match[str]) -> bool:
-    return match.end() - match.start() <= _LONGEST
-
-
-def _value(text: str, match: re.Match[str]) -> Fraction:
+def _value(text: str, match: re.Match[str]) -> Fraction | None:
+    """The number at a match in a text; None if it is too long."""
+    if match.end() - match.start() > LONGEST:
+        return None
     if match["whole"]:
         size = int(match["whole"]) + Fraction(int(match["top"]), int(match["bottom"]))
     else:
         size = Fraction(match["plain"].replace(",", "")) / int(match["under"] or 1)
-    negative = match["inner"] or (match["sign"] and _is_sign(text[: match.start()]))
+    negative = match["inner"] or (match["sign"] and _is_sign(text[max(0, match.start() - _BEFORE) : match.start()]))
     return -size if negative else size
 
 
@@ -46,18 +47,23 @@ def _is_sign(before: str) -> bool:
     """Whether a minus is a sign and not a subtraction or a hyphen, by what precedes it."""
     if before[-1:].isalnum() or before.endswith((")", "%")):
         return False
-    return not re.search(r"[0-9)%] +\Z", before[-40:])
+    return not re.search(r"[0-9)%] +\Z", before)
 
 
 def numbers(text: str) -> list[Fraction]:
     """Every number in a text, in order."""
-    return [_value(text, match) for match in _NUMBER.finditer(text) if _readable(match)]
+    return [value for match in _NUMBER.finditer(text) if (value := _value(text, match)) is not None]
+
+
+def has_too_long(text: str) -> bool:
+    """Whether a text has a number of more than `LONGEST` characters."""
+    return any(match.end() - match.start() > LONGEST for match in _NUMBER.finditer(text))
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text: the flexible reading of an answer. None if it has none."""
-    values = numbers(text)
-    return values[-1] if values else None
+    """The last number in a text: the flexible reading of an answer. None if it has none, or that one is too long."""
+    last = deque(_NUMBER.finditer(text), maxlen=1)
+    return _value(text, last[0]) if last else None
 
 
 def marked_number(text: str) -> Fraction | None:
@@ -68,7 +74,7 @@ def marked_number(text: str) -> Fraction | None:
     """
     marks = list(_MARKS.finditer(text))
     match = _NUMBER.match(text, marks[-1].end()) if marks else None
-    return None if match is None or not _readable(match) else _value(text, match)
+    return None if match is None else _value(text, match)
 
 
 def answer_number(text: str) -> tuple[str, Fraction | None]:
@@ -120,4 +126,4 @@ def _inside(text: str) -> str:
 def whole_number(text: str) -> Fraction | None:
     """The number that a text consists of, spaces aside; None if it is something else."""
     match = _NUMBER.fullmatch(text.strip())
-    return None if match is None or not _readable(match) else _value(text.strip(), match)
+    return None if match is None else _value(text.strip(), match)

@@ -66,7 +66,7 @@ def nearest(word: str, known: Iterable[str], n: int = 1, cutoff: float = 0.5) ->
     return difflib.get_close_matches(word, list(known), n=n, cutoff=cutoff)
 
 
-def one_line(error: BaseException, length: int | None = 300) -> str:
+def one_line(error: object, length: int | None = 300) -> str:
     """Return the message of another library's error on one line; its type if it has none.
 
     Args:

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json
+from sharelora.support.files import sha256, write_json
 from sharelora.support.folders import atomic_folder, discard
+from sharelora.support.reading import read_json
 
 FILE, SCHEMA = "manifest.json", 1
 INPUTS = "inputs.json"  # fingerprints of what the run reads
@@ -165,4 +166,7 @@ def _wrong(folder: Path, name: str, facts: Mapping[str, Any]) -> str | None:
     size = path.stat().st_size
     if not isinstance(facts, dict) or size != facts.get("bytes"):
         return f"{name} is truncated or altered ({size} bytes)"
-    return None if sha256(path) == facts.get("sha256") else f"{name} is altered (its checksum differs)"
+    try:
+        return None if sha256(path) == facts.get("sha256") else f"{name} is altered (its checksum differs)"
+    except UserError as error:
+        return str(error)

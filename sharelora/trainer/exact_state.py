@@ -20,7 +20,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_callback import ExportableState
 
-from sharelora.support.errors import UserError
+from sharelora.support.errors import UserError, out_of_memory
+from sharelora.support.reading import library_errors, require_shape
 from sharelora.support.text import one_line
 from sharelora.trainer.engines import shard_state, whole_state
 from sharelora.trainer.serialization import load_state
@@ -34,6 +35,12 @@ PARTS = frozenset(
     "optimizer scheduler scaler processes total_loss last_logged unevaluated epoch_end_is_due stopped_early "
     "gradient_norm learning_rate skipped left_out gradient_norms".split()
 )
+
+# Of what kind some of these have to be, see `sharelora.support.reading`.
+_KINDS: Mapping[str, Any] = {
+    **{"processes": [{"random": dict, "loss": object}], "last_logged": int, "unevaluated": bool},
+    **{"epoch_end_is_due": bool, "stopped_early": bool},
+}
 
 
 @dataclass
@@ -156,10 +163,13 @@ class ExactState(TrainerCallback):
             UserError: the file is damaged, or is of another optimizer or schedule.
         """
         loaded: dict[str, Any] = load_state(file, PARTS)
+        require_shape(loaded, _KINDS, file)
         try:
             optimizer.load_state_dict(shard_state(loaded["optimizer"], optimizer))
             scheduler.load_state_dict(loaded["scheduler"])
-        except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        except Exception as error:  # whatever a state of another kind breaks in torch
+            if out_of_memory(error):
+                raise
             raise misfit(file, error) from error
         self.loaded = loaded
         return loaded
@@ -200,7 +210,8 @@ class ExactState(TrainerCallback):
     def restore_random(self) -> None:
         """Put the random generators into the state that training resumes with, if it does."""
         if self._random is not None:
-            set_random_state(self._random)
+            with library_errors("the random state of the checkpoint cannot be restored", "use another checkpoint"):
+                set_random_state(self._random)
 
     def keep_random(self) -> None:
         """Let training resume with the random generators as they are now."""

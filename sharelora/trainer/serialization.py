@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
+from sharelora.support.reading import parse_json
 from sharelora.tuner.finite import require_finite
 
 _HEADER = "state"
@@ -72,11 +73,12 @@ def load_state(file: Path, needed: Collection[str] = ()) -> Any:
     Raises:
         UserError: the file is missing, damaged or of another kind, or lacks a name.
     """
+    with open_tensors(file) as handle:
+        text = (handle.metadata() or {}).get(_HEADER, "")
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}
     try:
-        with safe_open(file, framework="pt") as handle:
-            text = (handle.metadata() or {})[_HEADER]
-            state = _from_json(json.loads(text), handle)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        state = _from_json(parse_json(text), tensors)
+    except (LookupError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{file} cannot be read ({error!r}); need the whole state of a run; use another checkpoint"
         ) from error
@@ -89,19 +91,22 @@ def load_state(file: Path, needed: Collection[str] = ()) -> Any:
     return state
 
 
-def _from_json(value: Any, handle: Any) -> Any:
+def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     (kind, content), *more = value.items()
     if more:
         raise ValueError("more than one kind")
     if kind == "tensor":
-        return handle.get_tensor(content)
+        return tensors[content]
     if kind == "array":
-        return np.array(content[1], dtype=np.dtype(content[0]))
+        dtype = np.dtype(content[0])
+        if dtype.kind not in "biuf":
+            raise ValueError(f"an array of {dtype}")
+        return np.array(content[1], dtype=dtype)
     if kind == "dict":
-        return {_from_json(key, handle): _from_json(item, handle) for key, item in content}
-    return {"list": list, "tuple": tuple}[kind](_from_json(item, handle) for item in content)
+        return {_from_json(key, tensors): _from_json(item, tensors) for key, item in content}
+    return {"list": list, "tuple": tuple}[kind](_from_json(item, tensors) for item in content)
 
 
 def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:

@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 
-from sharelora.support.errors import Stopped, UserError
+from sharelora.support.errors import Stopped, UserError, out_of_memory
 from sharelora.support.files import write_json
 from sharelora.trainer.callbacks import gradient_norms, shared_matrices
 from sharelora.trainer.checkpoints import INPUTS, best_checkpoint, find, new_checkpoint, require_whole, rotate
@@ -326,7 +325,9 @@ class AdapterTrainer(Trainer):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
         except UserError:
             raise
-        except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+        except Exception as error:  # whatever a file of another kind breaks in PEFT
+            if out_of_memory(error):
+                raise
             raise misfit(Path(resume_from_checkpoint), error) from error
 
     def _load_scaler(self, checkpoint: str | None) -> None:

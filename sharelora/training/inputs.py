@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
 from sharelora.support.hub import cached_folder
+from sharelora.support.reading import read_json
 from sharelora.support.tensor_header import sampled_digest
 from sharelora.trainer.checkpoints import INPUTS
 from sharelora.training.run import Data, Run
@@ -95,8 +95,6 @@ def require_same_inputs(checkpoint: Path, now: dict[str, str], anyway: bool) -> 
         logger.warning("%s has no %s, so base, tokenizer and rows are not compared with its own", checkpoint, INPUTS)
         return
     before = read_json(checkpoint / INPUTS)
-    if not isinstance(before, dict):
-        raise UserError(f"{checkpoint / INPUTS} is of an unknown kind; need names and fingerprints; use another one")
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     if not changed:
         return

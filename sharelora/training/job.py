@@ -15,7 +15,6 @@ from sharelora.memory.advice import FlagNames
 from sharelora.models.adapter import resolve_adapter
 from sharelora.models.known import meta_model
 from sharelora.reporting.history import CSV
-from sharelora.support.files import read_json
 from sharelora.support.lazy import moved_functions
 from sharelora.trainer.devices import on_gpu
 from sharelora.trainer.guards import require_schedule
@@ -29,7 +28,7 @@ from sharelora.training.model import count, load_model, locate_base
 from sharelora.training.results import METRICS, before_and_best, save_trained, weight_files, write_numbers
 from sharelora.training.run import Data, Run, Session
 from sharelora.training.settings import CHOOSING_CHECKPOINT, check_reporters, checkpointing, deciding_settings
-from sharelora.tuner.files import CONFIG_FILE
+from sharelora.tuner.files import CONFIG_FILE, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class Job(Generic[A, D]):
             base: folder or hub id.
             trained: the adapter whose training goes on, if any: then it says so, not the flags.
         """
-        return args.adapter_settings if trained is None else AdapterSettings.saved(read_json(trained / CONFIG_FILE))
+        return args.adapter_settings if trained is None else AdapterSettings.saved(read_config(trained))
 
     def surroundings(self, args: A) -> AbstractContextManager[Any]:
         """Return what holds while the job runs."""
@@ -265,7 +264,7 @@ class Job(Generic[A, D]):
         settings = {**run.args.to_json(), "precision": str(run.precision), "data": session.data.origin}
         file = None if run.trained is None or run.args.full else run.trained / CONFIG_FILE
         if file is not None and file.is_file():  # its own settings count, whatever the flags say
-            config = read_json(file)
+            config = read_config(file.parent)
             settings |= {flag: config.get(field) for flag, field in SAME.items()}
             settings["share"] = config.get("share") or "none"
         return settings

@@ -13,9 +13,10 @@ from transformers import TrainerState
 
 from sharelora.flags.parser import FALSE, TRUE
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, remove, require_writable, write_json
+from sharelora.support.files import remove, require_writable, write_json
 from sharelora.support.folders import recover
 from sharelora.support.lock import Lock
+from sharelora.support.reading import read_json
 from sharelora.support.secrets import hidden
 from sharelora.trainer.checkpoints import damage, find
 from sharelora.trainer.devices import is_first
@@ -29,6 +30,16 @@ COMPLETED = "completed"
 SELECTED = "selected.safetensors"  # the best weights so far, in a GLUE checkpoint
 # How the rows of an update are dealt to processes; their product is the number of rows.
 _DEALT = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
+MOST_OF_A_LOG = 1 << 30  # bytes; a long run logs hundreds of thousands of lines
+_STEP = range(1 << 31)
+# What the Trainer's own state has to be. Folders are named after its steps.
+_STATE: Mapping[str, Any] = {
+    **{"global_step?": _STEP, "best_global_step?": (_STEP, None), "max_steps?": _STEP, "epoch?": (float, None)},
+    **{"log_history?": [{"step": _STEP}], "best_metric?": (float, None), "best_model_checkpoint?": (str, None)},
+    **{"num_train_epochs?": (float, None), "num_input_tokens_seen?": range(1 << 63), "total_flos?": (float, None)},
+    **{"logging_steps?": (float, None), "eval_steps?": (float, None), "save_steps?": (float, None)},
+    "stateful_callbacks?": ({...: (dict, [dict])}, None),
+}
 _WRITTEN = (
     COMPLETED,
     SETTINGS,
@@ -101,12 +112,15 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], an
 
 def _dealt_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether another number of processes shares the same rows per update."""
-    old, new = (math.prod(settings.get(name, 1) for name in _DEALT) for settings in (before, now))
+    counts = [[settings.get(name, 1) for name in _DEALT] for settings in (before, now)]
+    if not all(isinstance(count, int) for each in counts for count in each):
+        return False  # the comparison of all settings names the one that is none
+    old, new = map(math.prod, counts)
     return bool(before["processes"] != now.get("processes", 1) and old == new)
 
 
 def _trained(folder: Path, marker: Mapping[str, Any]) -> Path:
-    name = str(marker.get("trained", ADAPTER))
+    name = marker.get("trained", ADAPTER)
     if name not in (ADAPTER, MODEL):  # the marker is a file, which could name any folder
         raise UserError(
             f"{folder / COMPLETED} names {name}; need {ADAPTER} or {MODEL}; --overwrite_output_dir starts again"
@@ -196,7 +210,8 @@ def resume_point(folder: Path, requested: str | None, earlier: Earlier) -> Path 
 
 def _resumable(checkpoint: Path) -> Path:
     """Check that a whole checkpoint holds what a run needs, and nothing but numbers and text is read from it."""
-    if not _is_state(read_json(checkpoint / TRAINER_STATE)):
+    state = read_json(checkpoint / TRAINER_STATE, _STATE, MOST_OF_A_LOG)
+    if not state.keys() <= {field.name for field in fields(TrainerState)}:
         raise UserError(
             f"{checkpoint / TRAINER_STATE} is of an unknown kind; need that of a run; use another checkpoint"
         )
@@ -210,13 +225,6 @@ def _resumable(checkpoint: Path) -> Path:
             "pass its folder as an adapter to start from its weights, with another --output_dir"
         )
     return checkpoint
-
-
-def _is_state(state: Any) -> bool:
-    if not isinstance(state, dict) or not state.keys() <= {field.name for field in fields(TrainerState)}:
-        return False
-    # Folders are named after these.
-    return all(type(state.get(name, 0)) in (int, type(None)) for name in ("global_step", "best_global_step"))
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from peft import PeftModel
 
-from sharelora.support.files import read_json, write_json
+from sharelora.support.files import write_json
 from sharelora.support.folders import atomic_folder
+from sharelora.support.reading import read_json
 from sharelora.trainer.serialization import save_weights
 from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.tuner.files import WEIGHTS_FILE

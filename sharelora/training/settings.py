@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from sharelora.support.errors import UserError
+from sharelora.support.reading import parse_json
 from sharelora.trainer.devices import Precision, choose_optimizer, processes
 from sharelora.trainer.launch import deepspeed, engine_of
 from sharelora.training.arguments import Arguments
@@ -116,7 +116,9 @@ def checkpointing(text: str | None) -> dict[str, Any]:
         UserError: it is not JSON.
     """
     try:
-        options = json.loads(text) if text else {}
+        options = parse_json(text) if text else {}
+        if not isinstance(options, dict):
+            raise ValueError("no object")
     except ValueError as error:
         raise UserError(
             f'found activation_checkpointing_kwargs {text}; need JSON such as {{"use_reentrant": false}}'

@@ -15,8 +15,9 @@ from sharelora import __version__
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.rule import SharingRule
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json
-from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, verify_weights
+from sharelora.support.files import sha256, write_json
+from sharelora.support.reading import read_json
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, read_config, verify_weights
 from sharelora.tuner.register import peft_type
 
 # Fields of LoRA that a bank cannot serve.
@@ -242,11 +243,14 @@ class ShareLoraConfig(LoraConfig):
         """Read a saved config and verify the weights in the same folder.
 
         Raises:
-            UserError: the weights are not those that were saved.
+            UserError: it is damaged, or the weights are not those that were saved.
         """
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
+        if (folder / CONFIG_FILE).is_file():
+            read_config(folder)  # says what is wrong with it better than PEFT does
         with warnings.catch_warnings():
             # PEFT warns about the runtime_config that its own to_dict leaves out; a stray one is harmless.
             warnings.filterwarnings("ignore", message=".*runtime_config.*")
             config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
-        verify_weights(Path(pretrained_model_name_or_path, subfolder or ""), config.weights_sha256)
+        verify_weights(folder, config.weights_sha256)
         return config

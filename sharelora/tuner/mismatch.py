@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor
 
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def compare_with_saved(plan: SharingPlan, saved: SharingPlan) -> None:
@@ -37,8 +40,13 @@ def compare_with_file(plan: SharingPlan, state_dict: dict[str, Tensor], bank: st
         use_dora: whether each site has a magnitude, too.
 
     Raises:
-        UserError: missing or unknown matrices, or other shapes; missing magnitudes of DoRA.
+        UserError: missing or unknown matrices, or other shapes or dtypes; missing magnitudes of DoRA.
     """
+    odd = next((key for key, value in state_dict.items() if "lora_" in key and value.dtype not in _DTYPES), None)
+    if odd is not None:
+        raise UserError(
+            f"the adapter file has {odd} as {state_dict[odd].dtype}; need a float of 16, 32 or 64 bits; save it so"
+        )
     pattern = re.compile(rf".*\b{bank}\.(.+)")
     stored = {m[1]: tuple(value.shape) for key, value in state_dict.items() if (m := pattern.fullmatch(key))}
     difference = plan.difference(stored)

@@ -33,6 +33,7 @@ from sharelora.tuner.layer import dispatch_share, group_siblings
 from sharelora.tuner.loading import present_settings
 from sharelora.tuner.mismatch import compare_with_file, compare_with_saved
 from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
+from sharelora.tuner.patterns import patterns_of, require_quick
 from sharelora.tuner.quantization import precision, protect_4bit
 from sharelora.tuner.register import register
 from sharelora.tuner.resize import differences
@@ -84,6 +85,7 @@ class ShareLoraModel(LoraModel):
         protect_4bit(model)
         # The caller's own object: PEFT goes on to write into that which the caller has given it.
         config: Any = self.peft_config[adapter_name]
+        require_quick(patterns_of(vars(config)), [path for path, _ in model.named_modules()], "the configuration")
         # Copies, so that a refused configuration is as it was.
         wanted, changed = copy.copy(config), named_experts(self, model, config)
         targets = _targets(config, model)

@@ -16,6 +16,7 @@ from sharelora.plan.site import ALL_LINEAR, Site, ends_with, owner
 from sharelora.support.errors import UserError
 from sharelora.tuner.layouts import Part, layout_of
 from sharelora.tuner.passed_by import left_out_of_all, refuse_passed_by
+from sharelora.tuner.patterns import require_quick
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Besides linear layers, what PEFT has a LoRA for.
@@ -40,7 +41,7 @@ def find_sites(
         enable_lora: see `sites_of`.
 
     Raises:
-        UserError: names that match nothing, or a module on which an adapter has no effect.
+        UserError: names that match nothing, a pattern that takes long, or a module on which an adapter has no effect.
     """
     modules = {path: module for path, module in model.named_modules() if path}
     if target_modules == ALL_LINEAR:
@@ -48,6 +49,7 @@ def find_sites(
         left = left_out_of_all(model, linear)
         paths = [path for path in linear if path not in left]
     elif isinstance(target_modules, str):
+        require_quick([(target_modules, target_modules)], modules, "target_modules")
         pattern = re.compile(target_modules)
         paths = [path for path in modules if pattern.fullmatch(path)]
     else:

@@ -16,7 +16,7 @@ from benchmarks.scores import pretrain_gpt2
 from benchmarks.scores.corpus import END, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
 from benchmarks.scores.pretrain_gpt2 import Recipe, evaluate, make_model, train
 from sharelora import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import read_json
 
 TEXT = "It was a dark\nnight.\r\n\r\n\r\nThe rain fell\n  in torrents.\n\n"
 CLEAN = "It was a dark night.\n\nThe rain fell in torrents."

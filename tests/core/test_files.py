@@ -191,7 +191,7 @@ def test_a_changed_rule_is_noticed(folder: Path) -> None:
 
 
 def test_a_damaged_plan_is_noticed(folder: Path) -> None:
-    for plan, message in (({"format": "x"}, "plan has format 'x'"), ([], "plan has format 'list'")):
+    for plan, message in (({"format": "x"}, "plan has format 'x'"), ([], "has a list as plan; need an object")):
         change_config(folder, plan=plan)
         with pytest.raises(UserError, match=message):
             load(folder)

@@ -89,7 +89,7 @@ def test_a_scaling_is_a_number(tmp_path: Path, alpha: Any) -> None:
     base, plain, _ = plain_lora(tmp_path, tie=True)
     config = json.loads((plain / CONFIG_FILE).read_text())
     (plain / CONFIG_FILE).write_text(json.dumps({**config, "lora_alpha": alpha}))
-    with pytest.raises(UserError, match=r"found lora_alpha .* need a number"):
+    with pytest.raises(UserError, match=r"lora_alpha.* need a number"):
         import_lora(plain, tmp_path / "out", SharingRule("a"), base)
 
 
@@ -97,7 +97,7 @@ def test_a_rank_is_a_number_too(tmp_path: Path) -> None:
     base, plain, _ = plain_lora(tmp_path, tie=True)
     config = json.loads((plain / CONFIG_FILE).read_text())
     (plain / CONFIG_FILE).write_text(json.dumps({**config, "r": 0}))
-    with pytest.raises(UserError, match=r"found r 0 .* need a number"):
+    with pytest.raises(UserError, match=r"has 0 as r; need a whole number"):
         import_lora(plain, tmp_path / "out", SharingRule("a"), base)
 
 

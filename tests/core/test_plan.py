@@ -177,7 +177,7 @@ def test_inconsistent_plans_are_refused() -> None:
     ("change", "message"),
     [
         ({"format": "sharelora-plan/0"}, "plan has format 'sharelora-plan/0'; need 'sharelora-plan/1'"),
-        ({"sites": [{"path": "x"}]}, "a site without 'kind'"),
+        ({"sites": [{"path": "x"}]}, r"no sites\[0\]\.kind"),
         ({"sites": [["x"]]}, "need every field"),
         ({"sites": None}, "need every field"),
         ({"sites": []}, "no sites"),

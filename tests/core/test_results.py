@@ -247,7 +247,7 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"schema": 9, "kind": "train"}', "schema 9"), ('{"schema": 1}', "lacks kind, metrics"), ("[", "not valid JSON")],
+    [('{"schema": 9, "kind": "train"}', "schema 9"), ('{"schema": 1}', "has no kind"), ("[", "not valid JSON")],
 )
 def test_damaged_results_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "result.json").write_text(content)

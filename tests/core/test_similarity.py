@@ -152,8 +152,8 @@ def test_another_model_is_refused() -> None:
     ("change", "message"),
     [
         (lambda data: data.update(format="other"), "has format 'other'; need 'sharelora-similarity/1'"),
-        (lambda data: data.pop("through"), "damaged: it lacks 'through'"),
-        (lambda data: data["between"].pop("angular"), "damaged: it lacks 'angular'"),
+        (lambda data: data.pop("through"), "damaged: it has no through"),
+        (lambda data: data["between"].pop("angular"), "damaged: it has no between.angular"),
         (lambda data: data["between"]["cosine"].pop(), "cosine is not 3 by 3"),
         (lambda data: data["between"]["cosine"][0].__setitem__(1, 7), "a value outside -1 to 1"),
         (lambda data: data["between"]["cosine"][0].__setitem__(1, 0.123), "is not symmetric"),

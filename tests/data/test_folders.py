@@ -111,7 +111,7 @@ def test_what_datasets_saved(tmp_path: Path) -> None:
     found = load_splits(DataArguments(dataset=str(tmp_path / "every")))
     assert [row["output"] for row in found.train] == ["x", "x"] and len(found.eval) == len(found.test) == 1
     next((tmp_path / "one").glob("*.arrow")).unlink()
-    with pytest.raises(UserError, match=r"was saved by `datasets` but cannot be read .*; need all of its files"):
+    with pytest.raises(UserError, match=r"was saved by `datasets` but cannot be read: .*; need all of its files"):
         folder_splits(tmp_path / "one")
 
 

@@ -81,8 +81,8 @@ BAD = {
     "open.csv": (b'a,b\n1,"2\n3,4\n5,6\n', "has a damaged line 2 (unexpected end of data; the separator is a comma)"),
     "inner.csv": (b'a,b\n1,"2"3\n', "has a damaged line 2 (',' expected after '\"'; the separator is a comma)"),
     "wide.csv": ("a,b\n1,2\n".encode("utf-16"), "is UTF-16 text; need UTF-8"),
-    "deep.json": (b"[" * 100_000, "nested too deep"),
-    "deep.jsonl": (b'{"a": 1}\n{"a": ' + b"[" * 100_000, "has a damaged line 2 (nested too deep)"),
+    "deep.json": (b"[" * 100_000, "nested deeper than 100 levels"),
+    "deep.jsonl": (b'{"a": 1}\n{"a": ' + b"[" * 100_000, "has a damaged line 2 (nested deeper than 100 levels)"),
     "long.jsonl": (b'{"a": 1}\n{"a": ' + b"9" * 5000 + b"}\n", "has a damaged line 2"),
 }
 

@@ -236,7 +236,7 @@ def test_a_damaged_line_is_named(go: Go, out: Path) -> None:
     file = out / "hypotheses.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:2], "{}", *lines[3:]]) + "\n")
-    with pytest.raises(UserError, match=r"damaged \('input' in line 3\)"):
+    with pytest.raises(UserError, match=r"damaged \(no input in line 3\)"):
         go()
 
 

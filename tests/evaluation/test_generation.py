@@ -439,9 +439,15 @@ def test_a_store_of_other_settings_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{}", "'text' in line 2"),
-        ('{"text": 3}', "'ended'|no text"),
-        ('{"prompt": 0, "sample": 0, "text": "x", "tokens": 1, "ended": "somehow", "seconds": 0}', "no end in line 2"),
+        ("{}", "no prompt in line 2"),
+        ('{"prompt": 0, "sample": 0, "text": 3, "tokens": 1, "ended": "eos", "seconds": 0}', "3 as text; need text"),
+        ('{"prompt": 0, "sample": 0, "text": "", "tokens": Infinity, "ended": "eos", "seconds": 0}', "inf as tokens"),
+        ('{"prompt": 0, "sample": 0, "text": "", "tokens": 1, "ended": "eos", "ended": "eos"}', "'ended' twice"),
+        ("[" * 100_000, "nested deeper than 100 levels"),
+        (
+            '{"prompt": 0, "sample": 0, "text": "x", "tokens": 1, "ended": "somehow", "seconds": 0}',
+            "'somehow' as ended; .* in line 2",
+        ),
         ("[]", "line 2"),
         ("nonsense", "line 2"),
     ],

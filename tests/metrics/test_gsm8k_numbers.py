@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharelora.data.gsm8k import WORKED_EXAMPLES
-from sharelora.support.numbers import answer_number, last_number, marked_number, numbers, whole_number
+from sharelora.support.numbers import (
+    answer_number,
+    has_too_long,
+    last_number,
+    marked_number,
+    numbers,
+    whole_number,
+)
 
 HALF, THREE_QUARTERS = Fraction(1, 2), Fraction(3, 4)
 
@@ -186,5 +193,6 @@ def test_an_answer_in_any_form(text: str, rule: str, expected: Fraction | None) 
 def test_a_number_of_thousands_of_digits_is_no_answer() -> None:
     long = "1" * 5000
     assert numbers(f"{long} and 3") == [3]
+    assert last_number(f"3 or {long}") is None and has_too_long(f"3 or {long}") and not has_too_long("3")
     assert (last_number(long), marked_number(f"#### {long}"), whole_number(long)) == (None, None, None)
     assert answer_number(f"\\boxed{{{long}}} or \\frac{{{long}}}{{2}}") == ("last", 2)

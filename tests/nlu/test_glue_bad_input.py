@@ -79,7 +79,7 @@ def test_a_model_that_is_no_encoder(refused: Refused, tmp_path: Path, encoder: P
     refused(f"--model_name_or_path {tmp_path / 't5'}", "type 'llama'", "--lora_modules")
     broken = {"model_type": "roberta", "hidden_size": "wide"}
     (tmp_path / "t5" / "config.json").write_text(json.dumps(broken))
-    refused(f"--model_name_or_path {tmp_path / 't5'}", "no usable config.json")
+    refused(f"--model_name_or_path {tmp_path / 't5'}", "has 'wide' as hidden_size; need a whole number")
 
 
 def test_a_model_that_lacks_weights_of_the_backbone(refused: Refused, tmp_path: Path, encoder: Path) -> None:

@@ -92,7 +92,7 @@ SAID = {
     "missing data": "not found|no data set|cannot read|found no piqa|no such path",
     "bad rows": "row|not UTF-8|not valid JSON|cannot read the grid",
     "added tokens": "have tokens without an embedding",
-    "damaged weights": "cannot be loaded|cannot be read|truncated or altered",
+    "damaged weights": "cannot be loaded|cannot be read|truncated or altered|it was truncated",
 }
 WITHOUT_DRY_RUN = (
     "plan",

@@ -36,7 +36,7 @@ class Pretend:
             args = parse(words[2:])
             facts = {"share": args.values["share"], "trainable": 100 * args.values["lora_r"], "hash": "x"}
             score = args.values["lora_r"] + args.train["seed"] / 10
-            write_result(args.output_dir, "train", args.to_json(), {"score": score}, facts)
+            write_result(args.output_dir, "train", args.to_json(), {"train_score": score}, facts)
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -57,7 +57,7 @@ def grid(tmp_path: Path, model_folder: Path) -> Any:
                 "lora_modules": "q_proj,v_proj",
             },
             "seeds": [0, 1],
-            "metric": "score",
+            "metric": "train_score",
             "ablations": {"rank": {"lora_r": [8, 2, 4]}, "modules": {"lora_modules": {"Q": "q_proj", "K": "k_proj"}}},
         }
         file = tmp_path / "grid.yaml"
@@ -192,13 +192,41 @@ def test_a_grid_that_cannot_run_is_refused_before_anything_runs(
 
 
 def test_a_result_without_the_metric_is_named(grid: Any, tmp_path: Path) -> None:
-    file = grid(metric="accuracy", seeds=[0], ablations={"rank": {"lora_r": [2]}})
-    with pytest.raises(UserError, match=r"seed0/result.json has no number 'accuracy'; it has score"):
+    file = grid(metric="train_accuracy", seeds=[0], ablations={"rank": {"lora_r": [2]}})
+    with pytest.raises(UserError, match=r"seed0/result.json has no number 'train_accuracy'; it has train_score"):
         ablate(file, tmp_path / "out", execute=Pretend())
 
 
+@pytest.mark.parametrize(
+    ("metric", "flags", "evaluate", "need"),
+    [
+        ("eval_loss", {"do_eval": False, "eval_strategy": "no"}, [], "need do_eval: true in its flags, or a command"),
+        ("mmlu_accuracy", {}, [], "need do_mmlu_eval: true in its flags, or a command"),
+        ("accuracy", {}, [], "need a command under evaluate"),
+        ("accuracy", {}, [f"{__file__} --output elsewhere"], "need a command under evaluate"),
+        ("accuracy", {}, [f"{__file__} --output {{folder}}/exam"], None),
+        ("mmlu_accuracy", {}, [f"{__file__} {{folder}}"], None),
+        ("eval_loss", {"do_eval": True}, [], None),
+        ("train_loss", {"do_eval": False}, [], None),
+        ("seconds", {}, [], None),
+    ],
+)
+def test_a_metric_that_nothing_measures_is_refused_before_the_first_run(
+    grid: Any, tmp_path: Path, model_folder: Path, metric: str, flags: Any, evaluate: list[str], need: str | None
+) -> None:
+    flags = {"model_name_or_path": str(model_folder), "max_steps": 2, "bits": 32, **flags}
+    file = grid(metric=metric, flags=flags, evaluate=evaluate, seeds=[0], ablations={"rank": {"lora_r": [2]}})
+    pretend = Pretend()
+    if need is None:
+        assert len(plan_runs(read_grid(file), tmp_path / "out")) == 1
+        return
+    with pytest.raises(UserError, match=f"the grid's metric is {metric}, and no run measures it.*{need}"):
+        ablate(file, tmp_path / "out", execute=pretend)
+    assert pretend.commands == [] and not (tmp_path / "out").exists()
+
+
 def test_a_file_that_is_no_grid_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the grid"):
+    with pytest.raises(UserError, match=r"cannot read .*none\.yaml: No such file"):
         main(["ablate", str(tmp_path / "none.yaml")])
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(UserError, match=r"cannot read the grid .*bad\.yaml"):
@@ -261,6 +289,7 @@ def test_a_grid_is_read_as_it_is_written(tmp_path: Path, model_folder: Path) -> 
     file.write_text(
         f"flags: {{model_name_or_path: {model_folder}, save_strategy: no, learning_rate: 1e-5, bits: 32, bf16: off}}\n"
         "seeds: [0, 1]\n"
+        "metric: train_loss\n"
         "ablations:\n"
         "  modules: {lora_modules: {no: q_proj, both: [q_proj, v_proj]}}\n"
         "  threshold: [{label: 0.80, lora_r: 4}, {lora_dropout: 1e-1}]\n"
@@ -292,7 +321,8 @@ def test_a_run_that_ended_under_other_words_of_one_meaning_is_done(tmp_path: Pat
     """Earlier versions passed `bf16: true` on as `True`."""
     file = tmp_path / "grid.yaml"
     file.write_text(
-        f"flags: {{model_name_or_path: {model_folder}, bits: 32, tf32: true}}\nablations: {{r: {{lora_r: [4]}}}}\n"
+        f"flags: {{model_name_or_path: {model_folder}, bits: 32, tf32: true}}\nmetric: train_loss\n"
+        "ablations: {r: {lora_r: [4]}}\n"
     )
     run = plan_runs(read_grid(file), tmp_path / "out")["r", "4", 0]
     settings = {**run.settings, "train": ["True" if word == "true" else word for word in run.words]}

@@ -79,7 +79,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_and_that_is_said(
 
 def test_something_else_in_its_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / INPUTS).write_text("[]")
-    with pytest.raises(UserError, match="is of an unknown kind"):
+    with pytest.raises(UserError, match="need an object"):
         require_same_inputs(tmp_path, {}, anyway=False)
 
 

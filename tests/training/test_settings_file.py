@@ -81,7 +81,14 @@ REFUSED = {
     "dataset: {path: a.json}": "found dataset .*; need one value",
     "lora_modules: []": r"found lora_modules \[\]; need one or more values",
     "lora_modules: [q_proj, null]": "need one or more values",
-    "lora_modules: &a [*a]": "need one or more values",
+    "lora_modules: &a [*a]": "cannot read the configuration .*run.yaml: nested deeper than 100 levels",
+    "lora_modules: [" + "[" * 5000: "cannot read the configuration .*run.yaml",
+    "lora_modules: !!timestamp x": "could not determine a constructor",
+    "\n".join(
+        ["a0: &a0 [x]", *(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))]
+    ): "100,000 values",
+    "a: &a [x]\nb: [" + "*a," * 101 + "]": "more than 100 aliases",
+    f"a: {'x' * 300_000}": "has 300,003 bytes; need at most 262,144",
     "optim_args: {betas: [0.9, 0.95]}": "need one value, or a mapping of names to values",
     "lr_scheduler_kwargs: 5": "--lr_scheduler_kwargs: found '5'; need JSON",
     "lr_scheduler_kwargs: '{min_lr: 0}'": "--lr_scheduler_kwargs: found .*, which is no JSON",

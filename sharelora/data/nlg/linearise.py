@@ -18,7 +18,7 @@ from sharelora.data.rows import BadCell, summary
 
 # E2E's names of attributes -> those of LoRA's files, where they differ.
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
-_ATTRIBUTE = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
+_ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
 
 def linearise_mr(meaning: str) -> str:
@@ -80,6 +80,7 @@ _NOT = re.compile(
     r"(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|would)(n['\u2019]t)", re.I
 )
 _END = re.compile(r"(?:['\u2019](?:s|ll|re|ve|d|m)|n['\u2019]t)", re.I)
+_LONGEST = 1000  # characters of a word; what is longer stays as it is
 _RUN_TOGETHER = {"thats": "that s", "Thats": "That s", "dont": "do nt", "Dont": "Do nt"}
 
 
@@ -104,6 +105,9 @@ def _spaced_chunk(chunk: str) -> str:
 def _pieces(chunk: str) -> Iterator[str]:
     """Take punctuation off both ends of a chunk without white space, then cut what is left."""
     tail: list[str] = []
+    if len(chunk) > _LONGEST:
+        yield chunk
+        return
     while chunk:
         whole = _whole(chunk)
         if whole is not None:

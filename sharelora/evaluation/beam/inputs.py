@@ -23,9 +23,8 @@ from sharelora.models.adapter import load_adapter, recorded_base, resolve_adapte
 from sharelora.models.known import MODEL_CARDS
 from sharelora.models.load import load_base, resolve_model
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
 from sharelora.tiny import ensure_tiny
-from sharelora.tuner.files import CONFIG_FILE
+from sharelora.tuner.files import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def _locate_adapter(options: BeamOptions) -> Path | None:
             "--lora_alpha ALPHA` makes one of a loralib checkpoint"
         )
     adapter = resolve_adapter(options.adapter)
-    config = read_json(adapter / CONFIG_FILE)
+    config = read_config(adapter)
     for flag, value, recorded in (
         ("--lora_dim", options.lora_dim, config.get("r")),
         ("--lora_alpha", options.lora_alpha, config.get("lora_alpha")),

@@ -35,6 +35,10 @@ TEXTS = "predictions.txt"
 RESULT = "result.json"
 
 
+# A line of the file.
+_ROW = {"input": range(1 << 31), "score": float, "predict": [range(1 << 31)]}
+
+
 class HypothesisStore(Store[int, Hypothesis]):
     """The best texts by the index of their input.
 
@@ -47,6 +51,8 @@ class HypothesisStore(Store[int, Hypothesis]):
         UserError: the file belongs to other settings, or is damaged.
     """
 
+    shape = _ROW
+
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         super().__init__(folder / FILE, settings, "--work_dir", overwrite)
 
@@ -54,7 +60,7 @@ class HypothesisStore(Store[int, Hypothesis]):
         return {"input": key, "score": result.score, "predict": list(result.ids)}
 
     def _from_row(self, row: Any) -> tuple[int, Hypothesis]:
-        return int(row["input"]), Hypothesis(tuple(row["predict"]), float(row["score"]))
+        return row["input"], Hypothesis(tuple(row["predict"]), row["score"])
 
 
 @dataclass(frozen=True)

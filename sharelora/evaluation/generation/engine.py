@@ -42,6 +42,7 @@ from sharelora.evaluation.generation.settings import (
 from sharelora.evaluation.key_value_cache import PromptReader
 from sharelora.evaluation.store import Store
 from sharelora.evaluation.tokens import Encoded, by_beginning
+from sharelora.support.reading import OneOf
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ FILE = "generations.jsonl"
 MOST_ROWS = {"cpu": 64, "cuda": 256}
 # Copies of a row's probabilities that exist at once, in 64 bits.
 _COPIES = 6
+
+
+# A line of the file.
+_ROW = {
+    **dict.fromkeys(("prompt", "sample", "tokens"), range(1 << 31)),
+    **{"text": str, "ended": OneOf(("eos", "stop", "length")), "seconds": float},
+}
 
 
 class TextStore(Store[Key, Generated]):
@@ -64,6 +72,8 @@ class TextStore(Store[Key, Generated]):
         UserError: the file belongs to other settings, is damaged, or cannot be written.
     """
 
+    shape = _ROW
+
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         super().__init__(folder / FILE, settings, "--output", overwrite)
 
@@ -71,10 +81,7 @@ class TextStore(Store[Key, Generated]):
         return {"prompt": key[0], "sample": key[1], **vars(result)}
 
     def _from_row(self, row: Any) -> tuple[Key, Generated]:
-        if not isinstance(row["text"], str) or row["ended"] not in ("eos", "stop", "length"):
-            raise ValueError("no text, or no end")
-        text = Generated(row["text"], int(row["tokens"]), row["ended"], float(row["seconds"]))
-        return (int(row["prompt"]), int(row["sample"])), text
+        return (row["prompt"], row["sample"]), Generated(row["text"], row["tokens"], row["ended"], row["seconds"])
 
 
 def generate(

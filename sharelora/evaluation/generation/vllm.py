@@ -21,9 +21,8 @@ from sharelora.evaluation.generation.sampling import seed_of
 from sharelora.evaluation.generation.settings import Generated, GenerationSettings, Key
 from sharelora.evaluation.tokens import Encoded
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
 from sharelora.support.text import one_line
-from sharelora.tuner.config import CONFIG_FILE
+from sharelora.tuner.files import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ def generate_with_vllm(
 @contextmanager
 def _plain_adapter(adapter: Path | None) -> Iterator[Path | None]:
     """The adapter in the form that vLLM reads."""
-    if adapter is None or read_json(adapter / CONFIG_FILE).get("peft_type") == "LORA":
+    if adapter is None or read_config(adapter).get("peft_type") == "LORA":
         yield adapter
         return
     with tempfile.TemporaryDirectory(prefix="sharelora-") as folder:
@@ -136,7 +135,7 @@ def _load(vllm: Any, model: VllmModel, adapter: Path | None, settings: Generatio
 
 
 def _rank_capacity(adapter: Path) -> int:
-    rank = int(read_json(adapter / CONFIG_FILE)["r"])
+    rank = read_config(adapter).get("r") or 0
     capacity = next((size for size in RANKS if size >= rank), None)
     if capacity is None:
         raise UserError(f"found an adapter of rank {rank}; need at most {RANKS[-1]} for vllm; leave out --engine")

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sharelora.data.vision.bench import PREFIX, BenchQuestion
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json
+from sharelora.support.reading import misfit, parse_json, read_json
 from sharelora.support.secrets import keep, keep_url
 from sharelora.support.text import one_line
 
@@ -124,7 +124,7 @@ class Judge:
     def _rule(self, category: str) -> Mapping[str, str]:
         assert self.rules is not None
         rule = self.rules.get(PREFIX + category) or self.rules.get(category)
-        if not isinstance(rule, dict) or not {"role", "prompt"} <= rule.keys():
+        if rule is None or misfit(rule, {"role": str, "prompt": str}):
             raise UserError(f"the judge's rules have no role and prompt for {PREFIX}{category}; add them")
         return rule
 
@@ -201,8 +201,8 @@ class Judge:
 
     def _words(self, body: bytes) -> str:
         try:
-            words = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+            words = parse_json(body.decode())["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
             raise self._failed("an answer that is not a chat completion") from error
         if not isinstance(words, str):
             raise self._failed("an answer without words")
@@ -223,9 +223,7 @@ def read_rules(path: str | Path | None) -> Mapping[str, Mapping[str, str]] | Non
     """
     if path is None:
         return None
-    rules: Any = read_json(path)
-    if not isinstance(rules, dict):
-        raise UserError(f"{path} holds {type(rules).__name__}; need LLaVA's rule.json; check --judge_rules")
+    rules: Mapping[str, Mapping[str, str]] = read_json(path)
     return rules
 
 
@@ -233,7 +231,7 @@ def points(words: str) -> tuple[float, float]:
     """Return the two numbers of the first line of a judge's words; `NO_POINTS` where it has anything else."""
     line = words.strip().split("\n")[0].replace(",", " ")
     parts = line.split()
-    if len(parts) != 2 or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part) for part in parts):
         return NO_POINTS
     first, second = map(float, parts)
     return (first, second) if 0 < first <= 10 and 0 < second <= 10 else NO_POINTS

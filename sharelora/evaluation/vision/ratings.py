@@ -33,6 +33,10 @@ def digest(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
+# A line of the file.
+_ROW = {"question_id": int, "content": str}
+
+
 class ReviewStore(Store[int, str]):
     """A judge's words by the question's number, on disk as they come: they cost money.
 
@@ -45,6 +49,8 @@ class ReviewStore(Store[int, str]):
         UserError: the file belongs to other settings, is damaged, or cannot be written.
     """
 
+    shape = _ROW
+
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         super().__init__(folder / "judged.jsonl", settings, "--output", overwrite)
 
@@ -52,9 +58,7 @@ class ReviewStore(Store[int, str]):
         return {"question_id": key, "content": result}
 
     def _from_row(self, row: Any) -> tuple[int, str]:
-        if not isinstance(row["content"], str):
-            raise ValueError("no words")
-        return int(row["question_id"]), row["content"]
+        return row["question_id"], row["content"]
 
 
 def review_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from sharelora.reporting.compare import Row, common_name, experiment, joined
 from sharelora.reporting.results import Result, read_results
 from sharelora.support.errors import UserError
+from sharelora.support.reading import read_text, require_shape
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def _course(results: Sequence[Result], metric: str) -> dict[int, float]:
     """Return step -> metric, from the course that a result holds or else from its loss.csv."""
     has: set[str] = set()
     for result in results:
-        for lines in (result.metrics.get("course") or [], _logged(result)):
-            course = {int(line["step"]): float(line[metric]) for line in lines if line.get(metric) not in (None, "")}
+        for lines in (_lines(result), _logged(result)):
+            course = _points(lines, metric, result.path)
             if course:
                 return dict(sorted(course.items()))
             has |= {name for line in lines for name, value in line.items() if name != "step" and value != ""}
@@ -95,8 +97,27 @@ def _logged(result: Result) -> list[Mapping[str, Any]]:
     file = result.path.parent / "loss.csv"
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(file, None), newline=""), restkey="more than its header"))
+    except csv.Error as error:
+        raise UserError(f"{file} is damaged ({error}); need the log of a run; remove it or copy it again") from error
+
+
+def _lines(result: Result) -> list[Mapping[str, Any]]:
+    """Return the course that a result holds; empty if it has none."""
+    course: list[Mapping[str, Any]] = result.metrics.get("course") or []
+    require_shape(course, [dict], f"the course in {result.path}")
+    return course
+
+
+def _points(lines: Iterable[Mapping[str, Any]], metric: str, path: Path) -> dict[int, float]:
+    """Return step -> metric of the lines that have it."""
+    try:
+        return {int(line["step"]): float(line[metric]) for line in lines if line.get(metric) not in (None, "")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"the course of {path} has a {metric} or a step that is no number ({error}); give other results"
+        ) from error
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

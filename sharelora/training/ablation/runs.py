@@ -14,7 +14,8 @@ from typing import Any
 
 from sharelora.models.known import meta_model
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, write_json, write_text
+from sharelora.support.files import write_json, write_text
+from sharelora.support.reading import read_json
 from sharelora.training.ablation.grid import Grid, folder_name
 from sharelora.training.arguments import ADAPTER, setting_words
 from sharelora.training.instructions.job import JOB, InstructionArguments, build_parser, parse
@@ -25,6 +26,12 @@ LOG = "ablation_run.log"
 WORKER = "sharelora.training.instructions.job"  # one training, in its own process
 # Rows of a training by epochs, whose data are not looked at: all that counts is that more epochs cost more.
 ROWS_OF_AN_EPOCH = 10_000
+
+FOLDER = "{folder}"  # in a command line, the run's
+# What every training measures, besides names that begin with train_.
+_OF_TRAINING = ("trainable", "adapter bytes", "seconds", "peak memory", "peak_memory_bytes", "total_flos", "epoch")
+# Beginning of a metric's name -> the flag without which training does not measure it.
+_BY_FLAG = {"eval_": "do_eval", "mmlu_": "do_mmlu_eval"}
 
 Execute = Callable[[Sequence[str], Path], None]
 
@@ -58,7 +65,7 @@ def plan_runs(grid: Grid, root: Path) -> dict[Key, Run]:
     """Return the runs; settings of several ablations that come to the same flags have one run together.
 
     Raises:
-        UserError: an unknown flag, or flags that do not fit each other or the model.
+        UserError: an unknown flag, flags that do not fit each other or the model, or a metric that nothing measures.
     """
     runs: dict[Key, Run] = {}
     known: dict[tuple[str, ...], Run] = {}
@@ -81,9 +88,37 @@ def _run(grid: Grid, folder: Path, words: Sequence[str]) -> Run:
     args = parse(words)
     JOB.check(args)
     base_model = locate_base(args)
+    require_metric(grid, args)
     fill = {"model": base_model, "adapter": folder / ADAPTER, "folder": folder}
     commands = tuple(_filled(command, fill) for command in grid.evaluate)
     return Run(folder, tuple(words), commands, _cost(args, base_model))
+
+
+def require_metric(grid: Grid, args: InstructionArguments) -> None:
+    """Refuse a grid whose tables would be empty: before the first run, rather than after the last.
+
+    Args:
+        grid: has a metric, and command lines that may measure it.
+        args: of one of its runs.
+
+    Raises:
+        UserError: nothing in the grid measures the metric.
+    """
+    metric, measured = grid.metric, any(FOLDER in command for command in grid.evaluate)
+    if metric in _OF_TRAINING or metric.startswith("train_"):
+        return
+    flag = next((flag for start, flag in _BY_FLAG.items() if metric.startswith(start)), None)
+    told = {"do_eval": args.evaluates, "do_mmlu_eval": args.mmlu.do_mmlu_eval}
+    if flag is not None and (told[flag] or measured):
+        return
+    if flag is None and measured:
+        return
+    way = f"{flag}: true in its flags, or " if flag else ""
+    raise UserError(
+        f"the grid's metric is {metric}, and no run measures it: training gives train_loss and, if it evaluates, "
+        f"eval_loss; need {way}a command under evaluate that writes its result below {FOLDER}; add one, or choose "
+        "another metric"
+    )
 
 
 def _filled(command: str, fill: dict[str, object]) -> tuple[str, ...]:
@@ -118,7 +153,7 @@ def is_done(run: Run) -> bool:
     file = run.folder / ENDED
     if not file.is_file():
         return False
-    ended = read_json(file)
+    ended = read_json(file, {"train": [str], "evaluate": [[str]]})
     if ended != run.settings and not _means_the_same(ended, run):
         raise UserError(
             f"{run.folder} holds a run with other settings; the grid has changed since; choose another --output, or "

@@ -19,6 +19,7 @@ from sharelora.models.encoders import max_input_length, set_head_dropout
 from sharelora.models.known import meta_classifier, model_config
 from sharelora.models.load import load_base
 from sharelora.support.errors import UserError
+from sharelora.support.text import one_line
 from sharelora.training.glue.head import head_modules, head_of_other_shape, is_head, named_labels, reorder
 from sharelora.training.glue.options import EncoderArguments, GlueArguments
 from sharelora.training.glue.record import fingerprint
@@ -94,8 +95,8 @@ def read_config(model: EncoderArguments, source: str) -> Any:
             source,
             **model.hub,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"the configuration of {source} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of any kind, where a value of it is
+        raise UserError(f"the configuration of {source} cannot be read: {one_line(error)}; check the name") from error
 
 
 @contextmanager

@@ -12,18 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256, write_json
+from sharelora.support.files import sha256, write_json
+from sharelora.support.reading import NAME, read_json
 from sharelora.trainer.serialization import NOT_SAVED
 from sharelora.tuner.config import library_versions
 from sharelora.tuner.finite import require_finite
 
 TASK = "glue_task.json"  # describes trained weights
 WEIGHTS = "trained.safetensors"  # of methods that PEFT does not save
+_SHAPE: Mapping[str, Any] = {
+    **{"task": NAME, "labels": [NAME], "method": NAME, "settings": dict, "base": NAME, "base_sha256": NAME},
+    **{"max_seq_length": range(1 << 31), "epoch?": (float, None), "weights_sha256?": (NAME, None)},
+    "versions?": {...: NAME},
+}
 _SAMPLE = 64  # elements of each weight that tell bases apart
 
 
@@ -75,10 +81,8 @@ def read_record(folder: Path) -> Record | None:
     """
     if not (folder / TASK).is_file():
         return None
-    content = read_json(folder / TASK)
+    content = read_json(folder / TASK, _SHAPE)
     known = {item.name for item in fields(Record)}
-    if not isinstance(content, dict) or not known - {"epoch", "weights_sha256", "versions"} <= content.keys():
-        raise UserError(f"{folder / TASK} lacks what it should say; it is damaged; copy the folder again")
     return Record(**{**{name: content[name] for name in known & content.keys()}, "labels": tuple(content["labels"])})
 
 
@@ -174,8 +178,5 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}); need a whole safetensors file; copy it again") from error
+    with open_tensors(file) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})

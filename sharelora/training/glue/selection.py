@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sharelora.support.errors import UserError
 from sharelora.training.glue.data import HELD_OUT, LOSS, TaskRows
 from sharelora.training.glue.record import put_weights, read_weights, trained_weights, write_weights
 from sharelora.training.output import SELECTED
@@ -81,10 +82,20 @@ class Selection:
             write_weights(folder / SELECTED, self.weights, facts)
 
     def load(self, folder: Path) -> None:
-        """Read what a checkpoint has; nothing if it was saved before the first evaluation."""
+        """Read what a checkpoint has; nothing if it was saved before the first evaluation.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if (folder / SELECTED).is_file():
             self.weights, facts = read_weights(folder / SELECTED)
-            self.value, self.step, self.epoch = float(facts["value"]), int(facts["step"]), float(facts["epoch"])
+            try:
+                self.value, self.step, self.epoch = float(facts["value"]), int(facts["step"]), float(facts["epoch"])
+            except (KeyError, ValueError) as error:
+                raise UserError(
+                    f"{folder / SELECTED} does not say of which evaluation it is ({error}); need value, step and "
+                    "epoch; use another checkpoint"
+                ) from error
 
 
 def read_evaluations(history: Iterable[Mapping[str, Any]], rows: TaskRows) -> list[Entry]:

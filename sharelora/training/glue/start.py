@@ -12,14 +12,14 @@ from sharelora.convert.importing import import_lora
 from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
-from sharelora.support.files import read_json, sha256
+from sharelora.support.files import sha256
 from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.training.glue.methods import METHODS, SHARING_FLAGS, Method, find_method, method_of
 from sharelora.training.glue.options import GlueArguments
 from sharelora.training.glue.record import WEIGHTS, Record, read_record
 from sharelora.training.run import Run
 from sharelora.tuner.config import verify_weights
-from sharelora.tuner.files import CONFIG_FILE
+from sharelora.tuner.files import CONFIG_FILE, check_weights, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +62,14 @@ def find_start(run: Run[GlueArguments], source: str) -> Start:
     record = read_record(folder)
     if (folder / WEIGHTS).is_file():
         return _recorded(args, folder, source, record)
-    kind = read_json(folder / CONFIG_FILE).get("peft_type")
+    config = read_config(folder)
+    kind = config.get("peft_type")
     if kind == PLAIN:
         return _imported(run, folder, None)
     if kind != OURS:
         raise UserError(f"{folder} is an adapter of type {kind!r}; need a low-rank one; give another --lora_path")
-    config = read_json(folder / CONFIG_FILE)
     verify_weights(folder, config.get("weights_sha256"))
+    check_weights(folder, config)
     _check_flags(args, config, folder)
     return Start(folder, source, method_of(_sharing(config)), record)
 
@@ -94,8 +95,8 @@ def _recorded(args: GlueArguments, folder: Path, source: str, record: Record | N
     if _chosen(args) and args.method is not method:
         raise UserError(f"{source} was trained with {method.name}; found {args.method.name}; drop the flag")
     for name in method.settings:
-        if name in args.given and args.values[name] != record.settings[name]:
-            raise UserError(f"{source} has {name} {record.settings[name]}; found another one; drop --{name}")
+        if name in args.given and args.values[name] != record.settings.get(name):
+            raise UserError(f"{source} has {name} {record.settings.get(name)}; found another one; drop --{name}")
     return Start(folder, source, method, record)
 
 
@@ -120,7 +121,7 @@ def _sharing(config: Mapping[str, Any]) -> dict[str, Any]:
         return {"share_plan": "a plan"}
     groups = config.get("share_groups")
     return {
-        "share": config["share"],
+        "share": config.get("share"),
         "share_modules": config.get("share_modules"),
         "share_across": None if config.get("share_across") == "layers" else config.get("share_across"),
         "share_groups": groups if groups is None or isinstance(groups, str) else str(groups),
@@ -133,8 +134,8 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{folder} is a low-rank adapter; found the method {args.method.name}; drop the flag")
     for flag, name in _FIELDS.items():
-        if flag in args.given and values[flag] != config[name]:
-            raise UserError(f"{folder} has {name} {config[name]}; found --{flag} {values[flag]}; drop the flag")
+        if flag in args.given and values[flag] != config.get(name):
+            raise UserError(f"{folder} has {name} {config.get(name)}; found --{flag} {values[flag]}; drop the flag")
     targets = config.get("target_modules")
     if values["lora_modules"] and isinstance(targets, list):
         asked = args.adapter_settings.modules
