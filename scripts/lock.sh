@@ -28,7 +28,9 @@ lock() {
 for file in requirements requirements-dev; do cp "$file.txt" "$work/$file.txt"; done
 lock "$work/requirements-dev.txt" --extra dev --extra vision "$@"
 grep -oE '^[a-z0-9_.-]+==[^ ;\\]+( ; [^\\]+)?' "$work/requirements-dev.txt" >"$work/versions.txt"
-lock "$work/requirements.txt" --extra quantized --extra plots --extra vision --constraint "$work/versions.txt"
+# Besides what the project imports: LoRA's own library to compare with, metrics of `evaluate`, and the runner of the tests.
+printf '%s\n' evaluate loralib pytest >"$work/beside.in"
+lock "$work/requirements.txt" "$work/beside.in" --extra quantized --extra plots --extra vision --constraint "$work/versions.txt"
 
 # A build of torch for CPUs alone, where this machine's index has one, is another file than the public ones; so are those of other
 # machines, which the list has already.

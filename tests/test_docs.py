@@ -125,6 +125,8 @@ OTHER_TOOLS = {
     *("--main_process_port", "--mixed_precision", "--cpu"),
     *("--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"),  # torchrun
     *("--enable-lora", "--lora-modules", "--max-lora-rank"),  # vllm
+    *("--no-build-isolation", "--no-deps", "--require-hashes", "--upgrade"),  # pip and uv
+    *("--scope", "--user"),  # systemd-run
     "--signal",  # Slurm
     *("--help", "--version"),  # every command; without them in its list of flags
 }

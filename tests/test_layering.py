@@ -27,7 +27,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 }
 # What needs the standard library alone, besides rooms of which the same is true.
 STANDARD_LIBRARY_ONLY = (
-    *("plan", "support/errors.py", "support/secrets.py", "support/files.py", "support/reading.py"),
+    *("plan", "support/errors.py", "support/secrets.py", "support/files.py", "support/lock.py", "support/reading.py"),
     *("support/tensor_header.py", "support/text.py", "support/numbers.py", "reporting/results.py"),
     *("reporting/environment.py", "layer_groups/settings.py", "layer_groups/grouping.py", "layer_groups/similarity.py"),
 )

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -99,3 +100,17 @@ def test_the_pins_are_among_what_pyproject_allows() -> None:
             continue
         version = exact[wanted.name.lower().replace("_", "-")]
         assert version in wanted.specifier, f"{line}, but {version} is pinned"
+
+
+@pytest.mark.parametrize(("build", "cuda"), [("2.13.0+cpu", False), ("2.13.0", True)])
+def test_a_build_of_torch_for_cpus_alone_comes_without_cuda(tmp_path: Path, build: str, cuda: bool) -> None:
+    (tmp_path / "torch.txt").write_text(f"torch=={build}\n")
+    script = f"source {ROOT}/scripts/common/venv.sh; without_cuda {tmp_path}/torch.txt {ROOT}/requirements.txt"
+    kept = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout
+    names = set(re.findall(r"^([a-z0-9.-]+)==", kept, re.MULTILINE))
+    left_out = set(pins("requirements.txt")) - names
+    libraries = {name for name in pins("requirements.txt") if name.startswith(("cuda", "nvidia")) or name == "triton"}
+    assert left_out == (set() if cuda else libraries) and len(libraries) > 15 and "torch" in names
+    # What is kept is kept with its hashes, and no hash of another is.
+    hashes = re.findall(r"--hash=sha256:\w{64}", (ROOT / "requirements.txt").read_text())
+    assert kept.count("--hash=") <= len(hashes) and (kept.count("--hash=") == len(hashes)) == cuda

@@ -112,6 +112,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bases = args.bases or Path(folder)
         rows = [Row.of(cell, peaks, foreseen(cell, args.device).need) for cell, peaks in measured(args, bases)]
+    if not rows:
+        raise UserError(f"found no measured setting in {args.output}; need at least one; give more --seconds")
     text = compose(facts("The estimate of memory against what is measured", {"device": args.device}), rows)
     if args.save is not None:
         document = require_writable(Path(args.save or DOCUMENTS)) / "memory.md"

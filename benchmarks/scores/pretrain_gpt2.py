@@ -26,7 +26,6 @@ if __package__ in (None, ""):
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -34,7 +33,8 @@ from benchmarks.harness.command import new_parser
 from benchmarks.scores.corpus import Tokens, digest, encode, hold_out, make_tokenizer, read_texts, shuffled, windows
 from sharelora.reporting.results import write_result
 from sharelora.support.errors import UserError, run_main
-from sharelora.support.files import atomic_folder, require_writable
+from sharelora.support.files import require_writable
+from sharelora.support.folders import made_once
 from sharelora.support.reading import read_json
 
 RESULT = "result.json"
@@ -264,12 +264,7 @@ def ensure_gpt2(corpus: str | Path, recipe: Recipe | None = None, cache: str | N
     recipe, texts, root = recipe or Recipe(), read_texts(corpus), cache_folder(cache)
     key = hashlib.sha256(json.dumps([asdict(recipe), digest(texts)], sort_keys=True).encode()).hexdigest()[:12]
     folder = root / f"gpt2-{key}"
-    # Another process that wants the same model waits and then finds it.
-    with FileLock(root / f".{folder.name}.lock"):
-        if not (folder / RESULT).is_file():
-            with atomic_folder(folder) as temporary:
-                build(recipe, texts, temporary, str(corpus))
-    return folder
+    return made_once(folder, (folder / RESULT).is_file, lambda hidden: build(recipe, texts, hidden, str(corpus)))
 
 
 def describe(folder: Path) -> str:

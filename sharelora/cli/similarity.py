@@ -21,6 +21,8 @@ from sharelora.layer_groups.similarity import FILE, Similarity, read_similarity
 from sharelora.reporting.pictures import has_matplotlib
 from sharelora.support.errors import UserError
 from sharelora.support.files import require_writable, vanishing
+from sharelora.support.folders import recover
+from sharelora.support.lock import Lock
 
 if TYPE_CHECKING:
     from sharelora.evaluation.subject import Subject
@@ -76,8 +78,10 @@ def _run(args: argparse.Namespace) -> None:
     if args.dry_run:
         logger.info("dry run: %s, %d texts of %s; nothing was loaded or written", subject, len(sample), args.sample)
         return
-    with vanishing(args.output):
+    with vanishing(args.output), Lock() as lock:
         file = require_writable(args.output) / FILE
+        lock.take(file.parent)
+        recover(file.parent, [f"{file.stem}*"])
         similarity = compare()
         similarity.write(file)
     logger.info("%s", by_every_method(similarity, choice))

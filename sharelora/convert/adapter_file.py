@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from sharelora.models.tensors import load_tensors
 from sharelora.plan.plan import SharingPlan
 from sharelora.plan.site import Site
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder
-from sharelora.support.finite import require_finite
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE, check_weights, read_config, verify_weights
+from sharelora.tuner.finite import require_finite
 from sharelora.tuner.model import BANK
 from sharelora.tuner.patterns import patterns_of, require_quick
 from sharelora.tuner.register import NAME
@@ -41,9 +39,10 @@ def pattern_value(config: Mapping[str, Any], name: str, pattern: str, path: str)
     """
     values = config.get(pattern) or {}
     value: Any = values.get(get_pattern_key(list(values), path), config.get(name))
-    if type(value) not in (int, float) or not math.isfinite(value) or value < _LEAST.get(name, -math.inf):
+    number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else value
+    if not math.isfinite(number) or number < _LEAST.get(name, -math.inf):
         raise UserError(f"found {name} {value} for {path} in {CONFIG_FILE}; need a number; copy the adapter again")
-    return value
+    return number
 
 
 @dataclass(frozen=True)
@@ -203,17 +202,3 @@ def require_rank(folder: Path, config: Mapping[str, Any], path: str, rank: int) 
             f"{folder / CONFIG_FILE} says rank {said} for {path}, whose matrices have rank {rank}; need both from one "
             "adapter; copy the folder again"
         )
-
-
-@contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the block succeeds; nothing that exists is replaced.
-
-    Raises:
-        UserError: there is something at `path` already, or it cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists already and is not an empty folder; need a new one; choose another name")
-    with atomic_folder(path) as temporary:
-        yield temporary

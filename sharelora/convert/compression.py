@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharelora.convert.adapter_file import new_folder
 from sharelora.convert.compress_result import RESULT_FILE, Compression, SiteError
 from sharelora.convert.fit import Product, RankSelection, distance, fit, make_targets, spaces_of
 from sharelora.convert.importing import pairs_by_site, planned, rank_settings, ranks_of, write_adapter
@@ -22,7 +21,9 @@ from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import Site, owner
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
+from sharelora.support.folders import new_folder
 from sharelora.tuner.config import ShareLoraConfig
+from sharelora.tuner.files import CONFIG_FILE
 from sharelora.tuner.sites import sites_of
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def compress(
     Args:
         source: a PEFT LoRA folder, an adapter of this project, which may share already, or a flat loralib file
             (safetensors, or pickled tensors).
-        out_folder: a folder that does not exist yet; it also gets `compression.json`, with the error of every site.
+        out_folder: a folder that does not exist yet, or is empty; it also gets `compression.json`, with the error of
+            every site.
         sharing: a rule, or a hand-written plan, whose ranks are ignored.
         ranks: how they are chosen; None means the least that keep 99 % of what sharing can express.
         base: folder, hub id or known name of the base model; None takes the one that the source names. Only its
@@ -62,11 +64,11 @@ def compress(
         UserError: a source that cannot be read, is of another model or untrained; a plan that shares nothing; a rank
             above that of the data.
     """
-    opened = open_lora(source, base, alpha, accept_shared=True)
-    enable_lora = enable_lora or opened.lora.enable_lora
-    lora = split_into_sites(opened, enable_lora)
-    pattern = _sharing_pattern(lora, sharing)
-    with new_folder(out_folder) as folder:
+    with new_folder(out_folder, CONFIG_FILE) as folder:
+        opened = open_lora(source, base, alpha, accept_shared=True)
+        enable_lora = enable_lora or opened.lora.enable_lora
+        lora = split_into_sites(opened, enable_lora)
+        pattern = _sharing_pattern(lora, sharing)
         shared = share(lora, pattern, ranks or RankSelection())
         plan = SharingPlan(shared.entries)
         compression = Compression(

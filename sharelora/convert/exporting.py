@@ -15,15 +15,16 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, new_folder, read_adapter, with_kernel
+from sharelora.convert.adapter_file import BASE_LAYER, MODEL_PREFIX, Adapter, read_adapter, with_kernel
 from sharelora.convert.on_base import on_own_base
 from sharelora.convert.read_back import base_without_weights, misread
 from sharelora.plan.plan import SharingPlan
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes, write_json
-from sharelora.support.finite import require_finite
+from sharelora.support.folders import new_folder, writing
 from sharelora.tuner.config import BEYOND_EXPORT, SHAREABLE_INIT
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 # GPT-2 keeps transposed weights under these names; PEFT does not detect it.
 OVERFLOW = "the scaling is beyond what the matrices can hold; train the adapter again"
@@ -78,7 +79,7 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
 
     Args:
         adapter_folder: as `save_pretrained` writes it.
-        out_folder: a folder that does not exist yet.
+        out_folder: a folder that does not exist yet, or is empty.
         base: folder, hub id or known name of the base model; None takes the one that the adapter names.
 
     Returns:
@@ -88,9 +89,25 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
         UserError: no complete ShareLoRA adapter there, an initialisation that rewrote the base, one that PEFT would
             read as something else, or a folder in the way.
     """
-    adapter = on_own_base(read_adapter(adapter_folder), base)
-    refuse_more_than_matrices(adapter)
-    build_base = base_without_weights(adapter, base)
+    with new_folder(out_folder, CONFIG_FILE) as folder:
+        adapter = on_own_base(read_adapter(adapter_folder), base)
+        refuse_more_than_matrices(adapter)
+        build_base = base_without_weights(adapter, base)
+        tensors, rank = _plain_tensors(adapter)
+        weights = {**tensors, **adapter.others}
+        require_finite(weights, f"the export of {adapter.folder}", OVERFLOW)
+        with writing(out_folder):
+            save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        config = _plain_config(adapter, rank)
+        write_json(folder / CONFIG_FILE, config)
+        if build_base is not None:
+            _require_readable(folder, adapter, config, build_base)
+    elements = sum(tensor.numel() for tensor in tensors.values())
+    return Exported(Path(out_folder), len(adapter.plan.by_path), rank, elements)
+
+
+def _plain_tensors(adapter: Adapter) -> tuple[dict[str, Tensor], int]:
+    """Return A and B of every module under PEFT's names, and their one rank."""
     paths = adapter.plan.by_path
     groups = math.lcm(*(entry.site.groups for entry in adapter.plan.entries))
     rank = max(sum(entry.r for entry in entries) for entries in paths.values())
@@ -107,16 +124,7 @@ def export_lora(adapter_folder: str | Path, out_folder: str | Path, base: str | 
         columns = F.pad(b * adapter.scaling(path), (0, padding))
         names = plain_names(adapter.plan, path)
         tensors |= {name: t.contiguous() for name, t in zip(names, with_kernel(site, rows, columns), strict=True)}
-    tensors |= adapter.others
-    require_finite(tensors, f"the export of {adapter.folder}", OVERFLOW)
-    with new_folder(out_folder) as folder:
-        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        config = _plain_config(adapter, rank)
-        write_json(folder / CONFIG_FILE, config)
-        if build_base is not None:
-            _require_readable(folder, adapter, config, build_base)
-    elements = sum(tensor.numel() for name, tensor in tensors.items() if name not in adapter.others)
-    return Exported(Path(out_folder), len(paths), rank, elements)
+    return tensors, rank
 
 
 def plain_names(plan: SharingPlan, path: str) -> tuple[str, str]:
@@ -201,5 +209,5 @@ def export_loralib(adapter_folder: str | Path, out_file: str | Path, base: str |
         tensors[f"{path}.lora_B"] = (b if factor == 1 else b * factor).contiguous()
     heads = {name: tensor.contiguous() for name, tensor in adapter.heads().items()}
     require_finite({**tensors, **heads}, f"the export of {adapter.folder}", OVERFLOW)
-    write_bytes(file, save({**tensors, **heads}, metadata={"format": "pt", "lora_alpha": str(alpha)}))
+    write_bytes(file, save({**tensors, **heads}, metadata={"format": "pt", "lora_alpha": str(alpha)}), replace=False)
     return ExportedLoralib(file, len(adapter.plan.by_path), len(heads), alpha)

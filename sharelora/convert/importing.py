@@ -14,15 +14,16 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sharelora.convert.adapter_file import BANK_PREFIX, new_folder
+from sharelora.convert.adapter_file import BANK_PREFIX
 from sharelora.convert.sources import EnableLora, PlainLora, open_lora
 from sharelora.plan.plan import Entry, SharingPlan
 from sharelora.plan.rule import SharingRule, rule_fields
 from sharelora.plan.site import ends_with
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
+from sharelora.support.folders import new_folder, writing
 from sharelora.tuner.config import ShareLoraConfig
-from sharelora.tuner.files import WEIGHTS_FILE
+from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.finite import require_finite
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def import_lora(
 
     Args:
         source: a PEFT LoRA folder, or a flat loralib file (safetensors, or pickled tensors).
-        out_folder: a folder that does not exist yet.
+        out_folder: a folder that does not exist yet, or is empty.
         sharing: a rule, or a hand-written plan.
         base: folder, hub id or known name of the base model; None takes the one that the source names. Only its
             configuration is read.
@@ -57,18 +58,18 @@ def import_lora(
     Raises:
         UserError: a source that cannot be read, is of another model, or whose matrices disagree with the plan.
     """
-    opened = open_lora(source, base, alpha)
-    lora, enable_lora = opened.lora, enable_lora or {}
-    config = ShareLoraConfig(
-        **opened.settings,
-        **rank_settings(ranks_of(lora, enable_lora), lora.scalings),
-        **(rule_fields(sharing) if isinstance(sharing, SharingRule) else {"share_plan": dict(sharing)}),
-        enable_lora={name: list(flags) for name, flags in enable_lora.items()} or None,
-    )
-    config = planned(opened.base, config)
-    plan = SharingPlan.from_json(config.plan or {})
-    bank = collect(plan, pairs_by_site(lora, plan))
-    with new_folder(out_folder) as folder:
+    with new_folder(out_folder, CONFIG_FILE) as folder:
+        opened = open_lora(source, base, alpha)
+        lora, enable_lora = opened.lora, enable_lora or {}
+        config = ShareLoraConfig(
+            **opened.settings,
+            **rank_settings(ranks_of(lora, enable_lora), lora.scalings),
+            **(rule_fields(sharing) if isinstance(sharing, SharingRule) else {"share_plan": dict(sharing)}),
+            enable_lora={name: list(flags) for name, flags in enable_lora.items()} or None,
+        )
+        config = planned(opened.base, config)
+        plan = SharingPlan.from_json(config.plan or {})
+        bank = collect(plan, pairs_by_site(lora, plan))
         write_adapter(folder, bank, opened.heads, config)
     return Imported(Path(out_folder), len(plan.entries), plan.num_parameters, opened.left_out)
 
@@ -218,7 +219,7 @@ def write_adapter(
     """Write a compact adapter into a folder.
 
     Args:
-        folder: exists.
+        folder: the hidden one of a new folder.
         bank: matrix name -> tensor.
         heads: other trained weights, under their names in the file.
         config: with its plan.
@@ -228,5 +229,6 @@ def write_adapter(
     """
     tensors = {**{BANK_PREFIX + name: matrix for name, matrix in bank.items()}, **heads}
     require_finite(tensors, "what was made of it", "nothing is written; train or convert the source again")
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    with writing(folder.parent):
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(folder))

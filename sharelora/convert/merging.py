@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from sharelora.convert.adapter_file import Adapter, new_folder, read_adapter
+from sharelora.convert.adapter_file import Adapter, read_adapter
 from sharelora.convert.base_folder import BaseFolder, read_base
 from sharelora.convert.changes import Changes, find_changes
 from sharelora.convert.exporting import refuse_more_than_matrices
@@ -24,15 +24,17 @@ from sharelora.convert.on_base import on_base
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_json
-from sharelora.support.finite import require_finite
+from sharelora.support.folders import new_folder, writing
 from sharelora.support.hub import INDEX
 from sharelora.support.reading import read_json
 from sharelora.support.text import size
+from sharelora.tuner.finite import require_finite
 from sharelora.tuner.quantization import has_bitsandbytes
 from sharelora.tuner.tied import FLAG, tying_configs
 
 logger = logging.getLogger(__name__)
 
+CONFIG = "config.json"  # of a model
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,7 +56,7 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
     Args:
         base: folder or hub id of a base in 16 or 32 bits.
         adapter_folder: a compact adapter for it.
-        out_folder: a folder that does not exist yet.
+        out_folder: a folder that does not exist yet, or is empty.
         dtype: `fp32`, `bf16` or `fp16` of all weights; None keeps each weight's own.
 
     Returns:
@@ -65,16 +67,17 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"found dtype {dtype!r}; need one of {', '.join(DTYPES)}; change --dtype")
-    adapter, base_folder = read_adapter(adapter_folder), read_base(base)
-    refuse_more_than_matrices(adapter)
-    adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
-    adapter = on_base(adapter, base_folder.model, base_folder.spelled_modules)
-    base_folder.check(adapter.plan)
-    torch_dtype = None if dtype is None else DTYPES[dtype]
-    changes = find_changes(base_folder, adapter)
-    _require_disk(base_folder, Path(out_folder), torch_dtype, changes.copies)
-    with new_folder(out_folder) as folder:
-        base_folder.copy_rest(folder)
+    with new_folder(out_folder, CONFIG) as folder:
+        adapter, base_folder = read_adapter(adapter_folder), read_base(base)
+        refuse_more_than_matrices(adapter)
+        adapter.refuse_groups("merged: what it learned reads inputs that the base's weights of a group do not")
+        adapter = on_base(adapter, base_folder.model, base_folder.spelled_modules)
+        base_folder.check(adapter.plan)
+        torch_dtype = None if dtype is None else DTYPES[dtype]
+        changes = find_changes(base_folder, adapter)
+        _require_disk(base_folder, folder, torch_dtype, changes.copies)
+        with writing(out_folder):
+            base_folder.copy_rest(folder)
         tensors = _write_weights(base_folder, adapter, changes, folder, torch_dtype)
         _write_config(base_folder, adapter, folder, torch_dtype, changes.unties)
     note = _quantisation_note(base_folder, adapter)
@@ -84,14 +87,15 @@ def merge(base: str | Path, adapter_folder: str | Path, out_folder: str | Path, 
 
 
 def _require_disk(base: BaseFolder, out: Path, dtype: torch.dtype | None, copies: Mapping[str, Sequence[str]]) -> None:
-    parent = next(folder for folder in out.resolve().parents if folder.exists())
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(out).free
     sizes = {name: math.prod(shape) for name, shape in base.shapes.items()}
     elements = sum(sizes.values())
     copied = sum(sizes[name] * len(names) for name, names in copies.items())
     need = (elements + copied) * (base.bytes / max(elements, 1) if dtype is None else dtype.itemsize)
     if free < need:
-        raise UserError(f"found {size(free)} free for {out}; need {size(need)}; free space or choose another disk")
+        raise UserError(
+            f"found {size(free)} free for {out.parent}; need {size(need)}; free space or choose another disk"
+        )
 
 
 def merged_weight(weight: Tensor, delta: Tensor, magnitude: Tensor | None, transposed: bool) -> Tensor:
@@ -126,7 +130,8 @@ def _write_weights(
             f"the merged weights of {base.folder / file}",
             "look for them in the base, or give --dtype fp32 if its numbers are beyond what another holds",
         )
-        save_file(weights, target / file, metadata={"format": "pt"})
+        with writing(target.parent / file):
+            save_file(weights, target / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(weights, file)
         total += sum(weight.nbytes for weight in weights.values())
     if (base.folder / INDEX).is_file():
@@ -173,7 +178,7 @@ def _with_rows(weight: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
 
 def _write_config(base: BaseFolder, adapter: Adapter, target: Path, dtype: torch.dtype | None, untied: bool) -> None:
     """Adapt the copied configuration: its dtype, what is tied, and the class and labels of a trained classifier."""
-    config = read_json(target / "config.json")
+    config = read_json(target / CONFIG)
     base_config: Any = base.model.config
     if dtype is not None:
         config.pop("torch_dtype", None)
@@ -192,7 +197,7 @@ def _write_config(base: BaseFolder, adapter: Adapter, target: Path, dtype: torch
             labels = [f"LABEL_{index}" for index in range(matrices[-1].shape[0])]
             config["id2label"] = dict(enumerate(labels))
             config["label2id"] = {label: index for index, label in enumerate(labels)}
-    write_json(target / "config.json", config)
+    write_json(target / CONFIG, config)
 
 
 def _quantisation_note(base: BaseFolder, adapter: Adapter) -> str | None:

@@ -18,7 +18,7 @@ from sharelora.models.known import is_encoder, model_config
 from sharelora.models.load import load_base
 from sharelora.reporting.progress import Progress
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
+from sharelora.tuner.finite import require_finite
 
 # Digits of the results: beyond them the order of summation decides, and a saved file must give the groups that a new
 # measurement gives.

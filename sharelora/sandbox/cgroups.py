@@ -84,7 +84,12 @@ def find_parent() -> Path | None:
     except (OSError, StopIteration):
         return None
     place = ROOT / own.removeprefix("0::").strip("/")
-    return next((folder for folder in (place, *place.parents) if folder.is_relative_to(ROOT) and _works(folder)), None)
+    found = next((folder for folder in (place, *place.parents) if folder.is_relative_to(ROOT) and _works(folder)), None)
+    # What killed scorers have left; a group with processes in it cannot be removed.
+    for left in () if found is None else found.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            left.rmdir()
+    return found
 
 
 def _works(parent: Path) -> bool:

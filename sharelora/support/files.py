@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,17 +18,46 @@ from sharelora.support.reading import open_file
 from sharelora.support.secrets import hidden, hide
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename is durable only once the folder that holds the name is on disk too.
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring a file to the disk, or the names in a folder: a rename lasts only once the folder itself is there too."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless they exist, and bring their names to the disk."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in absent:
+        sync(path.parent)
+
+
+def name_file(file: Path, path: Path) -> None:
+    """Give a file a name in the same file system that nothing has yet, whoever else is writing there.
+
+    Raises:
+        FileExistsError: something has it.
+    """
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # there are no hard links, of folders nowhere
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        file.rename(path)
+
+
+def write_bytes(path: str | Path, data: bytes, replace: bool = True) -> None:
     """Write a file atomically: temporary name in the same folder, fsync, rename.
+
+    Args:
+        path: the file.
+        data: all that it will hold.
+        replace: False refuses to replace a file.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing is left behind.
@@ -36,7 +66,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     temporary = None
     try:
         with vanishing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             try:
                 with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
                     temporary = Path(handle.name)
@@ -44,12 +74,14 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                     handle.flush()
                     os.fsync(handle.fileno())
                 temporary.chmod(0o644)
-                temporary.replace(path)
-            except OSError:
+                if replace:
+                    temporary.replace(path)
+                else:
+                    name_file(temporary, path)
+            finally:
                 if temporary is not None:
                     temporary.unlink(missing_ok=True)
-                raise
-            _sync_folder(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
 
@@ -88,7 +120,7 @@ def require_writable(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -129,41 +161,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` if the block succeeds and vanishes if it does not.
-
-    An existing folder at `path` is replaced only after the new one is complete.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    path = Path(path)
-    with vanishing(path.parent):
-        require_writable(path.parent)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            yield temporary
-            temporary.chmod(0o755)
-            _replace_folder(temporary, path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_folder(new: Path, path: Path) -> None:
-    for file in new.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-    for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
-        _sync_folder(folder)
-    old = path.with_name(f".{path.name}.old")
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    _sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)

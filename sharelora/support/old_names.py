@@ -98,6 +98,7 @@ OLD_NAMES: Mapping[str, str] = {
     "tiny.looking": "tiny.vision",
     "tiny.recipe": "tiny.objectives",
     "tiny.vision_tasks": "tiny.vision",
+    "trainer.lock": "support.lock",
     "units": "support.text",
     "vision": "models.vision",
 }

@@ -24,7 +24,7 @@ _FIELD = r"[\w.-]*(?:token|key|secret|password|passwd|credential|signature|auth)
 # Names of data sets and folders begin in the same way (`hf_codealpaca`), but none has so long a word without a break.
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(hf_|api_org_)[A-Za-z0-9]{34,}|(?<![A-Za-z0-9])(hf_oauth_)[\w.-]{34,}")
 _USER = re.compile(r"(?<=://)([^\s/?#'\"<>]*)@")
-_QUERY = re.compile(rf"(?<=[?&])({_FIELD}=)[^\s&#'\"]+", re.IGNORECASE)
+_QUERY = re.compile(rf"(?<=[?&])({_FIELD}=)[^\s&#'\";,)>]+", re.IGNORECASE)
 _LEAST_LENGTH = 8  # of a secret; a shorter value would be found in ordinary words
 # Values of such flags that are not secrets: they say where the secret is, if anywhere.
 _NO_SECRET = ("true", "false", "none", "")
@@ -47,7 +47,7 @@ def keep_words(words: Iterable[str]) -> None:
         if secret:
             keep(value)
         elif "://" in value:
-            keep_url(value)
+            keep_url(value.partition("=")[2] if value.startswith("--") else value)
 
 
 def keep_url(url: str) -> None:

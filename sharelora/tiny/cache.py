@@ -9,17 +9,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock
 
 from sharelora.data import chat, commonsense, formats, questions
 from sharelora.data.glue import tasks as glue_tasks
 from sharelora.data.nlg import linearise
 from sharelora.data.vision import conversations, tokens
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, require_writable
+from sharelora.support.files import require_writable
+from sharelora.support.folders import made_once
 from sharelora.tiny.architectures import Architecture, architecture
 from sharelora.tiny.build import Progress, build
 from sharelora.tiny.objectives import Recipe
@@ -66,17 +64,6 @@ def _key(*parts: object) -> str:
     return digest.hexdigest()[:12]
 
 
-def _made_once(folder: Path, complete: Callable[[], bool], make: Callable[[Path], None]) -> Path:
-    """Return a folder, making it first if it is not complete; other processes wait and then find it."""
-    if complete():
-        return folder
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not complete():
-            with atomic_folder(folder) as temporary:
-                make(temporary)
-    return folder
-
-
 def ensure_tiny(
     kind: str = "llama",
     cache: str | Path | None = None,
@@ -108,7 +95,7 @@ def ensure_tiny(
         build(chosen, recipe, temporary, seed, progress or ProgressLine(f"making the tiny {kind} (once)"))
         logger.info("made %s", folder)
 
-    return _made_once(folder, lambda: all((folder / name).is_file() for name in MODEL_FILES), make)
+    return made_once(folder, lambda: all((folder / name).is_file() for name in MODEL_FILES), make)
 
 
 def tiny_data(cache: str | Path | None = None) -> Path:
@@ -121,7 +108,7 @@ def tiny_data(cache: str | Path | None = None) -> Path:
         UserError: the folder cannot be written.
     """
     folder = cache_folder(cache) / f"data-{_key('data')}"
-    return _made_once(folder, folder.is_dir, write_tasks)
+    return made_once(folder, folder.is_dir, write_tasks)
 
 
 def tiny_vision_data(cache: str | Path | None = None) -> Path:
@@ -134,7 +121,7 @@ def tiny_vision_data(cache: str | Path | None = None) -> Path:
         UserError: the folder cannot be written, or pillow is not installed.
     """
     folder = cache_folder(cache) / f"vision-data-{_key('vision data')}"
-    return _made_once(folder, folder.is_dir, write_vision_tasks)
+    return made_once(folder, folder.is_dir, write_vision_tasks)
 
 
 class ProgressLine:

@@ -2,6 +2,5 @@
 
 May import: reporting, data, tuner, support. Begin with `trainer`: it is transformers' Trainer, names its parts, and
 `overrides` lists the methods that it changes and why. Before a run come `devices` (device, precision, optimizer),
-`launch` (the engine that a launcher chose) and `unsupported` (what that engine cannot do); `lock` keeps other runs out
-of the folder.
+`launch` (the engine that a launcher chose) and `unsupported` (what that engine cannot do).
 """

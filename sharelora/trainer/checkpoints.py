@@ -6,22 +6,17 @@ import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors import SafetensorError
-
 from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, remove, sha256, write_json
+from sharelora.support.files import sha256, write_json
+from sharelora.support.folders import atomic_folder, discard
 from sharelora.support.reading import read_json
 
 FILE, SCHEMA = "manifest.json", 1
 INPUTS = "inputs.json"  # fingerprints of what the run reads
 _NAME = re.compile(r"checkpoint-(\d+)")
-# Hidden names: of `support.files` for what is being written or replaced, and of what is about to be deleted here.
-_REPLACED, _GOING = "old", "gone"
-_UNFINISHED = re.compile(rf"\.(?P<name>.+)\.(?P<kind>[a-z0-9_]{{8}}|{_REPLACED}|{_GOING})")
 
 
 def step_of(path: Path) -> int:
@@ -72,15 +67,9 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
         UserError: it cannot be written, or does not read as it was written; earlier checkpoints stay.
     """
     path = folder / f"checkpoint-{step}"
-    try:
-        with atomic_folder(path) as unfinished:
-            yield unfinished
-            write_manifest(unfinished, step)
-    except SafetensorError as error:
-        raise UserError(
-            f"cannot write {path}: {' '.join(str(error).split())}; free space, then start again: the run resumes from "
-            "its last checkpoint"
-        ) from error
+    with atomic_folder(path) as unfinished:
+        yield unfinished
+        write_manifest(unfinished, step)
     problem = damage(path)
     if problem is not None:
         raise UserError(f"{path} does not read as it was written: {problem}; check the disk; earlier checkpoints stay")
@@ -128,30 +117,7 @@ def rotate(folder: Path, newest: Path, limit: int | None, keep: Collection[Path]
     paths = [path for path in checkpoints(folder) if step_of(path) <= step_of(newest)]
     spare = [path for path in paths if path != newest and path not in keep]
     for path in spare[: max(0, len(paths) - limit)]:
-        # Under another name first: half of a checkpoint must not look like one.
-        going = path.with_name(f".{path.name}.{_GOING}")
-        remove(going)
-        path.rename(going)
-        with contextlib.suppress(OSError):  # what cannot be deleted now is tidied by the next run
-            remove(going)
-
-
-def recover(folder: Path, written: Collection[str]) -> None:
-    """Tidy what a killed run left half done: put back what it was replacing, remove what it was writing.
-
-    Args:
-        folder: the run's folder, which no other run is using.
-        written: names, or patterns of names, of all that a run writes; other files are left alone.
-    """
-    for path in sorted(folder.glob(".*")):
-        match = _UNFINISHED.fullmatch(path.name)
-        if match is None or not any(fnmatchcase(match["name"], pattern) for pattern in written):
-            continue
-        target = folder / match["name"]
-        if match["kind"] == _REPLACED and not target.exists():
-            path.rename(target)
-        else:
-            remove(path)
+        discard(path)
 
 
 def write_manifest(folder: Path, step: int) -> None:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
-from sharelora.support.finite import require_finite
 from sharelora.support.reading import parse_json
+from sharelora.tuner.finite import require_finite
 
 _HEADER = "state"
 NOT_SAVED = (
-    "nothing of them is saved, and earlier checkpoints stay; lower --learning_rate, or raise --adam_epsilon, and start "
-    "again with --resume_anyway to go on from the last checkpoint"
+    "nothing of them is saved, and earlier checkpoints stay; lower --learning_rate or raise --adam_epsilon, and start "
+    "again in another --output_dir, with the folder of the last checkpoint as an adapter to start from its weights"
 )
 _PLAIN = (bool, int, float, str, type(None))
 

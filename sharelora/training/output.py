@@ -14,12 +14,13 @@ from transformers import TrainerState
 from sharelora.flags.parser import FALSE, TRUE
 from sharelora.support.errors import UserError
 from sharelora.support.files import remove, require_writable, write_json
+from sharelora.support.folders import recover
+from sharelora.support.lock import Lock
 from sharelora.support.reading import read_json
 from sharelora.support.secrets import hidden
-from sharelora.trainer.checkpoints import damage, find, recover
+from sharelora.trainer.checkpoints import damage, find
 from sharelora.trainer.devices import is_first
 from sharelora.trainer.exact_state import STATE, TRAINER_STATE
-from sharelora.trainer.lock import Lock
 from sharelora.training.arguments import ADAPTER, MODEL
 from sharelora.tuner.files import CONFIG_FILE, SETTINGS
 

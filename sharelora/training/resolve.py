@@ -10,8 +10,8 @@ from typing import Any
 from sharelora.evaluation.subject import data_root
 from sharelora.flags.parser import NO_ADAPTER
 from sharelora.support.errors import UserError
+from sharelora.support.lock import Lock
 from sharelora.trainer.devices import choose_precision, on_gpu
-from sharelora.trainer.lock import Lock
 from sharelora.trainer.unsupported import refuse_engine
 from sharelora.training.arguments import Arguments
 from sharelora.training.capacity import require_capacity

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors import SafetensorError
 
-from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, write_json
+from sharelora.support.files import write_json
+from sharelora.support.folders import atomic_folder
 from sharelora.support.reading import read_json
 from sharelora.trainer.serialization import save_weights
 from sharelora.training.arguments import ADAPTER, MODEL
@@ -41,10 +40,7 @@ def save_trained(model: Any, tokenizer: Any, folder: Path, weights: dict[str, An
     adapted = isinstance(model, PeftModel)
     path = folder / (ADAPTER if adapted else MODEL)
     with atomic_folder(path) as temporary:
-        try:
-            save_weights(model, temporary, weights)
-        except SafetensorError as error:
-            raise UserError(f"cannot write {path}: {error}; free space and start again") from error
+        save_weights(model, temporary, weights)
         if not adapted:
             tokenizer.save_pretrained(str(temporary))
     return path

@@ -61,7 +61,8 @@ class Data:
 
     Attributes:
         tokenizer: the base's.
-        train: rows to learn, which may know their `lengths` in tokens; None if nothing is trained.
+        train: rows to learn, which may know their `lengths` in tokens, and the `arrays` that decide what is learned, by
+            which a resumed run knows them again; None if nothing is trained.
         eval: rows to evaluate on, by name if there are several sets; None if nothing is evaluated.
         collator: makes batches of both.
         origin: where they were found.

@@ -17,9 +17,9 @@ from sharelora.reporting.environment import peak_memory
 from sharelora.reporting.history import write_history
 from sharelora.reporting.results import plan_facts, write_result
 from sharelora.support.files import vanishing
+from sharelora.support.lock import Lock
 from sharelora.trainer.callbacks import FirstBackward, Progress, Speed
 from sharelora.trainer.guards import require_batch, require_same_start, require_update
-from sharelora.trainer.lock import Lock
 from sharelora.trainer.signals import listening
 from sharelora.trainer.trainer import AdapterTrainer
 from sharelora.training.arguments import Arguments

@@ -17,9 +17,9 @@ from toy_models import adapted, llama, shake
 from sharelora import ShareLoraConfig, SharingRule, UserError
 from sharelora.convert import compress, export_lora, export_loralib, import_lora, inspect, merge
 from sharelora.layer_groups.measure import layer_states
-from sharelora.support.finite import is_finite, require_finite
 from sharelora.trainer.serialization import save_weights
 from sharelora.tuner.files import CONFIG_FILE, WEIGHTS_FILE
+from sharelora.tuner.finite import is_finite, require_finite
 
 NAN, INF = math.nan, math.inf
 

@@ -325,6 +325,14 @@ FORGERIES = (
     Hostile("fake replies", "failed cheated error", EVERY_LINE + "send(*[b'{\"value\": 4}'] * 9)\n" + calling("pass")),
     Hostile("fake names for the test", "failed cheated error", EVERY_LINE + NAMES + calling("pass")),
     Hostile("fake reply that makes an object", "cheated", EVERY_LINE + 'send(b\'{"value": {"os.system": "true"}}\')'),
+    Hostile(
+        "fake exception that ends the test",
+        "error cheated",
+        EVERY_LINE
+        + """send(b'{"value": null}', b'{"raised": [["sharelora.sandbox.inside.program.Lost"], "", null, []]}')""",
+    ),
+    Hostile("fake exception of no class", "cheated", EVERY_LINE + """send(b'{"raised": [7, "", null, {"os": []}]}')"""),
+    Hostile("fake result that cannot be judged", "unjudged", EVERY_LINE + """send(b'{"unsent": "passed"}')"""),
     Hostile("fake reply of endless length", "cheated", EVERY_LINE + "write(b'\\xff' * 8)"),
     Hostile("fake reply too deep to read", "cheated", EVERY_LINE + "send(b'[' * 40_000)"),
     Hostile("cut lines", "cheated", "import os, time\nos.closerange(3, 64)\ntime.sleep(9)", slow=True),

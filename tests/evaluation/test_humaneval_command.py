@@ -322,7 +322,7 @@ def test_samples_that_are_not_judged_are_counted_as_such() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--samples", "0"), "found --samples 0"),
+        (("--samples", "0"), "--samples: found .0.; need a whole number of at least 1"),
         (("--samples", "3"), "found --samples 3 with --temperature 0"),
         (
             ("--samples", "3", "--temperature", "1", "--k", "1", "5"),
@@ -331,7 +331,7 @@ def test_samples_that_are_not_judged_are_counted_as_such() -> None:
         (("--k", "0"), "--k"),
         (("--k",), "--k"),
         (("--seconds", "0"), "found --seconds 0.0; need a number above 0"),
-        (("--seconds", "inf"), "found --seconds inf"),
+        (("--seconds", "inf"), "--seconds: found .inf.; need a finite number"),
         (("--workers", "0"), "--workers"),
         (("--temperature", "-1"), "found --temperature -1.0"),
         (("--top_p", "1.5"), "found --top_p 1.5"),

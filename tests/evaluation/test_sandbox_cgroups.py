@@ -43,7 +43,8 @@ def test_a_group_that_cannot_be_joined_is_none(tree: Path, monkeypatch: pytest.M
 def test_the_nearest_group_with_both_controllers_is_taken(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "JOIN", ("/bin/sh", "-c", "true"))
     (tree / "cgroup.subtree_control").write_text("cpu memory pids\n")
-    assert cgroups.find_parent() == tree
+    (tree / f"{cgroups.PREFIX}left").mkdir()
+    assert cgroups.find_parent() == tree and list(tree.glob(f"{cgroups.PREFIX}*")) == []
 
 
 def test_the_end_by_the_kernel_is_told(tmp_path: Path) -> None:

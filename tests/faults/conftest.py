@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "core"))
 from faulty import Worker
 from small_llama import write_data, write_model
 

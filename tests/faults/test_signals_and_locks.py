@@ -83,7 +83,7 @@ def test_two_runs_do_not_share_a_folder(worker: Worker, words: list[str], whole:
         time.sleep(0.1)
     assert json.loads((out / ".lock").read_text())["pid"] == first
     second = worker.run(command)
-    assert second.code == 2 and f"is in use by process {first} on" in second.log and "--output_dir" in second.log
+    assert second.code == 2 and f"is in use by process {first} on" in second.log and "another folder" in second.log
     os.kill(first, signal.SIGKILL)
     assert worker.wait(first).code == KILLED
     third = worker.run(command)

@@ -3,7 +3,8 @@
 Reads one request a line from stdin, as JSON, and answers each with one line:
     {"words": [...], "log": FILE, "faults": {...}}   starts a run; the answer is its process id
     {"wait": PID}                                    waits for it; the answer is its exit code
-A request to start may also have a "job" (the main one by default) and an "environment" to add.
+A request to start may also have a "job" (the main one by default; `sharelora.cli` is the command `sharelora`) and an
+"environment" to add.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from typing import Any
 
+CLI = "sharelora.cli"
 # What Python says when it opens, renames or removes something.
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod")
 
@@ -129,6 +131,10 @@ def apply(faults: dict[str, Any]) -> None:
         drop_capabilities()
     if faults.get("clock"):
         jumping_clock()
+    if faults.get("kill_point"):
+        from ckpt_chaos.targets.common import arm_from_env  # says by its variables where
+
+        arm_from_env(0, lazy=True)
 
 
 def shard_on_cpus() -> None:
@@ -169,11 +175,13 @@ def work(request: dict[str, Any]) -> int:
         shard_on_cpus()
     if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
         cut_small_matrices()
+    from sharelora.cli import commands
     from sharelora.flags import program
     from sharelora.reporting import history
     from sharelora.support.errors import run_main
 
-    job = importlib.import_module(f"{request.get('job', 'sharelora.training.instructions')}.job")
+    name, words = request.get("job", "sharelora.training.instructions"), request["words"]
+    job = None if name == CLI else importlib.import_module(f"{name}.job")
     log = open(request["log"], "w", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 2)
     os.dup2(log.fileno(), 1)
@@ -181,7 +189,7 @@ def work(request: dict[str, Any]) -> int:
     history._plot = lambda rows: b"no plot in this test"
     apply(request["faults"])
     try:
-        run_main(lambda: program.start(lambda: job.parse(request["words"]), job.run))
+        run_main(lambda: program.start(lambda: job.parse(words), job.run) if job else commands.main(words))
     except SystemExit as end:
         return int(end.code or 0)
 

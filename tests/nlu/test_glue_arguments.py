@@ -158,7 +158,7 @@ def test_a_method_sets_its_sharing_flags(name: str) -> None:
         ("--method houlsbi", "did you mean houlsby"),
         ("--masking_prob 0.1", "without --reg_loss_wgt"),
         ("--reg_loss_wgt -1", "at least 0"),
-        ("--adapter_size 0", "adapter_size 0"),
+        ("--adapter_size 0", "--adapter_size: found '0'; need a whole number of at least 1"),
         ("--eval_strategy no --selection_metric loss", "--eval_strategy"),
     ],
 )

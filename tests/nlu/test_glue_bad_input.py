@@ -120,7 +120,7 @@ def test_too_long_a_sequence_and_too_short_a_one(refused: Refused) -> None:
 def test_amounts_out_of_range(refused: Refused) -> None:
     refused("--held_out 1.5", "held_out 1.5")
     refused("--held_out 5000", "nothing to train on")
-    refused("--max_train_samples 0", "limit of 0")
+    refused("--max_train_samples 0", "--max_train_samples: found '0'; need a whole number of at least 1")
 
 
 def test_metrics_that_the_task_does_not_have(refused: Refused) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from sharelora.support.errors import UserError
-from sharelora.trainer.checkpoints import checkpoints, damage, find, new_checkpoint, recover, rotate
+from sharelora.support.folders import recover
+from sharelora.support.lock import Lock
+from sharelora.trainer.checkpoints import checkpoints, damage, find, new_checkpoint, rotate
 from sharelora.trainer.exact_state import random_state, set_random_state
-from sharelora.trainer.lock import Lock
 from sharelora.trainer.serialization import load_state, save_state
 from sharelora.training.output import clear
 
@@ -132,7 +133,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     with Lock() as first:
         first.take(tmp_path)
         owner = json.loads((tmp_path / ".lock").read_text())
-        with Lock() as second, pytest.raises(UserError, match=f"in use by process {owner['pid']} on .*--output_dir"):
+        with Lock() as second, pytest.raises(UserError, match=f"in use by process {owner['pid']} on .*another folder"):
             second.take(tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".lock").write_text("left by a process that died")

@@ -24,7 +24,7 @@ READ: dict[str, dict[str, Any]] = {
     "learning_rate: 1e-5": {"learning_rate": 1e-5},
     "learning_rate: 2.0e-4": {"learning_rate": 2e-4},
     "learning_rate: '3e-4'": {"learning_rate": 3e-4},
-    "learning_rate: -1e-5": {"learning_rate": -1e-5},
+    "length_penalty: -1e-5": {"length_penalty": -1e-5},
     "lora_alpha: 32\nmax_grad_norm: 1\nwarmup_steps: 10\nlr_scheduler_type: linear": {
         "lora_alpha": 32.0,
         "max_grad_norm": 1.0,

@@ -30,6 +30,11 @@ class Raw:
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed before
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -58,7 +63,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     yield start
     for server in servers:
-        server.socket.close()
+        server.close()
 
 
 def answer(body: bytes, more: str = "") -> bytes:
@@ -106,7 +111,7 @@ def test_a_name_and_a_password_in_the_url_go_into_a_header(serve: Start, monkeyp
     pair = base64.b64encode(b"me:my password").decode()
     assert f"Authorization: Basic {pair}\r\n" in server.requests[0]
     assert server.requests[0].startswith("POST /v1/chat/completions?api-key=a+long+key&version=2 HTTP/1.1\r\n")
-    server.socket.close()
+    server.close()
     with refused("the judge at http://127") as caught:
         Judge(url, "stub", tries=1).ask("x")
     assert "password" not in str(caught.value) and "long" not in str(caught.value)

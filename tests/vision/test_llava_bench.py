@@ -118,12 +118,15 @@ def test_questions_begin_as_the_flag_says(llava: Path, bench: ModuleType) -> Non
 def test_a_judge_is_asked_once_a_question_and_its_points_are_the_score(
     bench: ModuleType, words: list[str], judge: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHARELORA_JUDGE_KEY", "a key")
+    key, password = "a key of its own", "a-password"
+    monkeypatch.setenv("SHARELORA_JUDGE_KEY", f"{key}\n")
     judge.replies = [(200, "10 5\nWell."), (200, "no numbers"), (200, "8,6\nWell.")]
-    asks = [*words, "--judge_url", judge.url, "--judge_model", "stub"]
+    url = judge.url.replace("//", f"//me:{password}@")
+    asks = [*words, "--judge_url", url, "--judge_model", "stub"]
+    monkeypatch.setattr(sys, "argv", ["llava_bench.py", *asks])
     bench.main(asks)
     result, rows = read_output(tmp_path / "out")
-    assert len(judge.asked) == len(rows) == 6 and set(judge.keys) == {"Bearer a key"}
+    assert len(judge.asked) == len(rows) == 6 and set(judge.keys) == {f"Bearer {key}"}
     assert judge.asked[0]["model"] == "stub"
     said = judge.asked[0]["messages"][0]["content"]
     assert all(part in said for part in ("[Context]\na ", "[Question]\nW", "[Assistant 1]\n", "[Assistant 2]\n"))
@@ -133,7 +136,8 @@ def test_a_judge_is_asked_once_a_question_and_its_points_are_the_score(
     assert set(metrics["categories"]) == {"conv", "detail", "complex"}
     reviews = rows_of(tmp_path / "out" / "reviews.jsonl")
     assert reviews[1]["tuple"] == [-1, -1] and reviews[0]["category"].startswith("llava_bench_")
-    assert "a key" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*"))
+    written = "".join(path.read_text() for path in (tmp_path / "out").glob("*"))
+    assert key not in written and password not in written and "//me:***@" in written
     # The same command again asks nothing; its reviews alone give the same score.
     bench.main(asks)
     assert len(judge.asked) == 6

@@ -13,8 +13,8 @@ from stops import same_state, stop_often
 
 from sharelora.models.vision import PROJECTOR
 from sharelora.support.errors import UserError
+from sharelora.support.lock import Lock
 from sharelora.trainer.checkpoints import checkpoints
-from sharelora.trainer.lock import Lock
 from sharelora.training.trainer import ShareTrainer
 
 ADAPTER = "adapter_model/adapter_model.safetensors"

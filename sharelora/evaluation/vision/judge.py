@@ -144,7 +144,8 @@ class Judge:
                     raise self._failed(f"status {error.code}{moved}") from error
             except (OSError, http.client.HTTPException, UnicodeError) as error:
                 if last:
-                    reason = one_line(error.reason if isinstance(error, urllib.error.URLError) else error)
+                    inner = getattr(error, "reason", error)
+                    reason = one_line(inner if isinstance(inner, BaseException) else error)
                     raise self._failed(reason) from error
             time.sleep(pause)
             pause *= 2

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from sharelora.models.tensors import open_tensors
 from sharelora.support.errors import UserError
 from sharelora.support.files import sha256, write_json
-from sharelora.support.finite import require_finite
 from sharelora.support.reading import NAME, read_json
 from sharelora.trainer.serialization import NOT_SAVED
 from sharelora.tuner.config import library_versions
+from sharelora.tuner.finite import require_finite
 
 TASK = "glue_task.json"  # describes trained weights
 WEIGHTS = "trained.safetensors"  # of methods that PEFT does not save

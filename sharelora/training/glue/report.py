@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from sharelora.data.glue import write_predictions
-from sharelora.support.errors import UserError
-from sharelora.support.files import atomic_folder, write_json
+from sharelora.support.files import write_json
+from sharelora.support.folders import atomic_folder
 from sharelora.training.arguments import MODEL
 from sharelora.training.glue.data import TaskData, TaskRows
 from sharelora.training.glue.record import WEIGHTS
@@ -44,10 +42,7 @@ def save_trained(run: Run[Any], trainer: GlueTrainer, tokenizer: Any, epoch: flo
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = run.base_name
     with atomic_folder(path) as temporary:
-        try:
-            storage.save(model, temporary)
-        except SafetensorError as error:
-            raise UserError(f"cannot write {path}: {error}; free space and start again") from error
+        storage.save(model, temporary)
         if storage.folder == MODEL:
             tokenizer.save_pretrained(str(temporary))
         trainer.record.write(temporary, epoch)
