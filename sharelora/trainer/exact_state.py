@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,8 @@ class ExactState(TrainerCallback):
         """
         loaded: dict[str, Any] = load_state(file, PARTS)
         require_shape(loaded, _KINDS, file)
+        settings = [{name: group[name] for name in _SETTINGS if name in group} for group in optimizer.param_groups]
+        rates = getattr(scheduler, "base_lrs", None)
         try:
             optimizer.load_state_dict(shard_state(loaded["optimizer"], optimizer))
             scheduler.load_state_dict(loaded["scheduler"])
@@ -171,6 +173,7 @@ class ExactState(TrainerCallback):
             if out_of_memory(error):
                 raise
             raise misfit(file, error) from error
+        _keep_settings(optimizer, scheduler, settings, rates)
         self.loaded = loaded
         return loaded
 
@@ -216,6 +219,32 @@ class ExactState(TrainerCallback):
     def keep_random(self) -> None:
         """Let training resume with the random generators as they are now."""
         self._random = random_state()
+
+
+# Of an optimizer's groups: what flags say, where the rest is what updates have made.
+_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
+
+
+def _keep_settings(
+    optimizer: Any, scheduler: Any, settings: Sequence[Mapping[str, Any]], rates: Sequence[float] | None
+) -> None:
+    """Let an optimizer and a schedule that were put back go on with this run's flags, not those of the checkpoint.
+
+    They differ with --resume_anyway alone; where they are equal nothing changes.
+
+    Args:
+        optimizer, scheduler: as they are now.
+        settings: of each group, before they were put back.
+        rates: of the schedule, before it was put back; None for one without.
+    """
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    if rates is None or list(scheduler.base_lrs) == list(rates):
+        return
+    factors = [now / before if before else 1.0 for now, before in zip(rates, scheduler.base_lrs, strict=True)]
+    scheduler.base_lrs = list(rates)
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        group["lr"] *= factor
 
 
 def misfit(path: Path, error: Exception) -> UserError:

@@ -24,7 +24,7 @@ from sharelora.tuner.finite import require_finite
 _HEADER = "state"
 NOT_SAVED = (
     "nothing of them is saved, and earlier checkpoints stay; lower --learning_rate or raise --adam_epsilon, and start "
-    "again in another --output_dir, with the folder of the last checkpoint as an adapter to start from its weights"
+    "again with --resume_anyway, which goes on from the last checkpoint"
 )
 _PLAIN = (bool, int, float, str, type(None))
 

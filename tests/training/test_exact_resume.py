@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -70,6 +71,19 @@ def test_going_on_from_the_last_update_trains_no_further(job: Job, tmp_path: Pat
     assert (args.output_dir / ADAPTER).read_bytes() == adapter
     assert json.loads((args.output_dir / "result.json").read_text())["metrics"]["steps"] == 4
     assert [path.name for path in checkpoints(args.output_dir)] == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_going_on_with_other_settings_uses_them(job: Job) -> None:
+    constant = ("--lr_scheduler_type", "constant", "--learning_rate", "1e-2")
+    args = job("--max_steps", "2", *constant)
+    adapter = (args.output_dir / ADAPTER).read_bytes()
+    for rate, same in (("0", True), ("1e-3", False)):
+        (args.output_dir / "completed").unlink()
+        job("--max_steps", "4", *constant[:2], "--learning_rate", rate, "--resume_anyway")
+        assert ((args.output_dir / ADAPTER).read_bytes() == adapter) == same
+        rmtree(args.output_dir / "checkpoint-4")
+    log = json.loads((args.output_dir / "result.json").read_text())["config"]
+    assert log["learning_rate"] == 1e-3
 
 
 def test_a_damaged_best_checkpoint_is_said_before_anything_is_trained(job: Job) -> None:
