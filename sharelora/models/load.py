@@ -203,7 +203,7 @@ def load_tokenizer(
     are built from lengths everywhere in this project, so padding with the end token hides no real one.
 
     Raises:
-        UserError: the tokenizer is missing or damaged, or has no token to pad with.
+        UserError: the tokenizer is missing or damaged, knows no words, or has no token to pad with.
     """
     source = _resolve_tokenizer(name_or_path, revision, token, cache_dir)
     with library_errors(f"the tokenizer of {name_or_path} cannot be loaded", _TOKENIZER):
@@ -219,6 +219,12 @@ def load_tokenizer(
         raise UserError(
             f"the tokenizer of {name_or_path} has {str(tokenizer.model_max_length)[:60]!r} as model_max_length; need a "
             "number; correct it in tokenizer_config.json"
+        )
+    words = len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+    if words < 2:  # as of a file of words that was not found: every text is the same to it
+        raise UserError(
+            f"the tokenizer of {name_or_path} knows {words} words besides special tokens; need one that tells texts "
+            "apart; copy all of its files"
         )
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()

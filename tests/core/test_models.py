@@ -285,3 +285,12 @@ def test_bad_adapter_folders(folder: Path, adapter: Path, tmp_path: Path) -> Non
 
 def test_the_guard_counts_layers(folder: Path) -> None:
     assert quantization.protect_4bit(load_base(str(folder))) == 0
+
+
+@pytest.mark.parametrize("words", [{"<unk>": 0}, {"<unk>": 0, "</s>": 1}, {"<unk>": 0, "only": 1}])
+def test_a_tokenizer_to_which_all_texts_are_the_same_is_refused(tmp_path: Path, words: dict[str, int]) -> None:
+    plain = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    special = {name: word for name, word in (("unk_token", "<unk>"), ("eos_token", "</s>")) if word in words}
+    PreTrainedTokenizerFast(tokenizer_object=plain, **special).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"knows [01] words besides special tokens; need one that tells texts apart"):
+        load_tokenizer(str(tmp_path))
