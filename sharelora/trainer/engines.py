@@ -53,6 +53,31 @@ class EngineOptimizer:
         return WholeOptimizer(wrapped.engine, groups, matrices)
 
 
+def set_rate_of_b(optimizer: Optimizer, model: nn.Module, ratio: float) -> None:
+    """Give the B matrices of adapters a learning rate of their own (LoRA+, Hayou et al. 2024).
+
+    Args:
+        optimizer: a new one, of the model's trained parameters.
+        model: with adapters.
+        ratio: of their rate to that of all others.
+
+    Raises:
+        UserError: the model has no B that is trained.
+    """
+    ours = {id(weight) for name, weight in model.named_parameters() if "lora_B" in name and weight.requires_grad}
+    if not ours:
+        raise UserError(
+            f"found --loraplus_lr_ratio {ratio:g}, and no B of an adapter is trained; need a low-rank adapter; drop it"
+        )
+    for group in list(optimizer.param_groups):
+        split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for weight in group["params"]:
+            split[id(weight) in ours].append(weight)
+        group["params"] = split[False]
+        if split[True]:
+            optimizer.add_param_group({**group, "params": split[True], "lr": group["lr"] * ratio})
+
+
 def require_engine(model: Any, optimizer: Any) -> None:
     """Check that the engine the launcher chose is at work: on some devices accelerate silently ignores it.
 

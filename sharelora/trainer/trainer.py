@@ -31,7 +31,14 @@ from sharelora.support.errors import Stopped, UserError, out_of_memory
 from sharelora.support.files import write_json
 from sharelora.trainer.callbacks import gradient_norms, shared_matrices
 from sharelora.trainer.checkpoints import INPUTS, best_checkpoint, find, new_checkpoint, require_whole, rotate
-from sharelora.trainer.engines import EngineOptimizer, is_sharded, require_engine, whole, whole_weights
+from sharelora.trainer.engines import (
+    EngineOptimizer,
+    is_sharded,
+    require_engine,
+    set_rate_of_b,
+    whole,
+    whole_weights,
+)
 from sharelora.trainer.exact_state import (
     STATE,
     TRAINER_STATE,
@@ -57,6 +64,7 @@ class AdapterTrainer(Trainer):
     Args:
         lengths: tokens of each training example, to group by.
         extra_logs: values that callbacks measured, for the next line of the log.
+        rate_of_b: learning rate of the B matrices by that of the As.
         on_nan: what happens to an update whose loss or gradient is not finite: `stop` or `skip`.
 
     Attributes:
@@ -72,13 +80,14 @@ class AdapterTrainer(Trainer):
         lengths: Sequence[int] | None = None,
         extra_logs: dict[str, float] | None = None,
         on_nan: Mode = "stop",
+        rate_of_b: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.folder = Path(str(self.args.output_dir))
         # A line of our own is shown instead (`sharelora.trainer.callbacks.Progress`).
         self.remove_callback(PrinterCallback)
-        self.lengths = lengths
+        self.lengths, self.rate_of_b = lengths, rate_of_b
         if self.args.world_size > 1 and self.train_dataset is not None:
             self.train_dataset = WithBlank(self.train_dataset)
         self.extra_logs: dict[str, float] = {} if extra_logs is None else extra_logs
@@ -131,8 +140,18 @@ class AdapterTrainer(Trainer):
     # Engines
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
-        """Make the optimizer, and remember the groups that an engine would lose."""
-        return self.engine_optimizer.remember(super().create_optimizer(model))
+        """Make the optimizer, with groups of their own for Bs where their rate differs.
+
+        The groups are remembered, as an engine would lose them.
+
+        Raises:
+            UserError: no B is trained whose rate could differ.
+        """
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.rate_of_b != 1:
+            set_rate_of_b(optimizer, self.model if model is None else model, self.rate_of_b)
+        return self.engine_optimizer.remember(optimizer)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
         """Make the schedule, on the optimizer with whole states: the last moment to put it in."""

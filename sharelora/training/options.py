@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sharelora.flags.fields import help_field
 from sharelora.flags.parser import FALSE, TRUE, positive
+from sharelora.flags.ranges import ABOVE_0
 
 
 @dataclass
@@ -95,5 +96,8 @@ class RunArguments:
     )
     on_nan: Literal["stop", "skip"] = help_field(
         "stop", "what to do where a loss or gradient is NaN or infinite: stop, or skip the update and count it"
+    )
+    loraplus_lr_ratio: float = help_field(
+        1.0, "learning rate of the B matrices by that of the As (LoRA+, Hayou et al. 2024, proposes 16)", type=ABOVE_0
     )
     ignore_memory: bool = help_field(False, "start even if the estimate says that memory will not suffice")

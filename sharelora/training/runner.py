@@ -123,6 +123,7 @@ def open_session(job: Job[A, D], run: Run[A], rows: Any, started: float) -> Sess
         lengths=data.lengths,
         extra_logs=speed.logs,
         on_nan=run.args.run.on_nan,
+        rate_of_b=run.args.run.loraplus_lr_ratio,
         # The task's own before the clock: the time of its questions is not training time.
         callbacks=[*job.callbacks(data), *gradients, speed, Progress(job.shown(data)), evaluation],
     )
