@@ -16,12 +16,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
@@ -147,10 +147,10 @@ class AdapterTrainer(Trainer):
         Raises:
             UserError: no B is trained whose rate could differ.
         """
-        new = self.optimizer is None
+        new, adapted = self.optimizer is None, cast(nn.Module, self.model if model is None else model)
         optimizer = super().create_optimizer(model)
         if new and self.rate_of_b != 1:
-            set_rate_of_b(optimizer, self.model if model is None else model, self.rate_of_b)
+            set_rate_of_b(optimizer, adapted, self.rate_of_b)
         return self.engine_optimizer.remember(optimizer)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
