@@ -60,6 +60,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_optional_packages(root: Path, tmp_path: Path) -> None:
     found = (file for name in ENTRY_FOLDERS for file in sorted((root / name).rglob("*.py")))
     files = [str(file) for file in found if file != PYTEST_PLUGIN]

@@ -57,5 +57,7 @@ def test_without_the_index_there_is_one_line(tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gemma.py", str(tmp_path)])
-    with pytest.raises(UserError, match=r"need a folder that does not exist yet"):
+    (tmp_path / "mine").touch()
+    with pytest.raises(UserError, match=r"is not an empty folder \(found mine\); need a new one"):
         gemma.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -107,7 +107,7 @@ def test_one_process_may_use_reentrant_checkpointing() -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_compiled_models_have_the_same_gradients(backend: str) -> None:
     torch.compiler.reset()
     model = shake(adapted(llama(1, hidden=16), share="ab", share_across="both", target_modules=QKV))

@@ -306,6 +306,7 @@ def test_a_dry_run_checks_every_way_of_sharing_and_writes_no_file(go: Tune, out:
 # Tasks' own accuracy
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_texts(go: Tune, out: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_without_bubblewrap()
     written = {"gsm8k": [" It is 0", " 7 or 1", " none", " 3", " 4"], "code": ["    return x + 2\n", "    return x\n"]}
@@ -331,6 +332,7 @@ def test_accuracy_is_that_of_the_texts(go: Tune, out: Path, data: Path, monkeypa
     assert len(asked) == 6 and asked[0][0] == "Question: How many red at 0?\n\nAnswer:"
 
 
+@pytest.mark.slow
 def test_texts_are_written_by_the_stages_model(go: Tune, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scores.SCORES["accuracy"].tasks, "code", scores.answer_loss)  # type: ignore[index]
     go("--score", "accuracy", "--limit", "3")

@@ -36,7 +36,7 @@ class Worker:
         self.folder, self.logs = folder, 0
         self.files: dict[int, Path] = {}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), *jobs],
+            [sys.executable, str(Path(__file__).with_name("commands_at_fault.py")), *jobs],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None and self.process.stdout.readline() == "ready\n"
@@ -47,7 +47,7 @@ class Worker:
         return int(self.process.stdout.readline())
 
     def start(self, words: Sequence[str], more: dict[str, Any] | None = None, **faults: Any) -> int:
-        """Start a run; returns its process id. See worker.py for what `more` may have."""
+        """Start a run; returns its process id. See commands_at_fault.py for what `more` may have."""
         self.logs += 1
         file = self.folder / f"{self.logs}.log"
         pid = self._ask({"words": list(map(str, words)), "log": str(file), "faults": faults, **(more or {})})

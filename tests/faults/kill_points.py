@@ -27,8 +27,8 @@ if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parent.parent)]
 sys.path += [str(HERE), str(HERE.parent / "refusals"), str(HERE.parent / "core")]
 
+from commands_at_fault import CLI  # noqa: E402
 from faulty import Worker  # noqa: E402
-from worker import CLI  # noqa: E402
 
 ALL = 10**6
 VERDICTS = ("PASS", "LOST_WORK", "SILENT_DIVERGENCE", "HARD_FAIL")

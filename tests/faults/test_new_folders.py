@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker import at_file_event, drop_capabilities
+from commands_at_fault import at_file_event, drop_capabilities
 
 from sharelora.support.errors import UserError
 from sharelora.support.files import write_bytes

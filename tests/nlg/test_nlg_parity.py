@@ -108,7 +108,14 @@ def train(model: nn.Module, tokenizer: Any, correct_bias: bool) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize(("share", "correct_bias"), [("none", True), ("a", True), ("none", False)])
+@pytest.mark.parametrize(
+    ("share", "correct_bias"),
+    [
+        pytest.param("none", True, marks=pytest.mark.slow),
+        ("a", True),
+        pytest.param("none", False, marks=pytest.mark.slow),
+    ],
+)
 def test_fifty_updates_equal_loralibs(
     job: Job, gpt2_folder: Path, tmp_path: Path, share: str, correct_bias: bool
 ) -> None:

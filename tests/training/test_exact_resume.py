@@ -35,7 +35,7 @@ RHYTHMS = {
     [
         ("steps", "on_step_begin"),
         pytest.param("epochs", "on_step_begin", marks=pytest.mark.slow),
-        ("best", "on_step_begin"),
+        pytest.param("best", "on_step_begin", marks=pytest.mark.slow),
         ("epochs", "on_prediction_step"),
     ],
 )
