@@ -226,6 +226,7 @@ class _TargetLosses(Function):
             )
             if gradient is not None:
                 torch.mm(d_logits, weight, out=gradient[rows])
+            del d_logits  # or it would be kept while the next chunk is made
         ctx.save_for_backward(gradient)
         return losses
 

@@ -15,6 +15,7 @@ from toy_models import checkpoint_layers, llama
 from sharelora import ShareLoraConfig
 from sharelora.memory.estimator import base_bytes, estimate
 from sharelora.models.chunks import chunk_rows
+from sharelora.models.head import Dense, Scaling, target_losses
 from sharelora.models.load import load_base
 from sharelora.trainer.token_loss import TokenLoss
 
@@ -98,6 +99,18 @@ def test_of_a_large_vocabulary_some_logits_exist_at_a_time(dtype: str, monkeypat
     bits = 32 if dtype == "fp32" else 16
     predicted = estimated(base, model, bits, dtype, checkpointing=False, padded=False)
     assert predicted == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("trained", [True, False])
+def test_one_chunk_of_logits_is_gone_before_the_next_is_made(dtype: torch.dtype, trained: bool) -> None:
+    vocab, rows = 4096, 32
+    hidden = torch.randn(4 * rows, 8, dtype=dtype, requires_grad=trained)
+    targets, dense = torch.randint(0, vocab, (4 * rows,)), Dense(torch.randn(vocab, 8, dtype=dtype), None)
+    found = allocated_peak(lambda: target_losses(hidden, targets, dense.weight.mv, dense, Scaling(), 0.0, rows))
+    # The logits and their log-softmax; of 16 bits a copy in fp32 too.
+    need = rows * vocab * (8 if dtype == torch.float32 else 10)
+    assert need <= found < 1.05 * need
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -157,7 +157,7 @@ def test_a_classifier(worker: Worker, tmp_path: Path, task: str) -> None:
 
 
 class TestFsdp2:
-    """FSDP2 as accelerate applies it on GPUs, here on CPUs (see `shard_on_cpus` in tests/faults/commands_at_fault.py)."""
+    """FSDP2 as accelerate applies it on GPUs, here on CPUs (`shard_on_cpus` in tests/faults/commands_at_fault.py)."""
 
     @pytest.mark.parametrize("share", ["a", "ab"])
     def test_it_trains_what_one_process_does(
