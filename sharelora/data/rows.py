@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # How some programs write that a value is missing. They may also be words of a text: an answer can be `None`.
 MISSING_WORDS = frozenset({"<NA>", "NA", "N/A", "n/a", "None", "null", "NULL"})
+# What packed bytes may become; rows of text shrink to a fifth or a tenth, and an attack to a thousandth.
+_LEAST_UNPACKED, _MOST_RATIO = 1 << 20, 200
 EXTENSIONS = tuple(extension + packed for extension in READERS for packed in ("", ".gz"))
 
 
@@ -54,7 +57,17 @@ def _explained(path: str | Path) -> Iterator[None]:
 
 def _unpacked(path: str | Path) -> bytes:
     data = read_bytes(path)
-    return gzip.decompress(data) if str(path).lower().endswith(".gz") else data
+    if not str(path).lower().endswith(".gz"):
+        return data
+    most = _LEAST_UNPACKED + _MOST_RATIO * len(data)
+    with gzip.open(BytesIO(data)) as packed:
+        unpacked = packed.read(most + 1)
+    if len(unpacked) > most:
+        raise UserError(
+            f"{path} has {len(data):,} bytes that become more than {most:,}; need a table, which shrinks to a "
+            f"{_MOST_RATIO}th at most; unpack it if it is one"
+        )
+    return unpacked
 
 
 def read_text(path: str | Path) -> str:

@@ -61,6 +61,7 @@ BAD = {
     "quote.csv": (b'a,b\n1,"2\n', "has a damaged line"),
     "bad.parquet": (b"PAR1nothing", "is not valid Parquet"),
     "plain.json.gz": (b"[]", "cannot read"),
+    "bomb.jsonl.gz": (gzip.compress(b" " * (4 << 20)), "that become more than"),
     "cut.jsonl.gz": (gzip.compress(b'{"a": 1}\n' * 100)[:-9], "damaged or cut short"),
     "latin.csv": ("a,b\né,1\n".encode("latin-1"), "is not UTF-8 text"),
     "empty.json": (b"[]", "is empty; need at least one row"),
