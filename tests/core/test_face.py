@@ -84,10 +84,10 @@ def test_a_source_tree_that_is_not_installed_knows_its_version(monkeypatch: pyte
     "imports",
     [
         "import sharelora; import peft",
-        "import peft; import sharelora",
         *(
             pytest.param(lines, marks=pytest.mark.slow)
             for lines in (
+                "import peft; import sharelora",
                 "import sharelora; from peft import PeftModel",
                 "import sharelora.tuner.layer; import peft",
                 "import importlib.util, sharelora; importlib.util.find_spec('peft'); import peft.utils",
@@ -160,7 +160,7 @@ def test_only_an_older_version_is_refused(monkeypatch: pytest.MonkeyPatch, name:
     "imports",
     [
         "import sharelora, peft",
-        "import peft, sharelora",
+        pytest.param("import peft, sharelora", marks=pytest.mark.slow),
         "import sharelora; sharelora.ShareLoraConfig",
         "from sharelora.tuner.layer import ShareLinear",
         pytest.param(

@@ -65,6 +65,7 @@ def test_a_full_disk_costs_no_checkpoint(worker: Worker, words: list[str], whole
     same_end(whole, out)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_costs_no_checkpoint(
     worker: Worker, words: list[str], whole: Path, out: Path
 ) -> None:

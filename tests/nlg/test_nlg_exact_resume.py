@@ -13,7 +13,8 @@ MORE = "--max_step 5 --save_interval 4 --log_interval 2 --eval_interval 3 --grad
 
 
 # Adam of torch, and LoRA's without correction.
-@pytest.mark.parametrize("bias", ["true", pytest.param("false", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", ["true", "false"])
 def test_stopped_in_every_update_it_is_the_same_run(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bias: str
 ) -> None:

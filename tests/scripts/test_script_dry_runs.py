@@ -15,7 +15,15 @@ pytestmark = pytest.mark.usefixtures("hardly_trained")
 TRAINING = sorted(str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("*/finetune_*_llama*.sh"))
 
 
-@pytest.mark.parametrize("script", TRAINING)
+# The others differ in the size and the precision of a base that --tiny replaces.
+SAMPLE = ("_7b_full", "_8b_full", "_groups_full", "_groups_auto_full")
+SAMPLED = [
+    script if script.removesuffix(".sh").endswith(SAMPLE) else pytest.param(script, marks=pytest.mark.slow)
+    for script in TRAINING
+]
+
+
+@pytest.mark.parametrize("script", SAMPLED)
 def test_a_dry_run_checks_everything_and_writes_nothing(
     command: Command, script: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

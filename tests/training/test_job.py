@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(job: Job,
     assert not same(out[0] / "adapter_model", out[2] / "adapter_model")
 
 
-@pytest.mark.parametrize("order", ["group_by_length", "random"])
+@pytest.mark.parametrize("order", [pytest.param("group_by_length", marks=pytest.mark.slow), "random"])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, order: str
 ) -> None:

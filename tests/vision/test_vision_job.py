@@ -114,6 +114,7 @@ def test_a_finished_run_is_evaluated_and_not_trained_again(job: Job, caplog: pyt
     assert metrics["eval_loss"] > 0 and metrics["train_loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_comes_to_the_same_weights(job: Job, tmp_path: Path) -> None:
     whole = job(max_steps="4", output_dir=str(tmp_path / "whole"))
     part = job(max_steps="4", output_dir=str(tmp_path / "part"))
