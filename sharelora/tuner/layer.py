@@ -233,8 +233,9 @@ class ShareLayer(_LoraLayer):
         """Three matrix products and nothing else: what a text's next token costs is mostly what surrounds them."""
         rows = x.reshape(-1, x.shape[-1])
         y = self.base_layer(rows) if base is None else fused.base_forward(rows, *base)
-        few = rows.shape[0] <= FEW_ROWS and rows.device.type == "cpu"
-        dtype = torch.promote_types(y.dtype, torch.float32) if few else y.dtype
+        # Thin products of few rows, and all in fp16, take a CPU longer than in fp32.
+        slow = rows.device.type == "cpu" and (rows.shape[0] <= FEW_ROWS or y.dtype is torch.float16)
+        dtype = torch.promote_types(y.dtype, torch.float32) if slow else y.dtype
         key = (adapter, dtype, y.device)
         if key not in kept:
             a, b = self.view_a(adapter).weight, self.view_b(adapter).weight
