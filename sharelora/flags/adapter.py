@@ -44,7 +44,7 @@ class AdapterSettings:
         use_rslora: divide alpha by sqrt(r) instead.
         use_dora: train DoRA's magnitudes too.
         enabled: fused module -> which of its parts are adapted.
-        sharing: the rule, a hand-written plan as data (`sharelora.plan.rows`).
+        sharing: the rule, or a hand-written plan as data (`sharelora.plan.rows`).
         measured: the measurement that the rule's groups come from, if any.
         expansion: formula by which the rank grows with groups; see `layer_groups.grouping.expanded_rank`.
         made: the plan of a saved adapter: of its own sites, whose names may be older than the model's.
@@ -180,7 +180,7 @@ class AdapterSettings:
         alpha: Any = self.alpha  # PEFT annotates an int and takes a float
         enabled = {name: list(slices) for name, slices in (self.enabled or {}).items()}
         return ShareLoraConfig(
-            r=self.r if self.expansion == NONE else self.rank_for(self.sites(model)),
+            r=self.rank_for(() if self.expansion == NONE else self.sites(model)),  # finding them takes a while
             lora_alpha=alpha,
             lora_dropout=self.dropout,
             share_dropout_mask=self.share_dropout_mask,

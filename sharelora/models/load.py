@@ -220,8 +220,10 @@ def load_tokenizer(
             f"the tokenizer of {name_or_path} has {str(tokenizer.model_max_length)[:60]!r} as model_max_length; need a "
             "number; correct it in tokenizer_config.json"
         )
-    words = len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
-    if words < 2:  # as of a file of words that was not found: every text is the same to it
+    special = set(tokenizer.all_special_tokens)
+    # All words are listed only where there are so few; that of a large vocabulary takes a quarter of a second.
+    few = len(tokenizer) < len(special) + 2
+    if few and (words := len(set(tokenizer.get_vocab()) - special)) < 2:  # as of a file that was not found
         raise UserError(
             f"the tokenizer of {name_or_path} knows {words} words besides special tokens; need one that tells texts "
             "apart; copy all of its files"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sharelora.models.config_file import read_model_config
 from sharelora.support.errors import UserError
 from sharelora.support.hub import cached_folder
 from sharelora.support.reading import read_json
@@ -54,7 +55,7 @@ def _base_folder(run: Run[Any]) -> Path | None:
 
 
 def _base(folder: Path) -> dict[str, str]:
-    config = {name: value for name, value in read_json(folder / "config.json").items() if name not in _IDLE}
+    config = {name: value for name, value in read_model_config(folder).items() if name not in _IDLE}
     text = json.dumps(config, sort_keys=True).encode()
     return {
         "base configuration": _short(hashlib.sha256(text)),

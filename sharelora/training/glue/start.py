@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharelora.convert.importing import import_lora
+from sharelora.flags.adapter import SAME
 from sharelora.models.adapter import resolve_adapter
 from sharelora.plan.rule import rule_fields
 from sharelora.support.errors import UserError
@@ -24,8 +25,8 @@ from sharelora.tuner.files import CONFIG_FILE, check_weights, read_config
 logger = logging.getLogger(__name__)
 
 OURS, PLAIN = "SHARELORA", "LORA"
-# Flags and the fields of an adapter's configuration that say the same.
-_FIELDS = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "use_dora": "use_dora"}
+# Flags that must say what the adapter's configuration says.
+_NUMBERS = ("lora_r", "lora_alpha", "use_rslora", "use_dora")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _check_flags(args: GlueArguments, config: Mapping[str, Any], folder: Path) -
     values = args.values
     if args.method.sharing is None and _chosen(args):
         raise UserError(f"{folder} is a low-rank adapter; found the method {args.method.name}; drop the flag")
-    for flag, name in _FIELDS.items():
+    for flag, name in ((flag, SAME[flag]) for flag in _NUMBERS):
         if flag in args.given and values[flag] != config.get(name):
             raise UserError(f"{folder} has {name} {config.get(name)}; found --{flag} {values[flag]}; drop the flag")
     targets = config.get("target_modules")
